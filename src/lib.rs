@@ -1,0 +1,26 @@
+//! CrabCache: a cache server, one glommio executor per core, nothing shared.
+//!
+//! ```text
+//!   socket ─▶ net ring ─▶ Connection ─▶ proto::decode ─▶ Request ─▶ engine ─┬─ mine ──▶ Shard::apply ─▶ Reply
+//!     ▲                                                                     │                │
+//!     │                                                                     └─ theirs ─▶ mesh ─▶ (the same, there)
+//!     └──── one send per connection per turn ◀── replies in order ◀── proto::encode ◀────────┘
+//! ```
+//!
+//! | layer | modules | may use |
+//! |---|---|---|
+//! | 0 words | [`command`], [`request`], [`reply`], [`limits`], [`clock`], [`slot`], [`hash`] | std, `bytes`, `ahash` |
+//! | 1 pure | [`proto`], [`store`], [`metrics`], [`connection`], [`glob`] | layer 0; [`engine`] alone joins siblings |
+//! | 2 runtime | [`config`], [`runtime`] | 0 and 1; the only code that touches glommio, io_uring, files, sockets, the wall clock |
+//! | 3 edges | `main`, `loadgen` | the wire (`proto`) and `config`, not the store |
+//!
+//! Layers 0 and 1 do no I/O, read no clock and draw no ambient randomness: time, randomness and
+//! capacity are arguments. `tests/tidy.rs` holds these rules.
+
+pub mod clock;
+pub mod command;
+pub mod hash;
+pub mod limits;
+pub mod reply;
+pub mod request;
+pub mod slot;

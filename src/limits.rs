@@ -1,0 +1,60 @@
+//! Every bound in one place, each with its answer to "and when it is full?". README.md's table of limits
+//! is this file in prose.
+
+/// A value at or above this size is received into, stored in and sent from memory of its own.
+pub const LARGE_VALUE_BYTES_MIN: usize = 32 * 1024;
+
+/// Default and ceiling of `max-value-bytes`. Longer values: protocol error, connection closed.
+pub const VALUE_BYTES_MAX_DEFAULT: usize = 64 * 1024 * 1024;
+pub const VALUE_BYTES_MAX_CEILING: usize = 512 * 1024 * 1024;
+
+/// Keys longer than this are refused with an error; the connection lives on.
+pub const KEY_BYTES_MAX: usize = 64 * 1024 - 1;
+
+/// Arguments of one command. More: protocol error, connection closed.
+pub const ARGS_MAX: usize = 1024 * 1024;
+
+/// All inline arguments of one incomplete command together (large values are not among them). More:
+/// protocol error, connection closed.
+pub const COMMAND_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// An inline line or a RESP header line without its end after this many bytes: protocol error, closed.
+pub const INLINE_BYTES_MAX: usize = 64 * 1024;
+
+/// One receive buffer of the ring, and how many of them a core has. When none is free the kernel ends
+/// the multishot receive (ENOBUFS); it is armed again as soon as buffers are back.
+pub const RECV_BUFFER_BYTES: usize = 16 * 1024;
+pub const RECV_BUFFERS: u16 = 512;
+
+/// Unsent bytes of one connection above which its commands wait and its reading pauses.
+pub const OUTPUT_SOFT_BYTES: usize = 1024 * 1024;
+/// Unsent bytes of one connection above which it is closed and counted. One reply may always be as
+/// large as the largest value plus this.
+pub const OUTPUT_HARD_BYTES: usize = 256 * 1024 * 1024;
+
+/// Commands of one connection that wait for other cores. More: its decoding pauses.
+pub const PENDING_REPLIES_MAX: usize = 4096;
+
+/// Commands decoded and prefetched together before they are applied.
+pub const TURN_COMMANDS: usize = 128;
+
+/// One batch to another core is closed and queued at either bound.
+pub const MESH_BATCH_BYTES: usize = 64 * 1024;
+pub const MESH_BATCH_COMMANDS: usize = 512;
+/// Batches in flight from one core to another. When the ring is full they wait in the sender's outbox.
+pub const MESH_RING_BATCHES: usize = 64;
+/// Batches that may wait in an outbox. More: connections with commands for that core stop decoding.
+pub const MESH_OUTBOX_BATCHES: usize = 16;
+
+/// Clients when the descriptor limit allows it. More: `-ERR max number of clients reached`, closed.
+pub const CLIENTS_MAX_DEFAULT: usize = 10_000;
+/// Descriptors kept back from clients: listeners, rings, files.
+pub const DESCRIPTORS_RESERVED: usize = 64;
+
+/// How deep replies of aggregates may nest when a reply is parsed (loadgen, gathered replies).
+pub const REPLY_DEPTH_MAX: usize = 32;
+
+const _: () = assert!(RECV_BUFFERS.is_power_of_two());
+const _: () = assert!(LARGE_VALUE_BYTES_MIN > RECV_BUFFER_BYTES);
+const _: () = assert!(OUTPUT_SOFT_BYTES < OUTPUT_HARD_BYTES);
+const _: () = assert!(VALUE_BYTES_MAX_DEFAULT <= VALUE_BYTES_MAX_CEILING);
