@@ -19,8 +19,10 @@
 
 pub mod clock;
 pub mod command;
+pub mod engine;
 pub mod hash;
 pub mod limits;
+pub mod metrics;
 pub mod reply;
 pub mod request;
 pub mod slot;

@@ -1,0 +1,455 @@
+//! Counters of one core, and the snapshot of them that is sent to the core that answers INFO or STATS.
+//!
+//! A snapshot on the mesh is a list of little-endian u64, in the order the fields stand here. Both ends
+//! are the same process, so it carries no version; its length is checked all the same.
+
+use std::ops::{Index, IndexMut};
+
+use crate::command::{Op, TABLE};
+use crate::reply::ReplyError;
+
+/// A struct of u64 with a name for each field: the field list is the JSON schema, the order on the mesh
+/// and the sum over cores at once. A `counter` starts again at CONFIG RESETSTAT, a `gauge` does not.
+/// Fields behind `beside` are not words; the struct looks after them itself.
+macro_rules! words {
+    (
+        $(#[$meta:meta])*
+        pub struct $name:ident {
+            $($(#[$doc:meta])* $field:ident: $kind:ident,)*
+            $(; beside $($(#[$beside_doc:meta])* $beside:ident: $beside_type:ty,)*)?
+        }
+    ) => {
+        $(#[$meta])*
+        #[derive(Clone, Debug, Default, PartialEq, Eq)]
+        pub struct $name {
+            $($(#[$doc])* pub $field: u64,)*
+            $($($(#[$beside_doc])* pub $beside: $beside_type,)*)?
+        }
+
+        impl $name {
+            pub(crate) const FIELD_NAMES: &[&str] = &[$(stringify!($field)),*];
+
+            pub(crate) fn words(&self) -> [u64; Self::FIELD_NAMES.len()] {
+                [$(self.$field),*]
+            }
+
+            pub(crate) fn from_words(words: [u64; Self::FIELD_NAMES.len()]) -> $name {
+                let [$($field),*] = words;
+                $name { $($field,)* $($($beside: Default::default(),)*)? }
+            }
+
+            pub(crate) fn add_words(&mut self, other: &$name) {
+                $(self.$field = self.$field.saturating_add(other.$field);)*
+            }
+
+            /// CONFIG RESETSTAT: counters start again, gauges stay.
+            pub fn reset(&mut self) {
+                $($crate::metrics::counters::words!(@reset $kind self.$field);)*
+                $($(self.$beside = Default::default();)*)?
+            }
+        }
+    };
+    (@reset counter $place:expr) => { $place = 0 };
+    (@reset gauge $place:expr) => {};
+}
+pub(super) use words;
+
+/// How many operations there are.
+pub const OP_COUNT: usize = TABLE.len();
+
+words! {
+    /// Calls of one operation.
+    #[derive(Copy)]
+    pub struct OpCounters {
+        /// Commands carried out, also those that ended in an error reply.
+        calls: counter,
+        /// Time in them, µs; 0 while nobody measures it.
+        duration_us: counter,
+        /// Of `calls`: those that ended in an error reply.
+        failed: counter,
+        /// Refused before they were carried out (arity, state of the connection); not among `calls`.
+        rejected: counter,
+    }
+}
+
+words! {
+    /// Everything one core counts: plain numbers that the engine and the runtime increment.
+    pub struct CoreCounters {
+        /// Connections accepted.
+        connections_accepted: counter,
+        /// Connections closed, by either side.
+        connections_closed: counter,
+        /// Connections open now.
+        connections_current: gauge,
+        /// Connections refused because there were `max-clients` already.
+        connections_refused: counter,
+        /// Connections closed by CLIENT KILL.
+        connections_killed: counter,
+        /// Connections closed because their unsent replies passed the hard bound.
+        connections_closed_by_output_bound: counter,
+        /// Accepts that failed (EMFILE and its like).
+        accept_errors: counter,
+        /// Times reading from a connection paused because its client reads too slowly.
+        slow_reader_pauses: counter,
+        /// Commands processed for clients of this core, wherever they were applied.
+        commands_processed: counter,
+        /// Replies that were errors.
+        error_replies: counter,
+        /// Input that could not be decoded.
+        protocol_errors: counter,
+        /// Bytes received from clients.
+        bytes_received: counter,
+        /// Bytes sent to clients.
+        bytes_sent: counter,
+        /// Commands, or parts of them, sent to other cores.
+        commands_forwarded_out: counter,
+        /// Commands, or parts of them, received from other cores.
+        commands_forwarded_in: counter,
+        /// Batches of commands or replies sent to other cores.
+        batches_out: counter,
+        /// Batches of commands or replies received from other cores.
+        batches_in: counter,
+        /// Sleeping cores woken.
+        doorbells_rung: counter,
+        /// Times decoding paused because another core's outbox was full.
+        outbox_full_pauses: counter,
+        /// Turns of the core's loop.
+        turns: counter,
+        /// Turns that ended in sleep.
+        sleeps: counter,
+        /// System calls into the client ring.
+        ring_enters: counter,
+        /// Receives handed to the ring (a multishot receive counts once).
+        receive_submissions: counter,
+        /// Pieces of input the ring delivered.
+        receive_completions: counter,
+        /// Sends handed to the ring.
+        send_submissions: counter,
+        /// Sends the ring finished.
+        send_completions: counter,
+        /// Receives that ended because no receive buffer was free.
+        receive_buffers_exhausted: counter,
+        ; beside
+        /// Calls by operation.
+        ops: PerOp,
+        /// Error replies by their code.
+        errors: PerError,
+    }
+}
+
+words! {
+    /// What the shard of one core holds and did; the engine asks the shard and fills it.
+    pub struct ShardSnapshot {
+        /// Keys stored, also expired ones that nobody has noticed yet.
+        keys: gauge,
+        /// Keys with an expiry time.
+        keys_with_expiry: gauge,
+        /// Mean remaining time to live of those, ms; 0 while it is not known.
+        ttl_mean_ms: gauge,
+        /// Look-ups that found a key.
+        keyspace_hits: counter,
+        /// Look-ups that found none.
+        keyspace_misses: counter,
+        /// Keys removed because their time had come.
+        keys_expired: counter,
+        /// Keys removed to make room.
+        keys_evicted: counter,
+        /// Memory of the keys, the values and the index.
+        memory_bytes: gauge,
+        /// Of that: the index.
+        index_bytes: gauge,
+    }
+}
+
+/// First words of error replies that are counted each on its own.
+pub const ERROR_CODES: [&str; 11] = [
+    "ERR",
+    "MOVED",
+    "WRONGTYPE",
+    "OOM",
+    "NOAUTH",
+    "WRONGPASS",
+    "NOPROTO",
+    "NOPERM",
+    "CROSSSLOT",
+    "READONLY",
+    // Whatever is not listed above; no reply carries this word itself.
+    "OTHER",
+];
+
+/// Index into [`ERROR_CODES`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ErrorCode(u8);
+
+impl ErrorCode {
+    const OTHER: ErrorCode = ErrorCode(ERROR_CODES.len() as u8 - 1);
+
+    /// The code that the text of an error reply (without its `-`) starts with.
+    pub fn of_text(text: &str) -> ErrorCode {
+        let first = text.split(' ').next().unwrap_or_default();
+        ERROR_CODES.iter().position(|code| *code == first).map_or(ErrorCode::OTHER, |index| ErrorCode(index as u8))
+    }
+
+    pub fn of(error: &ReplyError<'_>) -> ErrorCode {
+        match error {
+            ReplyError::Other(text) => ErrorCode::of_text(text),
+            ReplyError::Moved { .. } => ErrorCode(1),
+            _ => ErrorCode(0),
+        }
+    }
+
+    pub fn as_str(self) -> &'static str {
+        ERROR_CODES[self.0 as usize]
+    }
+}
+
+/// One group of counters per operation: `counters.ops[Op::Get].calls`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PerOp([OpCounters; OP_COUNT]);
+
+impl Default for PerOp {
+    fn default() -> PerOp {
+        PerOp([OpCounters::default(); OP_COUNT])
+    }
+}
+
+impl Index<Op> for PerOp {
+    type Output = OpCounters;
+
+    #[inline]
+    fn index(&self, op: Op) -> &OpCounters {
+        &self.0[op as usize]
+    }
+}
+
+impl IndexMut<Op> for PerOp {
+    #[inline]
+    fn index_mut(&mut self, op: Op) -> &mut OpCounters {
+        &mut self.0[op as usize]
+    }
+}
+
+/// One count per entry of [`ERROR_CODES`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PerError([u64; ERROR_CODES.len()]);
+
+impl PerError {
+    /// The codes that occurred, with their counts.
+    pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        ERROR_CODES.iter().copied().zip(self.0).filter(|(_, count)| *count > 0)
+    }
+}
+
+impl CoreCounters {
+    /// A command was carried out.
+    #[inline]
+    pub fn count_call(&mut self, op: Op) {
+        self.commands_processed += 1;
+        self.ops[op].calls += 1;
+    }
+
+    /// The reply of a command that was carried out is an error.
+    pub fn count_failed(&mut self, op: Op, error: &ReplyError<'_>) {
+        self.ops[op].failed += 1;
+        self.count_error(ErrorCode::of(error));
+    }
+
+    /// A command was refused before it was carried out.
+    pub fn count_rejected(&mut self, op: Op, error: &ReplyError<'_>) {
+        self.ops[op].rejected += 1;
+        self.count_error(ErrorCode::of(error));
+    }
+
+    /// An error reply, of whatever command or of none.
+    pub fn count_error(&mut self, code: ErrorCode) {
+        self.error_replies += 1;
+        self.errors.0[code.0 as usize] += 1;
+    }
+
+    /// Adds the counters of another core.
+    pub fn add(&mut self, other: &CoreCounters) {
+        self.add_words(other);
+        for (op, other) in self.ops.0.iter_mut().zip(&other.ops.0) {
+            op.add_words(other);
+        }
+        for (count, other) in self.errors.0.iter_mut().zip(&other.errors.0) {
+            *count = count.saturating_add(*other);
+        }
+    }
+}
+
+/// One core at one moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CoreSnapshot {
+    pub core: u32,
+    pub counters: CoreCounters,
+    pub shard: ShardSnapshot,
+    pub rates: super::RateSnapshot,
+}
+
+/// The bytes are not what [`CoreSnapshot::to_bytes`] gives: our own mistake.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MalformedSnapshot;
+
+const SNAPSHOT_WORDS: usize = 1
+    + CoreCounters::FIELD_NAMES.len()
+    + OP_COUNT * OpCounters::FIELD_NAMES.len()
+    + ERROR_CODES.len()
+    + ShardSnapshot::FIELD_NAMES.len()
+    + super::RateSnapshot::FIELD_NAMES.len();
+
+impl CoreSnapshot {
+    /// ```text
+    ///   core | counters … | calls, duration, failed, rejected of each operation … | errors … | shard … | rates …
+    /// ```
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(SNAPSHOT_WORDS * 8);
+        let mut put = |words: &[u64]| bytes.extend(words.iter().flat_map(|word| word.to_le_bytes()));
+        put(&[self.core as u64]);
+        put(&self.counters.words());
+        for op in &self.counters.ops.0 {
+            put(&op.words());
+        }
+        put(&self.counters.errors.0);
+        put(&self.shard.words());
+        put(&self.rates.words());
+        bytes
+    }
+
+    pub fn from_bytes(bytes: &[u8]) -> Result<CoreSnapshot, MalformedSnapshot> {
+        let (words, rest) = bytes.as_chunks::<8>();
+        if words.len() != SNAPSHOT_WORDS || !rest.is_empty() {
+            return Err(MalformedSnapshot);
+        }
+        let mut words = Words(words);
+        let [core] = words.take();
+        let mut counters = CoreCounters::from_words(words.take());
+        for op in &mut counters.ops.0 {
+            *op = OpCounters::from_words(words.take());
+        }
+        counters.errors = PerError(words.take());
+        let shard = ShardSnapshot::from_words(words.take());
+        let rates = super::RateSnapshot::from_words(words.take());
+        Ok(CoreSnapshot { core: core.try_into().map_err(|_| MalformedSnapshot)?, counters, shard, rates })
+    }
+
+    /// The sum over all cores; `core` says nothing in it.
+    pub fn total(snapshots: &[CoreSnapshot]) -> CoreSnapshot {
+        let mut total = CoreSnapshot::default();
+        let mut ttl_ms: u128 = 0;
+        for snapshot in snapshots {
+            total.counters.add(&snapshot.counters);
+            total.shard.add_words(&snapshot.shard);
+            total.rates.add_words(&snapshot.rates);
+            ttl_ms += snapshot.shard.ttl_mean_ms as u128 * snapshot.shard.keys_with_expiry as u128;
+        }
+        // A mean is not added up: each core's weighs as much as it has keys.
+        total.shard.ttl_mean_ms = (ttl_ms / (total.shard.keys_with_expiry as u128).max(1)) as u64;
+        total
+    }
+}
+
+/// Words not yet read.
+struct Words<'a>(&'a [[u8; 8]]);
+
+impl Words<'_> {
+    fn take<const N: usize>(&mut self) -> [u64; N] {
+        let (taken, rest) = self.0.split_first_chunk::<N>().expect("the number of words was checked");
+        self.0 = rest;
+        taken.map(u64::from_le_bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A snapshot in which every word has a value of its own.
+    fn distinct() -> CoreSnapshot {
+        let bytes: Vec<u8> = (0..SNAPSHOT_WORDS as u64).flat_map(|word| (word * 3 + 1).to_le_bytes()).collect();
+        CoreSnapshot::from_bytes(&bytes).unwrap()
+    }
+
+    #[test]
+    fn a_snapshot_survives_its_way_over_the_mesh() {
+        let snapshot = distinct();
+        let bytes = snapshot.to_bytes();
+        assert_eq!(bytes.len(), SNAPSHOT_WORDS * 8);
+        assert_eq!(CoreSnapshot::from_bytes(&bytes), Ok(snapshot.clone()));
+        assert_eq!((snapshot.core, snapshot.counters.connections_accepted), (1, 4));
+        assert_eq!(snapshot.rates.bytes_sent_per_second, (SNAPSHOT_WORDS as u64 - 1) * 3 + 1);
+        for len in [0, 7, 8, bytes.len() - 8, bytes.len() - 1] {
+            assert_eq!(CoreSnapshot::from_bytes(&bytes[..len]), Err(MalformedSnapshot));
+        }
+        assert_eq!(CoreSnapshot::from_bytes(&[bytes, vec![0; 8]].concat()), Err(MalformedSnapshot));
+    }
+
+    #[test]
+    fn totals_add_everything_up_and_weigh_the_mean() {
+        let mut one = distinct();
+        let mut two = distinct();
+        (one.shard.keys_with_expiry, one.shard.ttl_mean_ms) = (1, 1000);
+        (two.shard.keys_with_expiry, two.shard.ttl_mean_ms) = (3, 5000);
+        let total = CoreSnapshot::total(&[one.clone(), two]);
+        assert_eq!(total.counters.turns, 2 * one.counters.turns);
+        assert_eq!(total.counters.errors.0[0], 2 * one.counters.errors.0[0]);
+        assert_eq!(total.counters.ops[Op::Incr].calls, 2 * one.counters.ops[Op::Incr].calls);
+        assert_eq!(total.shard.keys, 2 * one.shard.keys);
+        assert_eq!(total.rates.commands_per_second, 2 * one.rates.commands_per_second);
+        assert_eq!((total.shard.keys_with_expiry, total.shard.ttl_mean_ms), (4, 4000));
+        assert_eq!(CoreSnapshot::total(&[]), CoreSnapshot::default());
+    }
+
+    #[test]
+    fn a_reset_keeps_what_is_there_now() {
+        let mut snapshot = distinct();
+        let (open, keys) = (snapshot.counters.connections_current, snapshot.shard.keys);
+        snapshot.counters.reset();
+        snapshot.shard.reset();
+        let expected = CoreCounters { connections_current: open, ..CoreCounters::default() };
+        assert_eq!(snapshot.counters, expected);
+        assert_eq!((snapshot.shard.keys, snapshot.shard.keyspace_hits), (keys, 0));
+    }
+
+    #[test]
+    fn errors_are_counted_by_their_first_word() {
+        let mut counters = CoreCounters::default();
+        counters.count_call(Op::Get);
+        counters.count_failed(Op::Get, &ReplyError::Syntax);
+        counters.count_rejected(Op::Set, &ReplyError::WrongArity { command: "set".into() });
+        counters.count_rejected(Op::Set, &ReplyError::Moved { slot: 1, address: "a:1".into() });
+        counters.count_error(ErrorCode::of_text("NOPROTO unsupported protocol version"));
+        counters.count_error(ErrorCode::of_text("STRANGE thing"));
+        counters.count_error(ErrorCode::of_text(""));
+        assert_eq!((counters.commands_processed, counters.error_replies), (1, 6));
+        let get = OpCounters { calls: 1, failed: 1, ..Default::default() };
+        assert_eq!(counters.ops[Op::Get], get);
+        assert_eq!(counters.ops[Op::Set], OpCounters { rejected: 2, ..Default::default() });
+        let counted: Vec<_> = counters.errors.iter().collect();
+        assert_eq!(counted, [("ERR", 2), ("MOVED", 1), ("NOPROTO", 1), ("OTHER", 2)]);
+        assert_eq!(ErrorCode::of_text("WRONGTYPE x").as_str(), "WRONGTYPE");
+    }
+
+    /// `of` must agree with the texts, whose first words `reply` decides.
+    #[test]
+    fn the_code_of_an_error_is_the_first_word_of_its_text() {
+        use ReplyError::*;
+        let errors = [
+            Syntax,
+            NotAnInteger,
+            NotAFloat,
+            Overflow,
+            NanOrInfinity,
+            NoSuchKey,
+            InvalidExpire { command: "set" },
+            WrongArity { command: "set".into() },
+            OffsetOutOfRange,
+            StringTooLong,
+            Moved { slot: 3, address: "h:1".into() },
+            Other("OOM command not allowed".into()),
+        ];
+        for error in errors {
+            assert_eq!(ErrorCode::of(&error), ErrorCode::of_text(&error.text()), "{error:?}");
+        }
+    }
+}

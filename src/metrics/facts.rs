@@ -1,0 +1,54 @@
+//! What does not come from a core's counters: facts about the process and its settings, gathered by the
+//! runtime and passed in.
+
+/// The version of Redis whose commands, replies and error texts this server gives. Clients compare it
+/// with the version that a feature of theirs needs (CLIENT SETINFO: 7.2), so it is reported as
+/// `redis_version` in INFO and as `version` in HELLO; our own stands beside it as `crabcache_version`.
+pub const REDIS_VERSION: &str = "7.2.4";
+
+pub const CRABCACHE_VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// What the kernel says about the process now.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ProcessFacts {
+    /// Resident memory now, and the most there ever was (VmRSS, VmHWM).
+    pub rss_bytes: u64,
+    pub rss_bytes_peak: u64,
+    /// CPU time of all threads, in user and in kernel mode.
+    pub cpu_user_us: u64,
+    pub cpu_system_us: u64,
+    /// CPU time of all waited-for children.
+    pub cpu_user_children_us: u64,
+    pub cpu_system_children_us: u64,
+    /// Memory of the machine.
+    pub system_memory_bytes: u64,
+}
+
+/// What INFO and STATS say besides counters.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ServerFacts {
+    pub pid: u32,
+    /// 40 hexadecimal digits drawn at start.
+    pub run_id: String,
+    /// The shared port.
+    pub port: u16,
+    /// How many cores serve.
+    pub cores: u32,
+    /// The wall clock and the time since start.
+    pub unix_time_us: u64,
+    pub uptime_us: u64,
+    /// As `uname` gives it: `Linux 6.18.0 x86_64`.
+    pub kernel: String,
+    /// Path of the running program, empty when unknown.
+    pub executable: String,
+    /// Path of the settings file, empty when there is none.
+    pub config_file: String,
+    pub clients_max: u64,
+    /// The ceiling of the memory for keys and values; 0 for none.
+    pub memory_bytes_max: u64,
+    /// As in CONFIG GET: `noeviction` when there is no ceiling.
+    pub memory_policy: &'static str,
+    /// Whether each core is presented as a node of a cluster.
+    pub cluster_enabled: bool,
+    pub process: ProcessFacts,
+}

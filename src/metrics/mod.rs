@@ -1,0 +1,22 @@
+//! What the server says about itself: counters per core, snapshots of them that travel between cores,
+//! and the two texts made from them, INFO and STATS.
+//!
+//! ```text
+//!   engine, runtime ──▶ CoreCounters ─┐
+//!   store ────────────▶ ShardSnapshot ┼─▶ CoreSnapshot ══ bytes over the mesh ══▶ info(), stats_json()
+//!   Rates ────────────▶ RateSnapshot ─┘                        ServerFacts ──────▶
+//! ```
+//!
+//! Nothing here reads a clock or asks the kernel: times and the facts about the process are passed in,
+//! and every number in INFO and STATS is one of those or comes from a counter.
+
+mod counters;
+mod facts;
+mod rates;
+
+pub use counters::{
+    CoreCounters, CoreSnapshot, ERROR_CODES, ErrorCode, MalformedSnapshot, OP_COUNT, OpCounters, PerError, PerOp,
+    ShardSnapshot,
+};
+pub use facts::{CRABCACHE_VERSION, ProcessFacts, REDIS_VERSION, ServerFacts};
+pub use rates::{RateSnapshot, Rates};
