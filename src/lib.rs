@@ -23,6 +23,7 @@ pub mod engine;
 pub mod hash;
 pub mod limits;
 pub mod metrics;
+pub mod proto;
 pub mod reply;
 pub mod request;
 pub mod slot;

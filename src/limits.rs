@@ -21,6 +21,11 @@ pub const COMMAND_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// An inline line or a RESP header line without its end after this many bytes: protocol error, closed.
 pub const INLINE_BYTES_MAX: usize = 64 * 1024;
 
+/// What one command may hold while its client has not said who it is: as Redis. More: protocol error,
+/// connection closed.
+pub const BEFORE_AUTH_ARGS_MAX: usize = 10;
+pub const BEFORE_AUTH_VALUE_BYTES_MAX: usize = 16 * 1024;
+
 /// One receive buffer of the ring, and how many of them a core has. When none is free the kernel ends
 /// the multishot receive (ENOBUFS); it is armed again as soon as buffers are back.
 pub const RECV_BUFFER_BYTES: usize = 16 * 1024;

@@ -31,6 +31,8 @@ pub enum Reply<'a> {
     Set(Vec<Reply<'a>>),
     /// A map in RESP3, a flat array in RESP2.
     Map(Vec<(Reply<'a>, Reply<'a>)>),
+    /// What the server sends unasked: a push in RESP3, an array in RESP2.
+    Push(Vec<Reply<'a>>),
     /// Text for people: verbatim (`txt:`) in RESP3, bulk in RESP2.
     Verbatim(Cow<'a, str>),
     /// No reply at all (CLIENT REPLY OFF | SKIP).

@@ -1,0 +1,222 @@
+//! The decoder of one connection: which protocol it speaks, and where it stopped inside a command that
+//! is not whole yet.
+
+use super::{ProtocolError, Verb, verb};
+use crate::limits;
+use crate::request::{ArgRange, Args};
+
+/// What a connection speaks, told by its first byte. RESP and inline commands may alternate, as in
+/// Redis: the first byte of each command tells them apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    Resp,
+    Binary,
+}
+
+/// What one call of [`Decoder::next`] found.
+#[derive(Clone, Copy, Debug)]
+pub enum Step {
+    /// A whole command, whose arguments were appended to [`Arguments::ranges`]. It ends before `input[end]`.
+    Command { verb: Verb, source: Source, end: usize },
+    /// The command at `from` is not whole: it needs at least this many bytes more (never over 64 KiB,
+    /// however long the command is; exactly the rest of the argument it stopped in when its length is known).
+    Incomplete { at_least: usize },
+    /// A value of `len` bytes (at least [`limits::LARGE_VALUE_BYTES_MIN`]) begins at `input[end]`; `end` may
+    /// be the end of the input. To be taken out of the stream, then [`Decoder::large_done`].
+    Large { len: usize, end: usize },
+    /// Bytes that ask for nothing (an empty line, `*0`, the header of a frame); they end before `input[end]`.
+    Skip { end: usize },
+}
+
+/// Whose ranges a command's arguments are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// The arguments stand in the input as they are.
+    Input,
+    /// Some argument does not (quotes and escapes, binary numbers): all of them are in the scratch.
+    Scratch,
+}
+
+/// Where decoded arguments go: one per core. Both grow with what was received, never with what was
+/// promised, and are cleared by the caller when the commands of a batch are answered.
+#[derive(Default, Debug)]
+pub struct Arguments {
+    pub ranges: Vec<ArgRange>,
+    pub scratch: Vec<u8>,
+}
+
+impl Arguments {
+    /// The arguments from `first` on, decoded from `input`.
+    pub fn args<'a>(&'a self, first: usize, source: Source, input: &'a [u8], large: &'a [bytes::Bytes]) -> Args<'a> {
+        let bytes = match source {
+            Source::Input => input,
+            Source::Scratch => &self.scratch,
+        };
+        Args::new(bytes, &self.ranges[first..], large)
+    }
+
+    pub fn clear(&mut self) {
+        self.ranges.clear();
+        self.scratch.clear();
+    }
+}
+
+/// How much one command may ask for.
+#[derive(Clone, Copy, Debug)]
+pub struct DecodeLimits {
+    pub(super) value_bytes_max: usize,
+    pub(super) args_max: usize,
+    pub(super) command_bytes_max: usize,
+    pub(super) line_bytes_max: usize,
+    pub(super) authenticated: bool,
+}
+
+impl DecodeLimits {
+    pub fn new(value_bytes_max: usize) -> DecodeLimits {
+        assert!(value_bytes_max <= limits::VALUE_BYTES_MAX_CEILING);
+        DecodeLimits {
+            value_bytes_max,
+            args_max: limits::ARGS_MAX,
+            command_bytes_max: limits::COMMAND_BYTES_MAX,
+            line_bytes_max: limits::INLINE_BYTES_MAX,
+            authenticated: true,
+        }
+    }
+
+    /// What a client may send before it has said who it is.
+    pub fn before_authentication(self) -> DecodeLimits {
+        DecodeLimits {
+            value_bytes_max: self.value_bytes_max.min(limits::BEFORE_AUTH_VALUE_BYTES_MAX),
+            args_max: self.args_max.min(limits::BEFORE_AUTH_ARGS_MAX),
+            authenticated: false,
+            ..self
+        }
+    }
+
+    /// Whether the quick way, which knows nothing of limits below its own, may be tried.
+    #[inline]
+    pub(super) fn are_usual(&self) -> bool {
+        self.value_bytes_max >= limits::LARGE_VALUE_BYTES_MIN && self.authenticated
+    }
+}
+
+impl Default for DecodeLimits {
+    fn default() -> DecodeLimits {
+        DecodeLimits::new(limits::VALUE_BYTES_MAX_DEFAULT)
+    }
+}
+
+// Positions inside an incomplete command are 32 bits wide.
+const _: () = assert!(limits::COMMAND_BYTES_MAX + limits::VALUE_BYTES_MAX_CEILING < u32::MAX as usize);
+
+/// The decoder of one connection.
+///
+/// Between calls it remembers, relative to the first byte of the command it is in:
+///
+/// ```text
+///   *3\r\n$3\r\nSET\r\n$1\r\nk\r\n$500\r\nvvvvvvv
+///           [found]       [found]        ^at   stage = Body, length = 500, words_left = 1
+/// ```
+///
+/// Everything before `at` has been judged and is never looked at again, except that `found` names
+/// the words in it.
+#[derive(Default, Debug)]
+pub struct Decoder {
+    pub(super) protocol: Option<Protocol>,
+    pub(super) stage: Stage,
+    pub(super) at: u32,
+    /// Bytes from `at` on that are known not to hold the end of the line.
+    pub(super) scanned: u32,
+    /// The length of the word that begins at `at`.
+    pub(super) length: u32,
+    pub(super) words_left: u32,
+    pub(super) found: Vec<ArgRange>,
+}
+
+const _: () = assert!(size_of::<Decoder>() <= 64);
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// Before the first byte of a command.
+    #[default]
+    Fresh,
+    /// In the line `*3\r\n`.
+    Count,
+    /// In the line `$5\r\n`.
+    Header,
+    /// In the word that follows it.
+    Body,
+    /// A large value is on its way past us.
+    Large,
+    /// Before the CR LF that follows a word.
+    BodyEnd,
+    /// In an inline command.
+    Inline,
+}
+
+impl Decoder {
+    /// What the connection speaks; none before its first byte.
+    #[inline]
+    pub fn protocol(&self) -> Option<Protocol> {
+        self.protocol
+    }
+
+    /// Decodes what begins at `input[from]`; see the [module's text](super) for how to use it. After an
+    /// error the decoder must not be used any more.
+    #[inline]
+    pub fn next(
+        &mut self,
+        input: &[u8],
+        from: usize,
+        arguments: &mut Arguments,
+        limits: &DecodeLimits,
+    ) -> Result<Step, ProtocolError> {
+        debug_assert!(self.stage != Stage::Large, "the large value has not been taken out");
+        match self.stage {
+            Stage::Fresh => {
+                let Some(&first) = input.get(from) else {
+                    return Ok(Step::Incomplete { at_least: 1 });
+                };
+                self.protocol = Some(Protocol::Resp);
+                if first != b'*' {
+                    self.stage = Stage::Inline;
+                    return self.inline(input, from, arguments, limits);
+                }
+                if let Some(step) = super::resp::quick(input, from, arguments, limits) {
+                    return Ok(step);
+                }
+                self.stage = Stage::Count;
+                self.resp(input, from, arguments, limits)
+            }
+            Stage::Inline => self.inline(input, from, arguments, limits),
+            _ => self.resp(input, from, arguments, limits),
+        }
+    }
+
+    /// The value announced by [`Step::Large`] has been taken out of the stream; it is `large[index]`.
+    pub fn large_done(&mut self, index: usize) {
+        assert!(self.stage == Stage::Large, "no large value was announced");
+        self.found.push(ArgRange::large(index));
+        self.stage = Stage::BodyEnd;
+    }
+
+    /// The next command may begin.
+    pub(super) fn reset(&mut self) {
+        const WORDS_KEPT: usize = 64;
+        self.stage = Stage::Fresh;
+        self.at = 0;
+        self.scanned = 0;
+        self.words_left = 0;
+        self.found.clear();
+        self.found.shrink_to(WORDS_KEPT);
+    }
+
+    /// All words of the command that began at `from` are found, in `input`.
+    pub(super) fn finish(&mut self, input: &[u8], from: usize, arguments: &mut Arguments) -> Step {
+        let (verb, name_words) = verb::resolve(&input[from..], &self.found);
+        arguments.ranges.extend(self.found[name_words..].iter().map(|range| range.shifted(from, 0)));
+        let end = from + self.at as usize;
+        self.reset();
+        Step::Command { verb, source: Source::Input, end }
+    }
+}

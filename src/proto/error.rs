@@ -1,0 +1,54 @@
+//! What makes a connection's framing untrustworthy. The caller sends [`ProtocolError::reply`] and closes.
+
+use std::borrow::Cow;
+
+use crate::reply::Reply;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProtocolError {
+    MultibulkLength,
+    MultibulkLengthBeforeAuth,
+    MultibulkLineTooLong,
+    BulkLength,
+    BulkLengthBeforeAuth,
+    BulkLineTooLong,
+    ExpectedBulk {
+        got: u8,
+    },
+    /// The two bytes after a bulk are not CR LF: its length lied.
+    BulkEnd,
+    CommandTooLarge,
+    InlineTooLong,
+    UnbalancedQuotes,
+    /// A web page or a proxy speaks to us, perhaps on behalf of somebody else: closed without an answer.
+    Http,
+}
+
+impl ProtocolError {
+    /// The error's text, code included; none where not even an error should be sent.
+    pub fn text(self) -> Option<Cow<'static, str>> {
+        use ProtocolError::*;
+        let text = match self {
+            MultibulkLength => "ERR Protocol error: invalid multibulk length",
+            MultibulkLengthBeforeAuth => "ERR Protocol error: unauthenticated multibulk length",
+            MultibulkLineTooLong => "ERR Protocol error: too big mbulk count string",
+            BulkLength => "ERR Protocol error: invalid bulk length",
+            BulkLengthBeforeAuth => "ERR Protocol error: unauthenticated bulk length",
+            BulkLineTooLong => "ERR Protocol error: too big bulk count string",
+            ExpectedBulk { got } => {
+                return Some(format!("ERR Protocol error: expected '$', got '{}'", got.escape_ascii()).into());
+            }
+            BulkEnd => "ERR Protocol error: expected CRLF after bulk",
+            CommandTooLarge => "ERR Protocol error: too big request",
+            InlineTooLong => "ERR Protocol error: too big inline request",
+            UnbalancedQuotes => "ERR Protocol error: unbalanced quotes in request",
+            Http => return None,
+        };
+        Some(text.into())
+    }
+
+    /// What to send before closing.
+    pub fn reply(self) -> Reply<'static> {
+        self.text().map_or(Reply::None, Reply::error)
+    }
+}
