@@ -50,32 +50,29 @@ struct Caller {
 }
 
 impl Caller {
-    fn receive(&mut self, mut piece: &[u8], limits: &DecodeLimits) {
+    fn receive(&mut self, piece: &[u8], limits: &DecodeLimits) {
         if self.outcome.error.is_some() {
             return;
         }
+        let mut piece = piece.to_vec();
         loop {
             if let Some((len, value)) = &mut self.receiving {
                 let taken = (*len - value.len()).min(piece.len());
-                value.extend_from_slice(&piece[..taken]);
-                piece = &piece[taken..];
+                value.extend(piece.drain(..taken));
                 if value.len() < *len {
                     return;
                 }
-                let value = std::mem::take(value);
-                self.receiving = None;
                 self.decoder.large_done(self.large.len());
-                self.large.push(value.into());
+                self.large.push(std::mem::take(value).into());
+                self.receiving = None;
             }
-            self.kept.extend_from_slice(piece);
-            match self.decode(limits) {
-                None => return,
-                Some((len, after)) => {
-                    self.receiving = Some((len, Vec::new()));
-                    // What was kept behind the value's start is received again, first into the value.
-                    return self.receive(&after, limits);
-                }
-            }
+            self.kept.append(&mut piece);
+            let Some((len, after)) = self.decode(limits) else {
+                return;
+            };
+            // What came behind the value's start goes into the value first.
+            self.receiving = Some((len, Vec::new()));
+            piece = after;
         }
     }
 
@@ -102,7 +99,7 @@ impl Caller {
                     });
                     self.large.clear();
                     // Every other batch ends here, so that offsets into shared vectors are exercised.
-                    if self.outcome.commands.len() % 2 == 0 {
+                    if self.outcome.commands.len().is_multiple_of(2) {
                         self.arguments.clear();
                     }
                     from = end;
