@@ -1,2 +1,4 @@
+pub mod about;
 pub mod clients;
 pub mod cluster;
+pub mod settings;

@@ -1,0 +1,237 @@
+//! CONFIG GET: the settings that redis-cli, redis-benchmark and client libraries ask for, under the names
+//! Redis gives them. Only what is true here is answered; what this server has no notion of is absent.
+
+use std::borrow::Cow;
+
+use crate::limits;
+use crate::reply::Reply;
+use crate::request::Args;
+
+/// The settings in effect, gathered by the runtime at start.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SettingsView {
+    /// The shared port.
+    pub port: u16,
+    /// Addresses it listens on.
+    pub bind: Vec<String>,
+    /// Path of the Unix socket, empty when there is none.
+    pub unix_socket: String,
+    pub cores: u32,
+    pub clients_max: u64,
+    pub value_bytes_max: u64,
+    /// The ceiling of the memory for keys and values; 0 for none.
+    pub memory_bytes_max: u64,
+    /// `noeviction` when there is no ceiling.
+    pub memory_policy: &'static str,
+    /// Pending connections the kernel keeps per listener.
+    pub listen_backlog: u32,
+    /// Seconds between TCP keepalive probes; 0 when they are off.
+    pub tcp_keepalive_seconds: u32,
+    pub cluster_enabled: bool,
+    /// The address that cluster clients are told, empty for the one they came to.
+    pub advertised_host: String,
+    /// In the words of `--log-level`.
+    pub log_level: String,
+}
+
+impl SettingsView {
+    fn entries(&self) -> Vec<(&'static str, Cow<'_, str>)> {
+        let number = |number: u64| Cow::Owned(number.to_string());
+        let yes_no = |yes: bool| Cow::Borrowed(if yes { "yes" } else { "no" });
+        vec![
+            // Nothing is written to disk.
+            ("appendfsync", "no".into()),
+            ("appendonly", "no".into()),
+            ("bind", self.bind.join(" ").into()),
+            // Output of normal clients: hard bound, and no soft bound that would close after some seconds.
+            ("client-output-buffer-limit", format!("normal {} 0 0", limits::OUTPUT_HARD_BYTES).into()),
+            ("client-query-buffer-limit", number(limits::COMMAND_BYTES_MAX as u64)),
+            ("cluster-announce-ip", self.advertised_host.as_str().into()),
+            ("cluster-enabled", yes_no(self.cluster_enabled)),
+            ("daemonize", "no".into()),
+            // SELECT knows 0 alone.
+            ("databases", "1".into()),
+            ("io-threads", number(self.cores.into())),
+            ("logfile", "".into()),
+            ("loglevel", redis_log_level(&self.log_level).into()),
+            ("maxclients", number(self.clients_max)),
+            ("maxmemory", number(self.memory_bytes_max)),
+            ("maxmemory-policy", self.memory_policy.into()),
+            ("notify-keyspace-events", "".into()),
+            ("port", number(self.port.into())),
+            ("proto-max-bulk-len", number(self.value_bytes_max)),
+            ("requirepass", "".into()),
+            ("save", "".into()),
+            ("tcp-backlog", number(self.listen_backlog.into())),
+            ("tcp-keepalive", number(self.tcp_keepalive_seconds.into())),
+            // Idle clients are never closed.
+            ("timeout", "0".into()),
+            ("unixsocket", self.unix_socket.as_str().into()),
+        ]
+    }
+}
+
+/// Redis has four levels; ours above `debug` have their counterparts there.
+fn redis_log_level(level: &str) -> &str {
+    match level {
+        "trace" | "debug" => "debug",
+        "info" => "notice",
+        "warn" | "error" => "warning",
+        other => other,
+    }
+}
+
+/// CONFIG GET: every setting that one of the patterns matches, once.
+pub fn config_get(args: Args<'_>, settings: &SettingsView) -> Reply<'static> {
+    let wanted = |name: &str| args.iter().any(|pattern| matches_ignoring_case(pattern, name));
+    let entries = settings.entries().into_iter().filter(|(name, _)| wanted(name));
+    Reply::Map(entries.map(|(name, value)| (Reply::text(name), Reply::text(value.into_owned()))).collect())
+}
+
+/// Whether the glob `pattern` matches `name`, which is in lower case.
+pub(super) fn matches_ignoring_case(pattern: &[u8], name: &str) -> bool {
+    glob_matches(&pattern.to_ascii_lowercase(), name.as_bytes())
+}
+
+/// Redis's patterns: `*`, `?`, `[a-z]`, `[^a]`, `\x`. Backtracks to the last `*` alone, so no pattern takes
+/// longer than the product of both lengths.
+fn glob_matches(pattern: &[u8], text: &[u8]) -> bool {
+    let (mut p, mut t) = (0, 0);
+    let mut star: Option<(usize, usize)> = None;
+    while t < text.len() {
+        if pattern.get(p) == Some(&b'*') {
+            star = Some((p + 1, t));
+            p += 1;
+        } else if let Some(next) = matches_one(&pattern[p..], text[t]) {
+            p += next;
+            t += 1;
+        } else if let Some((after_star, from)) = star {
+            star = Some((after_star, from + 1));
+            (p, t) = (after_star, from + 1);
+        } else {
+            return false;
+        }
+    }
+    pattern[p..].iter().all(|byte| *byte == b'*')
+}
+
+/// The length of the piece at the start of `pattern` if it matches `byte`.
+fn matches_one(pattern: &[u8], byte: u8) -> Option<usize> {
+    match *pattern {
+        [b'?', ..] => Some(1),
+        [b'\\', escaped, ..] => (escaped == byte).then_some(2),
+        [b'[', ..] => {
+            let negated = pattern.get(1) == Some(&b'^');
+            let mut at = 1 + negated as usize;
+            let mut found = false;
+            while at < pattern.len() && pattern[at] != b']' {
+                match pattern[at..] {
+                    [b'\\', escaped, ..] => {
+                        found |= escaped == byte;
+                        at += 2;
+                    }
+                    [low, b'-', high, ..] => {
+                        found |= (low.min(high)..=low.max(high)).contains(&byte);
+                        at += 3;
+                    }
+                    [one, ..] => {
+                        found |= one == byte;
+                        at += 1;
+                    }
+                    [] => unreachable!("at is within the pattern"),
+                }
+            }
+            (found != negated).then_some((at + 1).min(pattern.len()))
+        }
+        [same, ..] => (same == byte).then_some(1),
+        [] => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::request::ArgRange;
+
+    fn view() -> SettingsView {
+        SettingsView {
+            port: 7001,
+            bind: vec!["127.0.0.1".into(), "::1".into()],
+            cores: 2,
+            clients_max: 10_000,
+            value_bytes_max: 64 << 20,
+            memory_policy: "noeviction",
+            listen_backlog: 1024,
+            tcp_keepalive_seconds: 300,
+            cluster_enabled: true,
+            log_level: "info".into(),
+            ..SettingsView::default()
+        }
+    }
+
+    fn get(patterns: &[&str]) -> Vec<(String, String)> {
+        let bytes = patterns.concat();
+        let mut at = 0;
+        let ranges: Vec<ArgRange> = patterns
+            .iter()
+            .map(|pattern| {
+                at += pattern.len();
+                ArgRange::inline(at - pattern.len(), pattern.len())
+            })
+            .collect();
+        let Reply::Map(pairs) = config_get(Args::new(bytes.as_bytes(), &ranges, &[]), &view()) else {
+            panic!("CONFIG GET answers a map");
+        };
+        let text = |reply| match reply {
+            Reply::Text(text) => text.into_owned(),
+            other => panic!("not text: {other:?}"),
+        };
+        pairs.into_iter().map(|(name, value)| (text(name), text(value))).collect()
+    }
+
+    fn pair(name: &str, value: &str) -> (String, String) {
+        (name.to_owned(), value.to_owned())
+    }
+
+    #[test]
+    fn what_redis_benchmark_asks_for() {
+        assert_eq!(get(&["save"]), [pair("save", "")]);
+        assert_eq!(get(&["appendonly"]), [pair("appendonly", "no")]);
+    }
+
+    #[test]
+    fn several_patterns_in_any_case_answer_each_setting_once() {
+        assert_eq!(
+            get(&["MAXMEMORY*", "maxmemory", "po?t"]),
+            [pair("maxmemory", "0"), pair("maxmemory-policy", "noeviction"), pair("port", "7001")]
+        );
+        assert_eq!(get(&["b[hi]nd"]), [pair("bind", "127.0.0.1 ::1")]);
+        assert_eq!(get(&["nosuch", ""]), []);
+        let all = get(&["*"]);
+        assert_eq!(all.len(), view().entries().len());
+        assert!(all.is_sorted_by(|a, b| a.0 < b.0), "each name once, in order");
+        assert!(all.iter().all(|(name, _)| *name == name.to_lowercase()));
+    }
+
+    #[test]
+    fn values_are_those_in_effect() {
+        for (name, value) in [
+            ("cluster-enabled", "yes"),
+            ("client-output-buffer-limit", "normal 268435456 0 0"),
+            ("io-threads", "2"),
+            ("loglevel", "notice"),
+            ("maxclients", "10000"),
+            ("proto-max-bulk-len", "67108864"),
+            ("tcp-keepalive", "300"),
+            ("unixsocket", ""),
+        ] {
+            assert_eq!(get(&[name]), [pair(name, value)]);
+        }
+    }
+
+    #[test]
+    fn log_levels_have_redis_names() {
+        let names = ["trace", "debug", "info", "warn", "error"].map(redis_log_level);
+        assert_eq!(names, ["debug", "debug", "notice", "warning", "warning"]);
+    }
+}
