@@ -8,6 +8,23 @@ use std::ops::{Index, IndexMut};
 use crate::command::{Op, TABLE};
 use crate::reply::ReplyError;
 
+/// A counter or gauge as it is named and explained wherever it is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Field {
+    pub name: &'static str,
+    pub kind: FieldKind,
+    /// The sentence that documents the field in this crate.
+    pub help: &'static str,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FieldKind {
+    /// Only grows, until CONFIG RESETSTAT.
+    Counter,
+    /// How things are now.
+    Gauge,
+}
+
 /// A struct of u64 with a name for each field: the field list is the JSON schema, the order on the mesh
 /// and the sum over cores at once. A `counter` starts again at CONFIG RESETSTAT, a `gauge` does not.
 /// Fields behind `beside` are not words; the struct looks after them itself.
@@ -15,25 +32,29 @@ macro_rules! words {
     (
         $(#[$meta:meta])*
         pub struct $name:ident {
-            $($(#[$doc:meta])* $field:ident: $kind:ident,)*
+            $($(#[doc = $doc:literal])* $field:ident: $kind:ident,)*
             $(; beside $($(#[$beside_doc:meta])* $beside:ident: $beside_type:ty,)*)?
         }
     ) => {
         $(#[$meta])*
         #[derive(Clone, Debug, Default, PartialEq, Eq)]
         pub struct $name {
-            $($(#[$doc])* pub $field: u64,)*
+            $($(#[doc = $doc])* pub $field: u64,)*
             $($($(#[$beside_doc])* pub $beside: $beside_type,)*)?
         }
 
         impl $name {
-            pub(crate) const FIELD_NAMES: &[&str] = &[$(stringify!($field)),*];
+            pub const FIELDS: &[$crate::metrics::Field] = &[$($crate::metrics::Field {
+                name: stringify!($field),
+                kind: $crate::metrics::counters::words!(@kind $kind),
+                help: concat!($($doc),*).trim_ascii(),
+            }),*];
 
-            pub(crate) fn words(&self) -> [u64; Self::FIELD_NAMES.len()] {
+            pub(crate) fn words(&self) -> [u64; Self::FIELDS.len()] {
                 [$(self.$field),*]
             }
 
-            pub(crate) fn from_words(words: [u64; Self::FIELD_NAMES.len()]) -> $name {
+            pub(crate) fn from_words(words: [u64; Self::FIELDS.len()]) -> $name {
                 let [$($field),*] = words;
                 $name { $($field,)* $($($beside: Default::default(),)*)? }
             }
@@ -49,6 +70,8 @@ macro_rules! words {
             }
         }
     };
+    (@kind counter) => { $crate::metrics::FieldKind::Counter };
+    (@kind gauge) => { $crate::metrics::FieldKind::Gauge };
     (@reset counter $place:expr) => { $place = 0 };
     (@reset gauge $place:expr) => {};
 }
@@ -292,11 +315,11 @@ pub struct CoreSnapshot {
 pub struct MalformedSnapshot;
 
 const SNAPSHOT_WORDS: usize = 1
-    + CoreCounters::FIELD_NAMES.len()
-    + OP_COUNT * OpCounters::FIELD_NAMES.len()
+    + CoreCounters::FIELDS.len()
+    + OP_COUNT * OpCounters::FIELDS.len()
     + ERROR_CODES.len()
-    + ShardSnapshot::FIELD_NAMES.len()
-    + super::RateSnapshot::FIELD_NAMES.len();
+    + ShardSnapshot::FIELDS.len()
+    + super::RateSnapshot::FIELDS.len();
 
 impl CoreSnapshot {
     /// ```text

@@ -12,11 +12,15 @@
 
 mod counters;
 mod facts;
+mod info;
+mod json;
 mod rates;
 
 pub use counters::{
-    CoreCounters, CoreSnapshot, ERROR_CODES, ErrorCode, MalformedSnapshot, OP_COUNT, OpCounters, PerError, PerOp,
-    ShardSnapshot,
+    CoreCounters, CoreSnapshot, ERROR_CODES, ErrorCode, Field, FieldKind, MalformedSnapshot, OP_COUNT, OpCounters,
+    PerError, PerOp, ShardSnapshot,
 };
 pub use facts::{CRABCACHE_VERSION, ProcessFacts, REDIS_VERSION, ServerFacts};
+pub use info::{Sections, info};
+pub use json::stats_json;
 pub use rates::{RateSnapshot, Rates};

@@ -28,11 +28,11 @@ super::counters::words! {
     /// What one core did per second lately.
     pub struct RateSnapshot {
         /// Commands processed per second.
-        commands_per_second: counter,
+        commands_per_second: gauge,
         /// Bytes received from clients per second.
-        bytes_received_per_second: counter,
+        bytes_received_per_second: gauge,
         /// Bytes sent to clients per second.
-        bytes_sent_per_second: counter,
+        bytes_sent_per_second: gauge,
     }
 }
 
