@@ -19,6 +19,7 @@
 
 pub mod clock;
 pub mod command;
+pub mod config;
 pub mod engine;
 pub mod hash;
 pub mod limits;

@@ -51,10 +51,20 @@ pub const MESH_RING_BATCHES: usize = 64;
 /// Batches that may wait in an outbox. More: connections with commands for that core stop decoding.
 pub const MESH_OUTBOX_BATCHES: usize = 16;
 
+/// Cores of one server. More are refused at start-up: the mesh grows with their square.
+pub const CORES_MAX: usize = 256;
+
 /// Clients when the descriptor limit allows it. More: `-ERR max number of clients reached`, closed.
 pub const CLIENTS_MAX_DEFAULT: usize = 10_000;
-/// Descriptors kept back from clients: listeners, rings, files.
+/// Fewer clients than this are not worth a start.
+pub const CLIENTS_MIN: usize = 32;
+/// Descriptors kept back from clients, beside the listeners: for the process (terminal, log, files read in
+/// passing), and for each core (its rings, doorbell and files).
 pub const DESCRIPTORS_RESERVED: usize = 64;
+pub const DESCRIPTORS_PER_CORE: usize = 16;
+
+/// How long cores may drain after the first SIGTERM. Longer: the process ends with exit code 1.
+pub const SHUTDOWN_MS_MAX: u64 = 10_000;
 
 /// How deep replies of aggregates may nest when a reply is parsed (loadgen, gathered replies).
 pub const REPLY_DEPTH_MAX: usize = 32;
@@ -62,4 +72,5 @@ pub const REPLY_DEPTH_MAX: usize = 32;
 const _: () = assert!(RECV_BUFFERS.is_power_of_two());
 const _: () = assert!(LARGE_VALUE_BYTES_MIN > RECV_BUFFER_BYTES);
 const _: () = assert!(OUTPUT_SOFT_BYTES < OUTPUT_HARD_BYTES);
+const _: () = assert!(CLIENTS_MIN <= CLIENTS_MAX_DEFAULT);
 const _: () = assert!(VALUE_BYTES_MAX_DEFAULT <= VALUE_BYTES_MAX_CEILING);
