@@ -27,4 +27,5 @@ pub mod metrics;
 pub mod proto;
 pub mod reply;
 pub mod request;
+pub mod runtime;
 pub mod slot;

@@ -14,6 +14,7 @@
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -48,8 +49,7 @@ impl Ports {
     pub const CORE_OFFSET: u16 = 100;
 
     pub fn take() -> Ports {
-        let folder = std::env::temp_dir().join("crabcache-test-ports");
-        fs::create_dir_all(&folder).expect("a folder for the locks of test ports");
+        let folder = lock_folder();
         let blocks = (Self::ZONES.end - Self::ZONES.start) * Self::DATA_PORTS;
         // Spread the first choice, so that a port is rarely used again right away.
         let first = std::process::id().wrapping_mul(31).wrapping_add(Instant::now().elapsed().subsec_nanos());
@@ -133,6 +133,35 @@ impl Exit {
     }
 }
 
+/// Holds for as long as it lives whether this system allows io_uring: shared by whoever starts a server,
+/// exclusive for the test that changes it. It reaches over all test processes.
+pub struct IoUringHold(#[allow(dead_code)] File);
+
+impl IoUringHold {
+    pub fn shared() -> IoUringHold {
+        let file = Self::file();
+        file.lock_shared().expect("a shared lock");
+        IoUringHold(file)
+    }
+
+    pub fn exclusive() -> IoUringHold {
+        let file = Self::file();
+        file.lock().expect("an exclusive lock");
+        IoUringHold(file)
+    }
+
+    fn file() -> File {
+        let path = lock_folder().join("io_uring.lock");
+        File::options().create(true).append(true).open(path).expect("a lock file")
+    }
+}
+
+fn lock_folder() -> PathBuf {
+    let folder = std::env::temp_dir().join("crabcache-test-locks");
+    fs::create_dir_all(&folder).expect("a folder for the locks of tests");
+    folder
+}
+
 /// The server's binary with nothing of the test's environment that it would read.
 pub fn command(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_crabcache"));
@@ -146,7 +175,13 @@ pub fn command(args: &[&str]) -> Command {
 }
 
 /// Runs a server that is expected to end by itself: with a refusal, `--help`, …
-pub fn run_to_end(mut command: Command) -> Exit {
+pub fn run_to_end(command: Command) -> Exit {
+    let _hold = IoUringHold::shared();
+    run_to_end_under(command)
+}
+
+/// [`run_to_end`] for whoever holds io_uring exclusively.
+pub fn run_to_end_under(mut command: Command) -> Exit {
     let started = Instant::now();
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the server starts");
     let mut stdout = Captured::from(child.stdout.take().unwrap());
@@ -182,7 +217,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts the server and returns when it listens. Its port is chosen here unless `args` has `--port`.
+    /// Starts the server and returns when it is ready. Its port is chosen here unless `args` has `--port`.
     pub fn start(args: &[&str]) -> Server {
         Server::start_with(args, |_| {})
     }
@@ -190,6 +225,9 @@ impl Server {
     /// [`Server::start`], with a say in environment, limits and the like.
     pub fn start_with(args: &[&str], configure: impl Fn(&mut Command)) -> Server {
         let given = args.iter().position(|&arg| arg == "--port").map(|at| args[at + 1].parse().expect("a port"));
+        // At lower log levels it does not say when it is ready; then listening must do.
+        let says_ready = !args.contains(&"--log-level");
+        let _hold = IoUringHold::shared();
         // Somebody outside of these tests may take a port between our look at it and the server's bind.
         for attempt in 1.. {
             let ports = given.is_none().then(Ports::take);
@@ -202,7 +240,7 @@ impl Server {
             let mut child = command.stderr(Stdio::piped()).spawn().expect("the server starts");
             let stderr = Captured::from(child.stderr.take().unwrap());
             let mut server = Server { child, port, ports, stderr };
-            match server.until_listening() {
+            match server.until_ready(says_ready) {
                 Ok(()) => return server,
                 Err(problem) if given.is_none() && attempt < 5 && problem.contains("already in use") => continue,
                 Err(problem) => panic!("{problem}"),
@@ -211,21 +249,31 @@ impl Server {
         unreachable!("the last attempt panics")
     }
 
-    fn until_listening(&mut self) -> Result<(), String> {
+    fn until_ready(&mut self, says_ready: bool) -> Result<(), String> {
         let deadline = Instant::now() + PATIENCE;
         loop {
-            match TcpStream::connect(self.address()) {
-                Ok(_) => return Ok(()),
-                Err(error) if error.kind() == ErrorKind::ConnectionRefused => {}
-                Err(error) => return Err(format!("connecting to {}: {error}", self.address())),
+            let log = self.log();
+            if says_ready && ["INFO ready\n", "\"message\":\"ready\""].iter().any(|ready| log.contains(ready)) {
+                return Ok(());
+            }
+            if !says_ready && self.is_listening()? {
+                return Ok(());
             }
             if let Some(status) = self.child.try_wait().expect("a child can be waited for") {
                 return Err(format!("the server ended with {status}:\n{}", self.stderr.whole()));
             }
             if Instant::now() >= deadline {
-                return Err(format!("the server does not listen on {}:\n{}", self.address(), self.log()));
+                return Err(format!("the server is not ready on {}:\n{}", self.address(), self.log()));
             }
             std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    fn is_listening(&self) -> Result<bool, String> {
+        match TcpStream::connect(self.address()) {
+            Ok(_) => Ok(true),
+            Err(error) if error.kind() == ErrorKind::ConnectionRefused => Ok(false),
+            Err(error) => Err(format!("connecting to {}: {error}", self.address())),
         }
     }
 

@@ -1,0 +1,362 @@
+//! From checked settings to running cores, and back to an exit code.
+//!
+//! [`Host::prepare`] does all that can fail for reasons of the machine; [`Host::run`] starts one thread
+//! with one executor per core and waits for what ends them: a signal, or a core that fails.
+
+use std::error::Error;
+use std::fmt;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::time::{Duration, Instant};
+
+use glommio::{GlommioError, LocalExecutorBuilder, Placement, PoolPlacement};
+use nix::sys::signal::Signal;
+use tracing::{error, info, warn};
+
+use super::doorbell::Doorbell;
+use super::listen::{self, Addresses, CoreListeners, Listeners};
+use super::preflight::{self, Ground};
+use super::refusal::Refusal;
+use super::signals::{Shutdown, Signals};
+use crate::config::Config;
+use crate::limits::SHUTDOWN_MS_MAX;
+
+/// How a core ends when it was not asked to.
+pub type CoreError = Box<dyn Error + Send + Sync>;
+
+/// What one core starts with.
+pub struct CoreSetup {
+    pub index: usize,
+    pub cores: usize,
+    /// The CPU it is pinned to.
+    pub cpu: Option<usize>,
+    pub listeners: CoreListeners,
+    /// One for each core, its own at `index`; rung by the others, and at shutdown.
+    pub doorbells: Arc<[Doorbell]>,
+    pub shutdown: Arc<Shutdown>,
+    pub config: Arc<Config>,
+    pub addresses: Arc<Addresses>,
+    /// Clients of all cores together.
+    pub clients_max: usize,
+}
+
+/// A machine that is ready for the cores.
+pub struct Host {
+    config: Arc<Config>,
+    ground: Ground,
+    listeners: Listeners,
+    signals: Signals,
+}
+
+/// What main waits for.
+enum Event {
+    Started,
+    Asked(Signal),
+    Ended { core: usize, result: Result<(), Failure> },
+}
+
+/// How a core failed.
+enum Failure {
+    /// The executor could not be made.
+    Executor {
+        error: String,
+        out_of_memory: bool,
+    },
+    Core(CoreError),
+    /// Its thread unwound without a result.
+    Panic,
+}
+
+impl Host {
+    /// Checks limits, takes ports, blocks signals. Must be called before any thread is started.
+    pub fn prepare(config: Config) -> Result<Host, Refusal> {
+        let signals =
+            Signals::block().map_err(|error| Refusal::Failed(format!("signals cannot be blocked: {error}")))?;
+        let ground = preflight::check(&config)?;
+        let listeners = listen::open(&config, ground.cores(), &ground.core_ports)?;
+        let host = Host { config: Arc::new(config), ground, listeners, signals };
+        host.report();
+        Ok(host)
+    }
+
+    pub fn cores(&self) -> usize {
+        self.ground.cores()
+    }
+
+    /// Runs the cores until they end. `start` is called here once per core, in their order, and gives what
+    /// makes the core's future on its own thread.
+    pub fn run<Start, Core>(self, mut start: impl FnMut(CoreSetup) -> Start) -> ExitCode
+    where
+        Start: FnOnce() -> Core + Send + 'static,
+        Core: Future<Output = Result<(), CoreError>> + 'static,
+    {
+        let Host { config, ground, listeners, signals } = self;
+        let Listeners { addresses, per_core, unix_socket_file } = listeners;
+        let cores = ground.cores();
+        let doorbells = match (0..cores).map(|_| Doorbell::new()).collect::<Result<Arc<[_]>, _>>() {
+            Ok(doorbells) => doorbells,
+            Err(error) => {
+                error!("making doorbells fails: {error}");
+                return ExitCode::FAILURE;
+            }
+        };
+        let shutdown = Arc::new(Shutdown::new(doorbells.clone()));
+        let addresses = Arc::new(addresses);
+        let (events, inbox) = mpsc::channel();
+
+        let asked = events.clone();
+        spawn_thread("signals", move || {
+            let first = |signal| {
+                let _ = asked.send(Event::Asked(signal));
+            };
+            if let Err(error) = signals.watch(first) {
+                error!("waiting for signals fails: {error}");
+            }
+        });
+        for (index, (cpu, listeners)) in ground.cpus.iter().copied().zip(per_core).enumerate() {
+            let setup = CoreSetup {
+                index,
+                cores,
+                cpu,
+                listeners,
+                doorbells: doorbells.clone(),
+                shutdown: shutdown.clone(),
+                config: config.clone(),
+                addresses: addresses.clone(),
+                clients_max: ground.descriptors.clients_max,
+            };
+            let io_memory_bytes = ground.locked_memory.io_memory_bytes;
+            let report = Report { core: index, events: events.clone(), result: Some(Err(Failure::Panic)) };
+            let start = start(setup);
+            spawn_thread(&format!("core-{index}"), move || run_core(cpu, io_memory_bytes, start, report));
+        }
+        drop(events);
+        let exit = supervise(&inbox, &ground, &shutdown);
+        // Here rather than before the cores end: until then somebody may still connect.
+        drop(unix_socket_file);
+        exit
+    }
+
+    /// What a person wants to know at the start, in a few lines.
+    fn report(&self) {
+        let Host { config, ground, listeners, .. } = self;
+        info!("CrabCache {} on {}, process {}", env!("CARGO_PKG_VERSION"), ground.kernel, std::process::id());
+        match ground.cpus.iter().copied().collect::<Option<Vec<usize>>>() {
+            Some(cpus) => info!("{} pinned to {}", count(cpus.len(), "core"), preflight::list_cpus(&cpus)),
+            None => info!("{}, not pinned", count(ground.cores(), "core")),
+        }
+        info!("listening on {}", Reach(&listeners.addresses));
+        let open: Vec<String> = config.bind.iter().filter(|ip| !ip.is_loopback()).map(|ip| ip.to_string()).collect();
+        if !open.is_empty() {
+            warn!("everybody who reaches {} can read and write: there is no password", open.join(", "));
+        }
+        let locked = ground.locked_memory.limit_bytes.map_or("unlimited".into(), |limit| Size(limit).to_string());
+        info!(
+            "limits: {}, values up to {}, {} descriptors, locked memory {locked} ({} of I/O memory per core)",
+            count(ground.descriptors.clients_max, "client"),
+            Size(config.value_bytes_max as u64),
+            ground.descriptors.limit,
+            Size(ground.locked_memory.io_memory_bytes as u64),
+        );
+    }
+}
+
+/// Waits until every core has ended, and says how it went.
+fn supervise(inbox: &Receiver<Event>, ground: &Ground, shutdown: &Shutdown) -> ExitCode {
+    let cores = ground.cores();
+    let mut running: Vec<usize> = (0..cores).collect();
+    let mut started = 0;
+    let mut failed = false;
+    let mut deadline: Option<Instant> = None;
+    while !running.is_empty() {
+        let event = match deadline {
+            None => inbox.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            Some(deadline) => inbox.recv_timeout(deadline.saturating_duration_since(Instant::now())),
+        };
+        match event {
+            Ok(Event::Started) => {
+                started += 1;
+                if started == cores && !shutdown.is_requested() {
+                    info!("ready");
+                }
+            }
+            Ok(Event::Asked(signal)) => {
+                info!("{signal}: draining and ending; once more ends at once");
+                shutdown.request();
+            }
+            Ok(Event::Ended { core, result }) => {
+                running.retain(|&other| other != core);
+                match result {
+                    Ok(()) if shutdown.is_requested() => {}
+                    Ok(()) => {
+                        error!("core {core} ended without being asked to: ending the others");
+                        failed = true;
+                    }
+                    Err(Failure::Executor { error, out_of_memory }) => {
+                        let refusal =
+                            preflight::explain_executor_failure(&error, out_of_memory, &ground.locked_memory, cores);
+                        error!("core {core}: {refusal}");
+                        // The other executors have done nothing yet that would have to be ended orderly.
+                        return ExitCode::from(&refusal);
+                    }
+                    Err(Failure::Core(error)) => {
+                        error!("core {core} failed: {error}: ending the others");
+                        failed = true;
+                    }
+                    Err(Failure::Panic) => {
+                        error!("core {core} panicked: ending the others");
+                        failed = true;
+                    }
+                }
+                if failed {
+                    shutdown.request();
+                }
+            }
+            Err(RecvTimeoutError::Timeout) => {
+                let names: Vec<String> = running.iter().map(usize::to_string).collect();
+                error!("core {} did not end within {SHUTDOWN_MS_MAX} ms", names.join(", "));
+                return ExitCode::FAILURE;
+            }
+            Err(RecvTimeoutError::Disconnected) => {
+                error!("the cores are gone without a word");
+                return ExitCode::FAILURE;
+            }
+        }
+        if shutdown.is_requested() && deadline.is_none() {
+            deadline = Some(Instant::now() + Duration::from_millis(SHUTDOWN_MS_MAX));
+        }
+    }
+    if failed {
+        return ExitCode::FAILURE;
+    }
+    info!("ended");
+    ExitCode::SUCCESS
+}
+
+/// Tells main how the core ended, also when its thread unwinds.
+struct Report {
+    core: usize,
+    events: Sender<Event>,
+    result: Option<Result<(), Failure>>,
+}
+
+impl Report {
+    fn started(&self) {
+        let _ = self.events.send(Event::Started);
+    }
+}
+
+impl Drop for Report {
+    fn drop(&mut self) {
+        if let Some(result) = self.result.take() {
+            let _ = self.events.send(Event::Ended { core: self.core, result });
+        }
+    }
+}
+
+/// A core's thread: an executor, and on it one future.
+fn run_core<Start, Core>(cpu: Option<usize>, io_memory_bytes: usize, start: Start, mut report: Report)
+where
+    Start: FnOnce() -> Core,
+    Core: Future<Output = Result<(), CoreError>> + 'static,
+{
+    let executor = LocalExecutorBuilder::new(cpu.map_or(Placement::Unbound, Placement::Fixed))
+        .io_memory(io_memory_bytes)
+        // Left to itself it would put the pools of all cores on CPU 0.
+        .blocking_thread_pool_placement(PoolPlacement::Unbound(1))
+        .make();
+    let result = match executor {
+        Ok(executor) => {
+            report.started();
+            let result = executor.run(async move { start().await });
+            drop(executor);
+            result.map_err(Failure::Core)
+        }
+        Err(error) => {
+            const ENOMEM: i32 = nix::libc::ENOMEM;
+            let out_of_memory = matches!(&error, GlommioError::IoError(io) if io.raw_os_error() == Some(ENOMEM));
+            Err(Failure::Executor { error: error.to_string(), out_of_memory })
+        }
+    };
+    // Reported when `report` is dropped: after the executor and all its descriptors are gone.
+    report.result = Some(result);
+}
+
+/// A named thread. It is never joined: its end is an event, and an end that never comes must not be
+/// waited for.
+fn spawn_thread(name: &str, run: impl FnOnce() + Send + 'static) {
+    if let Err(error) = std::thread::Builder::new().name(name.into()).spawn(run) {
+        // What the closure owns is dropped, a core's report among it.
+        error!("thread {name} cannot be started: {error}");
+    }
+}
+
+fn count(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}
+
+/// `127.0.0.1:7001, [::1]:7001 and /run/c.sock; cores on 7101-7102`
+struct Reach<'a>(&'a Addresses);
+
+impl fmt::Display for Reach<'_> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Addresses { bind, port, core_ports, unix_socket } = self.0;
+        for (index, &ip) in bind.iter().enumerate() {
+            write!(out, "{}{}", if index == 0 { "" } else { ", " }, std::net::SocketAddr::new(ip, *port))?;
+        }
+        if let Some(path) = unix_socket {
+            write!(out, ", {}", path.display())?;
+        }
+        let consecutive = core_ports.windows(2).all(|pair| pair[0].checked_add(1) == Some(pair[1]));
+        match core_ports.as_slice() {
+            [] => Ok(()),
+            [only] => write!(out, "; its core on port {only}"),
+            [first, .., last] if consecutive => write!(out, "; its cores on ports {first}-{last}"),
+            ports => {
+                let ports: Vec<String> = ports.iter().map(u16::to_string).collect();
+                write!(out, "; its cores on ports {}", ports.join(","))
+            }
+        }
+    }
+}
+
+/// In the largest unit that divides it.
+struct Size(u64);
+
+impl fmt::Display for Size {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            bytes if bytes > 0 && bytes % (1 << 20) == 0 => write!(out, "{} MiB", bytes >> 20),
+            bytes if bytes > 0 && bytes % (1 << 10) == 0 => write!(out, "{} KiB", bytes >> 10),
+            bytes => write!(out, "{bytes} bytes"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_shown_as_one_would_type_them() {
+        let mut addresses = Addresses {
+            bind: vec!["127.0.0.1".parse().unwrap(), "::1".parse().unwrap()],
+            port: 7001,
+            core_ports: vec![7101, 7102, 7103],
+            unix_socket: Some("/run/c.sock".into()),
+        };
+        let shown = Reach(&addresses).to_string();
+        assert_eq!(shown, "127.0.0.1:7001, [::1]:7001, /run/c.sock; its cores on ports 7101-7103");
+        addresses.core_ports = vec![7101, 7103];
+        assert!(Reach(&addresses).to_string().ends_with("; its cores on ports 7101,7103"));
+        addresses.core_ports.clear();
+        assert!(Reach(&addresses).to_string().ends_with("/run/c.sock"));
+    }
+
+    #[test]
+    fn sizes_are_shown_in_whole_units() {
+        let shown = [0, 1000, 1024, 64 << 20, (64 << 20) + 1024].map(|bytes| Size(bytes).to_string());
+        assert_eq!(shown, ["0 bytes", "1000 bytes", "1 KiB", "64 MiB", "65537 KiB"]);
+    }
+}

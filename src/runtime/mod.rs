@@ -1,0 +1,17 @@
+//! Everything that touches the machine: executors, rings, sockets, signals, limits, the wall clock.
+//! The only place that knows of glommio and io_uring.
+//!
+//! ```text
+//!   main ─▶ log::start ─▶ Host::prepare: signals, preflight, listen ─▶ Host::run ─┬─▶ core 0 (thread, executor)
+//!                                                                                 ├─▶ core 1
+//!                                          signals, ends of cores ◀── waits for ──┴─▶ …
+//! ```
+
+pub mod doorbell;
+pub mod host;
+pub mod listen;
+pub mod log;
+mod port_owner;
+pub mod preflight;
+pub mod refusal;
+pub mod signals;

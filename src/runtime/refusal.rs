@@ -1,0 +1,48 @@
+//! Why the server does not start, in words that say what to change.
+
+use std::fmt;
+use std::process::ExitCode;
+
+use crate::config::ConfigError;
+
+/// A reason not to start; each kind has its exit code.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// What was typed cannot be: 2.
+    Usage(String),
+    /// The kernel or a limit of the system forbids it: 77.
+    System(String),
+    /// Anything else, such as a port in use: 1.
+    Failed(String),
+}
+
+impl Refusal {
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Refusal::Failed(_) => 1,
+            Refusal::Usage(_) => 2,
+            Refusal::System(_) => 77,
+        }
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (Refusal::Usage(text) | Refusal::System(text) | Refusal::Failed(text)) = self;
+        out.write_str(text)
+    }
+}
+
+impl std::error::Error for Refusal {}
+
+impl From<ConfigError> for Refusal {
+    fn from(error: ConfigError) -> Refusal {
+        Refusal::Usage(error.to_string())
+    }
+}
+
+impl From<&Refusal> for ExitCode {
+    fn from(refusal: &Refusal) -> ExitCode {
+        ExitCode::from(refusal.exit_code())
+    }
+}
