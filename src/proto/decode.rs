@@ -1,7 +1,7 @@
 //! The decoder of one connection: which protocol it speaks, and where it stopped inside a command that
 //! is not whole yet.
 
-use super::{ProtocolError, Verb, verb};
+use super::{ProtocolError, Verb, binary, resp, verb};
 use crate::limits;
 use crate::request::{ArgRange, Args};
 
@@ -130,6 +130,8 @@ pub struct Decoder {
     /// The length of the word that begins at `at`.
     pub(super) length: u32,
     pub(super) words_left: u32,
+    /// Binary: bytes of the frame from the operation's start on, large values that were taken out not counted.
+    pub(super) frame_left: u32,
     pub(super) found: Vec<ArgRange>,
 }
 
@@ -152,6 +154,10 @@ pub(super) enum Stage {
     BodyEnd,
     /// In an inline command.
     Inline,
+    /// Binary: before a frame or an operation.
+    Frame,
+    /// Binary: before a piece of an operation.
+    Piece,
 }
 
 impl Decoder {
@@ -172,23 +178,29 @@ impl Decoder {
         limits: &DecodeLimits,
     ) -> Result<Step, ProtocolError> {
         debug_assert!(self.stage != Stage::Large, "the large value has not been taken out");
-        match self.stage {
-            Stage::Fresh => {
-                let Some(&first) = input.get(from) else {
-                    return Ok(Step::Incomplete { at_least: 1 });
-                };
-                self.protocol = Some(Protocol::Resp);
-                if first != b'*' {
+        if self.stage == Stage::Fresh {
+            match input.get(from) {
+                None => return Ok(Step::Incomplete { at_least: 1 }),
+                Some(b'*') => {
+                    self.protocol = Some(Protocol::Resp);
+                    if let Some(step) = resp::quick(input, from, arguments, limits) {
+                        return Ok(step);
+                    }
+                    self.stage = Stage::Count;
+                }
+                Some(&binary::MAGIC) if self.protocol.is_none() => {
+                    self.protocol = Some(Protocol::Binary);
+                    self.stage = Stage::Frame;
+                }
+                Some(_) => {
+                    self.protocol = Some(Protocol::Resp);
                     self.stage = Stage::Inline;
-                    return self.inline(input, from, arguments, limits);
                 }
-                if let Some(step) = super::resp::quick(input, from, arguments, limits) {
-                    return Ok(step);
-                }
-                self.stage = Stage::Count;
-                self.resp(input, from, arguments, limits)
             }
-            Stage::Inline => self.inline(input, from, arguments, limits),
+        }
+        match (self.protocol, self.stage) {
+            (Some(Protocol::Binary), _) => self.binary(input, from, arguments, limits),
+            (_, Stage::Inline) => self.inline(input, from, arguments, limits),
             _ => self.resp(input, from, arguments, limits),
         }
     }
@@ -203,7 +215,10 @@ impl Decoder {
     /// The next command may begin.
     pub(super) fn reset(&mut self) {
         const WORDS_KEPT: usize = 64;
-        self.stage = Stage::Fresh;
+        self.stage = match self.protocol {
+            Some(Protocol::Binary) => Stage::Frame,
+            _ => Stage::Fresh,
+        };
         self.at = 0;
         self.scanned = 0;
         self.words_left = 0;

@@ -20,6 +20,19 @@ pub enum ProtocolError {
     CommandTooLarge,
     InlineTooLong,
     UnbalancedQuotes,
+    /// The first byte of a frame is not the magic one.
+    FrameMagic {
+        got: u8,
+    },
+    FrameVersion {
+        got: u8,
+    },
+    /// An operation does not end within its frame.
+    OperationPassesFrame,
+    /// An opcode that does not tell what its operation looks like.
+    UnknownShape {
+        opcode: u8,
+    },
     /// A web page or a proxy speaks to us, perhaps on behalf of somebody else: closed without an answer.
     Http,
 }
@@ -28,6 +41,7 @@ impl ProtocolError {
     /// The error's text, code included; none where not even an error should be sent.
     pub fn text(self) -> Option<Cow<'static, str>> {
         use ProtocolError::*;
+        let owned = |text: String| Some(text.into());
         let text = match self {
             MultibulkLength => "ERR Protocol error: invalid multibulk length",
             MultibulkLengthBeforeAuth => "ERR Protocol error: unauthenticated multibulk length",
@@ -36,7 +50,13 @@ impl ProtocolError {
             BulkLengthBeforeAuth => "ERR Protocol error: unauthenticated bulk length",
             BulkLineTooLong => "ERR Protocol error: too big bulk count string",
             ExpectedBulk { got } => {
-                return Some(format!("ERR Protocol error: expected '$', got '{}'", got.escape_ascii()).into());
+                return owned(format!("ERR Protocol error: expected '$', got '{}'", got.escape_ascii()));
+            }
+            FrameMagic { got } => return owned(format!("ERR Protocol error: expected a frame, got byte {got:#04x}")),
+            FrameVersion { got } => return owned(format!("ERR Protocol error: unknown frame version {got}")),
+            OperationPassesFrame => "ERR Protocol error: operation passes the end of its frame",
+            UnknownShape { opcode } => {
+                return owned(format!("ERR Protocol error: unknown shape of opcode {opcode:#04x}"));
             }
             BulkEnd => "ERR Protocol error: expected CRLF after bulk",
             CommandTooLarge => "ERR Protocol error: too big request",

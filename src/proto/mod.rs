@@ -53,11 +53,15 @@
 //! }
 //! ```
 
+pub mod binary;
+pub mod client;
 mod decode;
 #[cfg(any(test, fuzzing))]
 pub mod driver;
+mod encode;
 mod error;
 mod inline;
+pub mod reply;
 mod resp;
 mod verb;
 
@@ -65,5 +69,6 @@ mod verb;
 mod tests;
 
 pub use decode::{Arguments, DecodeLimits, Decoder, Protocol, Source, Step};
+pub use encode::{double_text, encode};
 pub use error::ProtocolError;
 pub use verb::{Verb, refusal_text};

@@ -138,13 +138,15 @@ impl Decoder {
                     self.words_left -= 1;
                     self.stage = Stage::Header;
                 }
-                Stage::Fresh | Stage::Large | Stage::Inline => unreachable!("not inside a RESP command"),
+                Stage::Fresh | Stage::Large | Stage::Inline | Stage::Frame | Stage::Piece => {
+                    unreachable!("not inside a RESP command")
+                }
             }
         }
     }
 
     /// A word of `length` bytes begins at `at`.
-    fn bulk_begins(&mut self, length: i64, limits: &DecodeLimits) -> Result<(), ProtocolError> {
+    pub(super) fn bulk_begins(&mut self, length: i64, limits: &DecodeLimits) -> Result<(), ProtocolError> {
         if length < 0 || length > limits.value_bytes_max as i64 {
             return Err(match limits.authenticated || length < 0 {
                 true => ProtocolError::BulkLength,

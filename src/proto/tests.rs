@@ -1,7 +1,7 @@
 //! Decoding is judged by splitting the input: the result may not depend on where the network cut.
 
 use super::driver::{Outcome, decode_in_pieces};
-use super::{DecodeLimits, ProtocolError};
+use super::{DecodeLimits, ProtocolError, binary, client};
 use crate::limits;
 
 /// Small bounds, so that inputs past them stay short enough to be split everywhere.
@@ -170,5 +170,277 @@ fn one_command_is_bounded_as_a_whole() {
         assert_eq!(decode_in_pieces(fits.as_bytes(), &cuts, &limits).commands.len(), 1);
         let outcome = decode_in_pieces(passes.as_bytes(), &cuts, &limits);
         assert_eq!(outcome.error, Some(ProtocolError::CommandTooLarge));
+    }
+}
+
+/// SplitMix64: a seed names a whole test.
+pub(super) struct Random(pub u64);
+
+impl Random {
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        mixed ^ (mixed >> 31)
+    }
+
+    pub fn below(&mut self, bound: usize) -> usize {
+        (self.next() % bound as u64) as usize
+    }
+
+    pub fn bytes(&mut self, len: usize) -> Vec<u8> {
+        let words = (0..len.div_ceil(8)).map(|_| self.next().to_le_bytes());
+        let mut bytes = words.collect::<Vec<_>>().concat();
+        bytes.truncate(len);
+        bytes
+    }
+
+    /// A byte that means something to some protocol, or any.
+    pub fn interesting_byte(&mut self) -> u8 {
+        const INTERESTING: &[u8] = b"\r\n*$0123456789-+ '\"\\xgG\0\x01\x02\x10\x30\x40\x50\x60\x80\xC0\xCB\xFF";
+        match self.below(4) {
+            0 => self.next() as u8,
+            _ => INTERESTING[self.below(INTERESTING.len())],
+        }
+    }
+
+    fn cuts(&mut self, len: usize) -> Vec<usize> {
+        let mut cuts: Vec<usize> = (0..self.below(6)).map(|_| self.below(len + 1)).collect();
+        cuts.sort_unstable();
+        cuts
+    }
+}
+
+const NAMES: [&str; 12] =
+    ["GET", "set", "MSet", "PING", "client", "COMMAND", "nothing", "incrbyfloat", "EXPIRETIME", "", "del", "config"];
+
+fn random_words(random: &mut Random) -> Vec<Vec<u8>> {
+    let mut words = vec![NAMES[random.below(NAMES.len())].as_bytes().to_vec()];
+    let words_bound = if random.below(8) == 0 { 30 } else { 5 };
+    for _ in 0..random.below(words_bound) {
+        let len = match random.below(40) {
+            0 => 30_000 + random.below(5_000),
+            1..10 => random.below(1200),
+            _ => random.below(12),
+        };
+        words.push(random.bytes(len));
+    }
+    words
+}
+
+/// A run of valid commands and what they have to be decoded to (name words and arguments alike, since
+/// commands that are not in the table keep them and the others are known by their names).
+fn random_resp(random: &mut Random) -> Vec<u8> {
+    let mut input = Vec::new();
+    for _ in 0..1 + random.below(6) {
+        let words = random_words(random);
+        let words: Vec<&[u8]> = words.iter().map(Vec::as_slice).collect();
+        client::resp(&words, &mut input);
+    }
+    input
+}
+
+fn random_frames(random: &mut Random) -> Vec<u8> {
+    let mut input = Vec::new();
+    for _ in 0..1 + random.below(4) {
+        let mut frame = client::Frame::begin(&mut input);
+        for _ in 0..random.below(5) {
+            let (key_len, value_len) = (random.below(20), random.below(100));
+            let (key, value) = (random.bytes(key_len), random.bytes(value_len));
+            let large = vec![b'l'; limits::LARGE_VALUE_BYTES_MIN + value_len];
+            let value = if random.below(12) == 0 { &large } else { &value };
+            let options = client::SetOptions {
+                flags: if random.below(2) == 0 { 0 } else { random.next() as u8 & 0x3F },
+                time_ms: (random.below(3) == 0).then(|| random.next() >> random.below(64)),
+                expected: (random.below(4) == 0).then_some(value),
+            };
+            match random.below(9) {
+                0 => frame.ping(),
+                1 | 2 => frame.key(0x10 + random.below(10) as u8, &key),
+                3 => frame.key_number(0x20 + random.below(5) as u8, random.below(20) as u8, &key, random.next() as i64),
+                4 | 5 => frame.set(&key, value, &options),
+                6 => frame.keys(binary::opcode::MGET, &[&key[..], b"", &value[..]][..random.below(4)]),
+                7 => frame.pairs(binary::opcode::MSET, &[(&key[..], &value[..]), (b"", b"")][..random.below(3)]),
+                _ => {
+                    let words = random_words(random);
+                    frame.command(&words.iter().map(Vec::as_slice).collect::<Vec<_>>());
+                }
+            }
+        }
+        frame.end();
+    }
+    input
+}
+
+fn random_lines(random: &mut Random) -> Vec<u8> {
+    const PIECES: [&[u8]; 14] =
+        [b"GET", b"put ", b" ", b"\"", b"'", b"\\x4", b"\\n", b"key", b"\r\n", b"\n", b"\t", b"\xff", b"*1\r\n", b"\\"];
+    (0..random.below(30)).flat_map(|_| PIECES[random.below(PIECES.len())].to_vec()).collect()
+}
+
+/// Whatever arrives, good or damaged, is decoded to the same however it is cut.
+#[test]
+fn random_input_may_be_cut_anywhere() {
+    let seed = 0x5EED_0003;
+    let mut random = Random(seed);
+    let limits = tight();
+    let (mut good, mut bad) = (0, 0);
+    for round in 0..1_500 {
+        let mut input = match random.below(3) {
+            0 => random_resp(&mut random),
+            1 => random_frames(&mut random),
+            _ => random_lines(&mut random),
+        };
+        if random.below(2) == 0 && !input.is_empty() {
+            for _ in 0..=random.below(3) {
+                let at = random.below(input.len().min(400));
+                input[at] = random.interesting_byte();
+            }
+        }
+        let whole = decode_in_pieces(&input, &[], &limits);
+        *if whole.error.is_none() { &mut good } else { &mut bad } += 1;
+        for _ in 0..6 {
+            let cuts = random.cuts(input.len());
+            let pieces = decode_in_pieces(&input, &cuts, &limits);
+            assert!(pieces == whole, "seed {seed:#x}, round {round}, cuts {cuts:?}: {}", input.escape_ascii());
+        }
+        if input.len() < 2_000 {
+            let every_byte: Vec<usize> = (0..input.len()).collect();
+            let pieces = decode_in_pieces(&input, &every_byte, &limits);
+            assert!(pieces == whole, "seed {seed:#x}, round {round}, byte by byte: {}", input.escape_ascii());
+        }
+    }
+    assert!(good > 300 && bad > 300, "{good} good and {bad} bad inputs");
+}
+
+/// What a client writes is what the decoder finds.
+#[test]
+fn random_commands_make_the_round_trip() {
+    let seed = 0x5EED_0004;
+    let mut random = Random(seed);
+    let limits = tight();
+    for round in 0..2_000 {
+        let all: Vec<Vec<Vec<u8>>> = (0..1 + random.below(6)).map(|_| random_words(&mut random)).collect();
+        let (mut resp, mut binary) = (Vec::new(), Vec::new());
+        let mut frame = client::Frame::begin(&mut binary);
+        for words in &all {
+            let words: Vec<&[u8]> = words.iter().map(Vec::as_slice).collect();
+            client::resp(&words, &mut resp);
+            frame.command(&words);
+        }
+        frame.end();
+        for input in [resp, binary] {
+            let outcome = decode_in_pieces(&input, &random.cuts(input.len()), &limits);
+            assert_eq!((outcome.error, outcome.rest.len(), outcome.commands.len()), (None, 0, all.len()));
+            for (words, command) in all.iter().zip(outcome.commands) {
+                let name_words = match command.name.as_str() {
+                    refused if refused.starts_with("ERR unknown") => 0,
+                    name => 1 + name.contains('|') as usize,
+                };
+                assert!(words[name_words..] == command.args, "seed {seed:#x}, round {round}, {}", command.name);
+            }
+        }
+    }
+}
+
+fn frame(operations: &[u8]) -> Vec<u8> {
+    let mut bytes = vec![binary::MAGIC, binary::VERSION];
+    bytes.extend_from_slice(&(operations.len() as u32).to_le_bytes());
+    bytes.extend_from_slice(operations);
+    bytes
+}
+
+#[test]
+fn operations_are_commands_of_the_table() {
+    assert_eq!(
+        commands(&frame(b"\x01\x00\x10\x00\x01\x00k\x30\x00\x01\x00\x02\x00\x00\x00kvv")),
+        ["ping", "get k", "set k vv"]
+    );
+    let mut input = Vec::new();
+    let mut frame = client::Frame::begin(&mut input);
+    frame.key(binary::opcode::DEL, b"k");
+    frame.key(binary::opcode::TTL, b"");
+    frame.key_number(binary::opcode::INCRBY, 0, b"k", -5);
+    frame.key_number(binary::opcode::EXPIRE, binary::expire_flag::GT, b"k", i64::MIN);
+    frame.append(b"k", b"");
+    frame.keys(binary::opcode::MGET, &[b"a", b"", b"c"]);
+    frame.pairs(binary::opcode::MSET, &[(b"a", b"1"), (b"", b"")]);
+    frame.command(&[b"client", b"ID"]);
+    frame.end();
+    let mut frame = client::Frame::begin(&mut input);
+    let set_flag = binary::set_flag::NX | binary::set_flag::GET;
+    frame.set(b"k", b"v", &client::SetOptions { flags: set_flag, time_ms: Some(u64::MAX), expected: None });
+    let options =
+        client::SetOptions { flags: binary::set_flag::ABSOLUTE, time_ms: Some(1), expected: Some(b"old".as_slice()) };
+    frame.set(b"k", b"v", &options);
+    frame.end();
+    assert_eq!(
+        commands(&input),
+        [
+            "del k",
+            "pttl ",
+            "incrby k -5",
+            "pexpire k -9223372036854775808 GT",
+            "append k ",
+            "mget a  c",
+            "mset a 1  ",
+            "client|id",
+            "set k v NX GET PX 18446744073709551615",
+            "set k v IFEQ old PXAT 1",
+        ]
+    );
+}
+
+#[test]
+fn operations_that_are_not_known_do_not_break_the_framing() {
+    assert_eq!(
+        commands(&frame(
+            b"\x0f\x00\x1f\x00\x01\x00k\x10\x01\x01\x00k\x3f\x80\x01\x00\x01\x00\x00\x00timetimekv\x60\x00\x00\x00\x01\x00"
+        )),
+        [
+            "ERR unknown command 'opcode 0x0f flags 0x00', with args beginning with:  opcode 0x0f flags 0x00",
+            "ERR unknown command 'opcode 0x1f flags 0x00', with args beginning with:  opcode 0x1f flags 0x00",
+            "ERR unknown command 'opcode 0x10 flags 0x01', with args beginning with:  opcode 0x10 flags 0x01",
+            "ERR unknown command 'opcode 0x3f flags 0x80', with args beginning with:  opcode 0x3f flags 0x80",
+            "ERR unknown command 'opcode 0x60 flags 0x00', with args beginning with:  opcode 0x60 flags 0x00",
+            "ping",
+        ]
+    );
+    assert_eq!(commands(&frame(b"\x40\x00\x00\x00")), ["ERR wrong number of arguments for 'mget' command"]);
+}
+
+#[test]
+fn frames_that_cannot_be_trusted_are_errors() {
+    use ProtocolError::*;
+    assert_eq!(commands(&[frame(b""), frame(b"\x01\x00")].concat()), ["ping"]);
+    assert_eq!(error(b"\xCB\x02"), FrameVersion { got: 2 });
+    assert_eq!(error(&[frame(b""), b"*1\r\n".to_vec()].concat()), FrameMagic { got: b'*' });
+    assert_eq!(error(&frame(b"\x70\x00")), UnknownShape { opcode: 0x70 });
+    for passing in [b"\x01".as_slice(), b"\x10\x00\x01", b"\x10\x00\x01\x00", b"\x40\x00\x02\x00\x01\x00k\x00"] {
+        assert_eq!(error(&frame(passing)), OperationPassesFrame);
+        assert_eq!(error(&[frame(passing), vec![0; 10]].concat()), OperationPassesFrame);
+    }
+    let (large, too_long) = (0x8000u32.to_le_bytes(), 70_001u32.to_le_bytes());
+    assert_eq!(error(&frame(&[b"\x30\x00\x01\x00", &large[..], b"k"].concat())), OperationPassesFrame);
+    assert_eq!(error(&frame(&[b"\x30\x00\x01\x00", &too_long[..], b"k"].concat())), BulkLength);
+    // The first byte of a connection decides: later it is only a byte.
+    assert!(commands(b"PING\r\n\xCB\x01\x00\x00\x00\x00\r\n")[1].starts_with("ERR unknown command"));
+}
+
+#[test]
+fn large_values_of_operations_travel_on_their_own() {
+    let value = vec![b'v'; limits::LARGE_VALUE_BYTES_MIN + 1];
+    let mut input = Vec::new();
+    let mut frame = client::Frame::begin(&mut input);
+    frame.set(b"k", &value, &client::SetOptions { time_ms: Some(5), expected: Some(&value), ..Default::default() });
+    frame.pairs(binary::opcode::MSET, &[(b"a", &value), (b"b", b"small")]);
+    frame.ping();
+    frame.end();
+    for cuts in [vec![], vec![1], vec![7], vec![30], vec![40_000], vec![70_000], (0..input.len()).collect()] {
+        let outcome = decode_in_pieces(&input, &cuts, &tight());
+        assert_eq!((outcome.error, outcome.commands.len()), (None, 3));
+        assert_eq!(outcome.commands[0].args, [b"k".as_slice(), &value, b"IFEQ", &value, b"PX", b"5"]);
+        assert_eq!(outcome.commands[0].large, [false, true, false, true, false, false]);
+        assert_eq!(outcome.commands[1].args, [b"a".as_slice(), &value, b"b", b"small"]);
     }
 }
