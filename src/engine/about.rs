@@ -235,7 +235,9 @@ fn list(args: Args<'_>) -> Result<Vec<Reply<'static>>, ReplyError<'static>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::request::ArgRange;
+    use crate::proto;
+    use crate::reply::Out;
+    use crate::request::{ArgRange, Wire};
 
     fn ask(op: Op, words: &[&str]) -> Reply<'static> {
         let bytes = words.concat();
@@ -393,5 +395,28 @@ mod tests {
         let Reply::Map(some) = ask(Op::CommandDocs, &["Client|ID", "nosuch", "GET"]) else { panic!("not a map") };
         let names: Vec<String> = some.iter().map(|(name, _)| short(name)).collect();
         assert_eq!(names, ["client|id", "get"]);
+    }
+
+    /// What redis-server 7.0 sent, byte for byte.
+    #[test]
+    fn info_on_the_wire() {
+        let reply = ask(Op::CommandInfo, &["get", "nosuch"]);
+        let lines = |wire| {
+            let mut out = Out::default();
+            proto::encode(wire, &reply, &mut out);
+            String::from_utf8(out.to_vec()).unwrap().replace("\r\n", " ")
+        };
+        assert_eq!(
+            lines(Wire::Resp2),
+            "*2 *10 $3 get :2 *2 +readonly +fast :1 :1 :1 *3 +@read +@string +@fast *0 \
+             *1 *6 $5 flags *2 +RO +access $12 begin_search *4 $4 type $5 index $4 spec *2 $5 index :1 \
+             $9 find_keys *4 $4 type $5 range $4 spec *6 $7 lastkey :0 $7 keystep :1 $5 limit :0 *0 *-1 "
+        );
+        assert_eq!(
+            lines(Wire::Resp3),
+            "*2 *10 $3 get :2 ~2 +readonly +fast :1 :1 :1 ~3 +@read +@string +@fast ~0 \
+             ~1 %3 $5 flags ~2 +RO +access $12 begin_search %2 $4 type $5 index $4 spec %1 $5 index :1 \
+             $9 find_keys %2 $4 type $5 range $4 spec %3 $7 lastkey :0 $7 keystep :1 $5 limit :0 ~0 _ "
+        );
     }
 }

@@ -201,7 +201,9 @@ mod tests {
     use std::collections::HashSet;
 
     use super::*;
-    use crate::request::ArgRange;
+    use crate::proto;
+    use crate::reply::Out;
+    use crate::request::{ArgRange, Wire};
 
     fn topology(cores: u32) -> Topology {
         Topology {
@@ -358,5 +360,27 @@ mod tests {
             assert_eq!(both(bad_slot, bad_count).unwrap_err().text(), "ERR Invalid slot or number of keys");
         }
         assert_eq!(both("99999", "many"), Err(ReplyError::NotAnInteger));
+    }
+
+    /// In the shape redis-server 7.0 sent, byte for byte.
+    #[test]
+    fn slots_and_shards_on_the_wire() {
+        let lines = |op, wire| {
+            let mut out = Out::default();
+            proto::encode(wire, &ask(op, &topology(1)), &mut out);
+            String::from_utf8(out.to_vec()).unwrap().replace("\r\n", " ")
+        };
+        let id = "$40 0123456789abcdef0123456789abcdef10203040";
+        let slots = format!("*1 *3 :0 :16383 *4 $9 192.0.2.7 :7101 {id}");
+        assert_eq!(lines(Op::ClusterSlots, Wire::Resp2), format!("{slots} *0 "));
+        assert_eq!(lines(Op::ClusterSlots, Wire::Resp3), format!("{slots} %0 "));
+        let node = format!(
+            "$2 id {id} $4 port :7101 $2 ip $9 192.0.2.7 $8 endpoint $9 192.0.2.7 $4 role $6 master \
+             $18 replication-offset :0 $6 health $6 online "
+        );
+        let shards = "$5 slots *2 :0 :16383 $5 nodes";
+        assert_eq!(lines(Op::ClusterShards, Wire::Resp2), format!("*1 *4 {shards} *1 *14 {node}"));
+        assert_eq!(lines(Op::ClusterShards, Wire::Resp3), format!("*1 %2 {shards} *1 %7 {node}"));
+        assert!(lines(Op::ClusterInfo, Wire::Resp3).starts_with("=316 txt:cluster_state:ok cluster_slots_assigned:"));
     }
 }
