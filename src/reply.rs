@@ -82,7 +82,7 @@ impl ReplyError<'_> {
             InvalidExpire { command } => format!("ERR invalid expire time in '{command}' command").into(),
             WrongArity { command } => format!("ERR wrong number of arguments for '{command}' command").into(),
             OffsetOutOfRange => "ERR offset is out of range".into(),
-            StringTooLong => "ERR string exceeds maximum allowed size (max-value-bytes)".into(),
+            StringTooLong => "ERR string exceeds maximum allowed size (proto-max-bulk-len)".into(),
             Moved { slot, address } => format!("MOVED {slot} {address}").into(),
             Other(text) => text.as_ref().into(),
         }

@@ -1,0 +1,122 @@
+//! Memory straight from the kernel, in pieces of 2 MiB that fit one huge page each. Whatever a shard
+//! holds many of (buckets, items) lies in chunks, never in the general allocator: the kernel gets them
+//! back whole, and one entry of the processor's address cache covers each.
+
+#![allow(unsafe_code)]
+
+use std::marker::PhantomData;
+use std::ops::{Deref, DerefMut};
+use std::ptr::NonNull;
+
+pub const CHUNK_BYTES: usize = 2 * 1024 * 1024;
+
+/// Types that may be made of zeroed memory and forgotten without being dropped.
+///
+/// # Safety
+/// All bytes zero is a valid value, there is nothing to drop, and the alignment divides a chunk.
+pub unsafe trait Plain {}
+
+// SAFETY: zero is a byte.
+unsafe impl Plain for u8 {}
+
+/// A chunk seen as an array of `T`, zeroed when it is made.
+pub struct Chunk<T: Plain> {
+    start: NonNull<u8>,
+    of: PhantomData<T>,
+}
+
+// SAFETY: a chunk owns its memory alone, as a boxed slice would.
+unsafe impl<T: Plain + Send> Send for Chunk<T> {}
+
+impl<T: Plain> Chunk<T> {
+    pub const LEN: usize = CHUNK_BYTES / size_of::<T>();
+
+    /// `None` when the kernel has no more memory for us.
+    pub fn new() -> Option<Chunk<T>> {
+        const { assert!(CHUNK_BYTES.is_multiple_of(align_of::<T>()) && size_of::<T>() > 0) };
+        // Twice the size holds an aligned chunk for certain; what lies around it goes back.
+        // SAFETY: an anonymous mapping at an address of the kernel's choice touches nothing of ours.
+        let mapping = unsafe {
+            libc::mmap(
+                std::ptr::null_mut(),
+                2 * CHUNK_BYTES,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
+                -1,
+                0,
+            )
+        };
+        if mapping == libc::MAP_FAILED {
+            return None;
+        }
+        let before = mapping.align_offset(CHUNK_BYTES);
+        // SAFETY: both ranges lie within the mapping just made, and nobody has seen them yet. The advice
+        // changes nothing but the page size, and is no loss when the kernel refuses it.
+        unsafe {
+            let start = mapping.byte_add(before);
+            if before > 0 {
+                libc::munmap(mapping, before);
+            }
+            libc::munmap(start.byte_add(CHUNK_BYTES), CHUNK_BYTES - before);
+            libc::madvise(start, CHUNK_BYTES, libc::MADV_HUGEPAGE);
+            Some(Chunk { start: NonNull::new_unchecked(start.cast()), of: PhantomData })
+        }
+    }
+}
+
+impl<T: Plain> Drop for Chunk<T> {
+    fn drop(&mut self) {
+        // SAFETY: the mapping is ours alone and no borrow of it outlives `self`.
+        unsafe { libc::munmap(self.start.as_ptr().cast(), CHUNK_BYTES) };
+    }
+}
+
+impl<T: Plain> Deref for Chunk<T> {
+    type Target = [T];
+
+    #[inline(always)]
+    fn deref(&self) -> &[T] {
+        // SAFETY: the mapping is readable, aligned to its size and `LEN` values long; it was zeroed by
+        // the kernel, which `Plain` makes a valid value, and only `deref_mut` has written to it since.
+        unsafe { std::slice::from_raw_parts(self.start.as_ptr().cast(), Self::LEN) }
+    }
+}
+
+impl<T: Plain> DerefMut for Chunk<T> {
+    #[inline(always)]
+    fn deref_mut(&mut self) -> &mut [T] {
+        // SAFETY: as in `deref`; `&mut self` makes the borrow the only one.
+        unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr().cast(), Self::LEN) }
+    }
+}
+
+/// Asks the processor to fetch the cache line of `value`, without waiting for it.
+#[inline(always)]
+pub fn prefetch<T>(value: &T) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a prefetch is a hint; it reads nothing and cannot fault.
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T0>((value as *const T).cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = value;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_chunk_is_zeroed_aligned_and_writable_to_both_ends() {
+        for _ in 0..3 {
+            let mut chunk = Chunk::<u8>::new().unwrap();
+            assert_eq!(chunk.as_ptr() as usize % CHUNK_BYTES, 0);
+            assert_eq!(chunk.len(), CHUNK_BYTES);
+            assert!(chunk.iter().step_by(509).all(|&byte| byte == 0));
+            chunk[0] = 1;
+            chunk[CHUNK_BYTES - 1] = 2;
+            assert_eq!((chunk[0], chunk[1], chunk[CHUNK_BYTES - 1]), (1, 0, 2));
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! Commands about keys, whatever they hold.
+
+use super::options::{ExpireCondition, Time, Unit, parse_copy};
+use super::{Effects, Shard};
+use crate::clock::Now;
+use crate::command::Op;
+use crate::reply::{Reply, ReplyError};
+use crate::request::Call;
+
+impl Shard {
+    pub(super) fn delete_many<E: Effects>(&mut self, call: &Call<'_>, now: Now, effects: &mut E) -> Reply<'_> {
+        let mut count = 0;
+        for key in call.args.iter() {
+            let hash = self.keyspace.hasher.hash(key);
+            if let Some(found) = self.live(hash, key, now, effects) {
+                self.remove(key, found, effects);
+                count += 1;
+            }
+        }
+        Reply::Int(count)
+    }
+
+    pub(super) fn count_existing<E: Effects>(&mut self, call: &Call<'_>, now: Now, effects: &mut E) -> Reply<'_> {
+        let mut count = 0;
+        for key in call.args.iter() {
+            let hash = self.keyspace.hasher.hash(key);
+            count += self.live_to_read(hash, key, now, effects).is_some() as i64;
+        }
+        Reply::Int(count)
+    }
+
+    pub(super) fn type_of<E: Effects>(&mut self, call: &Call<'_>, now: Now, effects: &mut E) -> Reply<'_> {
+        match self.live_to_read(call.hash, call.args.get(0), now, effects) {
+            Some(_) => Reply::Status("string"),
+            None => Reply::Status("none"),
+        }
+    }
+
+    pub(super) fn expire<E: Effects>(&mut self, call: &Call<'_>, now: Now, effects: &mut E) -> Reply<'_> {
+        match self.try_expire(call, now, effects) {
+            Ok(done) => Reply::Int(done as i64),
+            Err(error) => Reply::Error(error),
+        }
+    }
+
+    fn try_expire<E: Effects>(
+        &mut self,
+        call: &Call<'_>,
+        now: Now,
+        effects: &mut E,
+    ) -> Result<bool, ReplyError<'static>> {
+        let condition = ExpireCondition::parse(call.args.from(2))?;
+        let (unit, absolute) = match call.spec.op {
+            Op::Expire => (Unit::Seconds, false),
+            Op::PExpire => (Unit::Milliseconds, false),
+            Op::ExpireAt => (Unit::Seconds, true),
+            _ => (Unit::Milliseconds, true),
+        };
+        let time = Time { amount: call.args.get(1), unit, absolute };
+        let expires_at_ms = time.resolve_signed(now, call.spec.name)?;
+        let key = call.args.get(0);
+        let Some(found) = self.live(call.hash, key, now, effects) else {
+            return Ok(false);
+        };
+        if !condition.allows(self.keyspace.expires_at_ms(found), expires_at_ms) {
+            return Ok(false);
+        }
+        match u64::try_from(expires_at_ms) {
+            Ok(expires_at_ms) if expires_at_ms > now.unix_ms => {
+                self.keyspace.set_expiry(found, Some(expires_at_ms), now.unix_ms)?;
+                effects.expire(key, Some(expires_at_ms));
+                self.counters.writes += 1;
+            }
+            _ => self.remove(key, found, effects),
+        }
+        Ok(true)
+    }
+
+    pub(super) fn persist<E: Effects>(&mut self, call: &Call<'_>, now: Now, effects: &mut E) -> Reply<'_> {
+        let key = call.args.get(0);
+        let Some(found) = self.live(call.hash, key, now, effects) else {
+            return Reply::Int(0);
+        };
+        if self.keyspace.expires_at_ms(found).is_none() {
+            return Reply::Int(0);
+        }
+        if let Err(error) = self.keyspace.set_expiry(found, None, now.unix_ms) {
+            return Reply::Error(error.into());
+        }
+        effects.expire(key, None);
+        self.counters.writes += 1;
+        Reply::Int(1)
+    }
+
+    /// TTL, PTTL, EXPIRETIME, PEXPIRETIME: -2 without the key, -1 without an expiry. Seconds are rounded to
+    /// the nearest.
+    pub(super) fn time_to_live<E: Effects>(&mut self, call: &Call<'_>, now: Now, effects: &mut E) -> Reply<'_> {
+        let Some(found) = self.live_to_read(call.hash, call.args.get(0), now, effects) else {
+            return Reply::Int(-2);
+        };
+        let Some(expires_at_ms) = self.keyspace.expires_at_ms(found) else {
+            return Reply::Int(-1);
+        };
+        let ms = match call.spec.op {
+            Op::Ttl | Op::PTtl => expires_at_ms.saturating_sub(now.unix_ms),
+            _ => expires_at_ms,
+        };
+        Reply::Int(match call.spec.op {
+            Op::Ttl | Op::ExpireTime => (ms.saturating_add(500) / 1000) as i64,
+            _ => ms as i64,
+        })
+    }
+
+    pub(super) fn rename<E: Effects>(
+        &mut self,
+        call: &Call<'_>,
+        if_absent: bool,
+        now: Now,
+        effects: &mut E,
+    ) -> Reply<'_> {
+        let (source, target) = (call.args.get(0), call.args.get(1));
+        if !self.contains(source, now, effects) {
+            return Reply::Error(ReplyError::NoSuchKey);
+        }
+        let done = if if_absent { Reply::Int(1) } else { Reply::Ok };
+        if source == target {
+            return if if_absent { Reply::Int(0) } else { done };
+        }
+        if if_absent && self.contains(target, now, effects) {
+            return Reply::Int(0);
+        }
+        let Some(moved) = self.take_for_move(source, now, effects) else {
+            return Reply::Error(ReplyError::NoSuchKey);
+        };
+        match self.put_moved(target, &moved, true, now, effects) {
+            Ok(_) => done,
+            Err(error) => {
+                // The old place is still free, so going back cannot fail for want of memory.
+                let _ = self.put_moved(source, &moved, true, now, effects);
+                Reply::Error(error.into())
+            }
+        }
+    }
+
+    pub(super) fn copy<E: Effects>(&mut self, call: &Call<'_>, now: Now, effects: &mut E) -> Reply<'_> {
+        let replace = match parse_copy(call.args.from(2)) {
+            Ok(replace) => replace,
+            Err(error) => return Reply::Error(error),
+        };
+        let (source, target) = (call.args.get(0), call.args.get(1));
+        if source == target {
+            return Reply::error("ERR source and destination objects are the same");
+        }
+        let Some(moved) = self.read_for_copy(source, now, effects) else {
+            return Reply::Int(0);
+        };
+        match self.put_moved(target, &moved, replace, now, effects) {
+            Ok(done) => Reply::Int(done as i64),
+            Err(error) => Reply::Error(error.into()),
+        }
+    }
+
+    /// A key of a bucket drawn at random; keys of fuller buckets come up a little less often. Expired ones
+    /// met on the way are removed.
+    pub(super) fn random_key<E: Effects>(&mut self, now: Now, effects: &mut E) -> Reply<'_> {
+        while !self.keyspace.is_empty() {
+            let mut bucket = (self.random() % self.keyspace.buckets() as u64) as u32;
+            let place = self.random() as usize;
+            let count = loop {
+                match self.keyspace.items_of(bucket).count() {
+                    0 => bucket = (bucket + 1) % self.keyspace.buckets(),
+                    count => break count,
+                }
+            };
+            let item = self.keyspace.items_of(bucket).nth(place % count).expect("counted just now");
+            let (key, found) = self.keyspace.look_at(item);
+            if self.keyspace.expires_at_ms(found).is_none_or(|expires_at_ms| now.unix_ms <= expires_at_ms) {
+                self.scratch.clear();
+                self.scratch.extend_from_slice(key);
+                return Reply::Bulk(&self.scratch);
+            }
+            effects.remove(key, super::Removal::Expired);
+            self.keyspace.remove(found);
+            self.counters.expired_lazy += 1;
+            self.counters.writes += 1;
+        }
+        Reply::Nil
+    }
+
+    pub(super) fn flush<E: Effects>(&mut self, call: &Call<'_>, effects: &mut E) -> Reply<'_> {
+        let mode_is_known = |mode: &[u8]| mode.eq_ignore_ascii_case(b"ASYNC") || mode.eq_ignore_ascii_case(b"SYNC");
+        if call.args.len() > 1 || call.args.iter().any(|mode| !mode_is_known(mode)) {
+            return Reply::Error(ReplyError::Syntax);
+        }
+        self.keyspace.flush();
+        effects.flush();
+        self.counters.writes += 1;
+        Reply::Ok
+    }
+}

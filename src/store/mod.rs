@@ -1,0 +1,374 @@
+//! The keys of one core: `Shard::apply(call, now, effects) → Reply`. Calls nobody, reads no clock, draws no
+//! randomness but from the seed it was given.
+//!
+//! ```text
+//!   strings, keys     what each command means        options, number   what its arguments mean
+//!        └──── keyspace: a key's value and expiry ────┐
+//!   table: hash → item    arena, item: key and value    large: big values    deadlines: expired items
+//!        └──── chunk: memory from the kernel
+//! ```
+
+#![deny(unsafe_code)]
+
+mod arena;
+mod chunk;
+mod counters;
+mod deadlines;
+mod item;
+mod keys;
+mod keyspace;
+mod large;
+mod number;
+mod options;
+mod strings;
+mod table;
+#[cfg(test)]
+mod tests;
+
+use bytes::Bytes;
+
+pub use counters::ShardCounters;
+pub use keyspace::{OutOfMemory, ValueRef};
+
+use crate::clock::Now;
+use crate::command::{Op, Route};
+use crate::hash::KeyHasher;
+use crate::limits::KEY_BYTES_MAX;
+use crate::reply::{Reply, ReplyError};
+use crate::request::Call;
+use arena::ItemRef;
+use keyspace::{Found, Keyspace};
+
+pub struct ShardConfig {
+    /// The same for all cores: a hash computed where a command arrives holds where its key lives.
+    pub hasher: KeyHasher,
+    /// APPEND and SETRANGE refuse to make longer values.
+    pub value_bytes_max: usize,
+    /// For RANDOMKEY.
+    pub random_seed: u64,
+}
+
+/// Who wants to know what changed: log, replication, notifications. Replaying the calls in their order
+/// rebuilds the keyspace. `()` is nobody, and costs nothing.
+pub trait Effects {
+    /// `key` has this value and this expiry now, whatever it had before.
+    fn set(&mut self, key: &[u8], value: ValueRef<'_>, expires_at_ms: Option<u64>);
+    /// `key` is gone.
+    fn remove(&mut self, key: &[u8], reason: Removal);
+    /// `key` has another expiry, or none, and the same value.
+    fn expire(&mut self, key: &[u8], expires_at_ms: Option<u64>);
+    /// All keys are gone.
+    fn flush(&mut self);
+}
+
+impl Effects for () {
+    fn set(&mut self, _key: &[u8], _value: ValueRef<'_>, _expires_at_ms: Option<u64>) {}
+    fn remove(&mut self, _key: &[u8], _reason: Removal) {}
+    fn expire(&mut self, _key: &[u8], _expires_at_ms: Option<u64>) {}
+    fn flush(&mut self) {}
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Removal {
+    /// By a command, also one that set an expiry in the past.
+    Deleted,
+    Expired,
+}
+
+/// A key's value and expiry on their way to another key, perhaps on another core.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Moved {
+    pub value: Bytes,
+    pub expires_at_ms: Option<u64>,
+}
+
+pub struct Shard {
+    keyspace: Keyspace,
+    value_bytes_max: usize,
+    random: u64,
+    /// Only the totals; the rest is known to the keyspace.
+    counters: ShardCounters,
+    /// Values that a reply shows although they are gone from the keyspace.
+    scratch: Vec<u8>,
+    /// Items found expired by a tick; empty between calls.
+    expired: Vec<ItemRef>,
+}
+
+/// Buckets of a tick's budget spent on giving back one chunk of flushed memory.
+const RELEASE_COST: usize = 32;
+
+impl Shard {
+    pub fn new(config: ShardConfig) -> Shard {
+        Shard {
+            keyspace: Keyspace::new(config.hasher),
+            value_bytes_max: config.value_bytes_max,
+            random: config.random_seed,
+            counters: ShardCounters::default(),
+            scratch: Vec::new(),
+            expired: Vec::new(),
+        }
+    }
+
+    /// Fetches the line of the index that `hash` leads to. Do this for a batch of commands, then
+    /// [`prefetch_item`](Self::prefetch_item) for all of them, then apply them.
+    #[inline]
+    pub fn prefetch_bucket(&self, hash: u64) {
+        self.keyspace.prefetch_bucket(hash);
+    }
+
+    /// Fetches the items that `hash` may mean, by the line of the index, which should be near by now.
+    #[inline]
+    pub fn prefetch_item(&self, hash: u64) {
+        self.keyspace.prefetch_item(hash);
+    }
+
+    /// Carries out a command all of whose keys live here.
+    #[inline]
+    pub fn apply<E: Effects>(&mut self, call: &Call<'_>, now: Now, effects: &mut E) -> Reply<'_> {
+        if call.spec.route == Route::Key {
+            if call.args.get(0).len() > KEY_BYTES_MAX {
+                return Reply::Error(key_too_long());
+            }
+        } else if let Some(error) = check_keys(call) {
+            return Reply::Error(error);
+        }
+        match call.spec.op {
+            Op::Get => self.get(call, now, effects),
+            Op::Set => self.set(call, now, effects),
+            Op::Incr => self.increment(call, 1, now, effects),
+            Op::Decr => self.increment(call, -1, now, effects),
+            _ => self.apply_rarer(call, now, effects),
+        }
+    }
+
+    #[inline(never)]
+    fn apply_rarer<E: Effects>(&mut self, call: &Call<'_>, now: Now, effects: &mut E) -> Reply<'_> {
+        match call.spec.op {
+            Op::Append => self.append(call, now, effects),
+            Op::DecrBy => self.decrement_by(call, now, effects),
+            Op::GetDel => self.get_and_delete(call, now, effects),
+            Op::GetEx => self.get_and_expire(call, now, effects),
+            Op::GetRange | Op::SubStr => self.get_range(call, now, effects),
+            Op::GetSet => self.get_and_set(call, now, effects),
+            Op::IncrBy => self.increment_by(call, now, effects),
+            Op::IncrByFloat => self.increment_by_float(call, now, effects),
+            Op::MGet => self.get_many(call, now, effects),
+            Op::MSet => self.set_many(call, false, now, effects),
+            Op::MSetNx => self.set_many(call, true, now, effects),
+            Op::Put => self.put(call, now, effects),
+            Op::PSetEx => self.set_for(call, options::Unit::Milliseconds, now, effects),
+            Op::SetEx => self.set_for(call, options::Unit::Seconds, now, effects),
+            Op::SetNx => self.set_if_absent(call, now, effects),
+            Op::SetRange => self.set_range(call, now, effects),
+            Op::StrLen => self.value_length(call, now, effects),
+
+            Op::Copy => self.copy(call, now, effects),
+            Op::Del | Op::Unlink => self.delete_many(call, now, effects),
+            Op::Exists | Op::Touch => self.count_existing(call, now, effects),
+            Op::Expire | Op::ExpireAt | Op::PExpire | Op::PExpireAt => self.expire(call, now, effects),
+            Op::Ttl | Op::PTtl | Op::ExpireTime | Op::PExpireTime => self.time_to_live(call, now, effects),
+            Op::Persist => self.persist(call, now, effects),
+            Op::RandomKey => self.random_key(now, effects),
+            Op::Rename => self.rename(call, false, now, effects),
+            Op::RenameNx => self.rename(call, true, now, effects),
+            Op::Type => self.type_of(call, now, effects),
+            Op::DbSize => Reply::Int(self.keyspace.len() as i64),
+            Op::FlushAll | Op::FlushDb => self.flush(call, effects),
+            _ => Reply::error(format!("ERR '{}' is not a command of the store", call.spec.name)),
+        }
+    }
+
+    /// Looks for expired items and gives back flushed memory, visiting about `budget` items at most.
+    /// Returns how many it visited. Called often with a small budget: a pass over the shard is due every
+    /// quarter of a second and goes on where the last call stopped.
+    pub fn tick<E: Effects>(&mut self, now: Now, budget: usize, effects: &mut E) -> usize {
+        let mut visited = 0;
+        while visited < budget && self.keyspace.release() {
+            visited += RELEASE_COST;
+        }
+        let mut steps = budget;
+        while visited < budget
+            && let Some(bucket) = self.keyspace.next_due(now.unix_ms, &mut steps)
+        {
+            let mut expired = std::mem::take(&mut self.expired);
+            visited += self.keyspace.visit_due(bucket, now.unix_ms, &mut expired).max(1);
+            for item in expired.drain(..) {
+                let (key, found) = self.keyspace.look_at(item);
+                effects.remove(key, Removal::Expired);
+                self.keyspace.remove(found);
+                self.counters.expired_active += 1;
+                self.counters.writes += 1;
+            }
+            self.expired = expired;
+        }
+        visited
+    }
+
+    /// Calls `visit` with the keys of the next `budget_buckets` buckets of the index after `cursor` and returns
+    /// the cursor to go on with, 0 at the end. Start with 0. Cursors stay below 2^32.
+    ///
+    /// Every key that is there from the first step to the last is visited at least once, however the
+    /// shard grows or shrinks meanwhile; keys may be visited more than once. Any number is a valid cursor.
+    pub fn scan_step(&self, cursor: u64, budget_buckets: usize, now: Now, mut visit: impl FnMut(&[u8])) -> u64 {
+        let mut cursor = cursor;
+        for _ in 0..budget_buckets.max(1) {
+            cursor = self.keyspace.scan(cursor, now.unix_ms, &mut visit);
+            if cursor == 0 {
+                break;
+            }
+        }
+        cursor
+    }
+
+    /// The value and expiry of `key`, which is removed.
+    pub fn take_for_move<E: Effects>(&mut self, key: &[u8], now: Now, effects: &mut E) -> Option<Moved> {
+        let found = self.live(self.keyspace.hasher.hash(key), key, now, effects)?;
+        let moved = self.moved(found);
+        self.remove(key, found, effects);
+        Some(moved)
+    }
+
+    /// The value and expiry of `key`.
+    pub fn read_for_copy<E: Effects>(&mut self, key: &[u8], now: Now, effects: &mut E) -> Option<Moved> {
+        let hash = self.keyspace.hasher.hash(key);
+        self.live_to_read(hash, key, now, effects).map(|found| self.moved(found))
+    }
+
+    /// Gives `key` what another key had, unless it exists and is not to be replaced. Whether it did.
+    pub fn put_moved<E: Effects>(
+        &mut self,
+        key: &[u8],
+        moved: &Moved,
+        replace: bool,
+        now: Now,
+        effects: &mut E,
+    ) -> Result<bool, OutOfMemory> {
+        let hash = self.keyspace.hasher.hash(key);
+        let found = self.live(hash, key, now, effects);
+        if found.is_some() && !replace {
+            return Ok(false);
+        }
+        self.store(hash, key, found, ValueRef::Large(&moved.value), moved.expires_at_ms, now, effects)?;
+        Ok(true)
+    }
+
+    /// Whether `key` exists; not counted as a look-up.
+    pub fn contains<E: Effects>(&mut self, key: &[u8], now: Now, effects: &mut E) -> bool {
+        self.live(self.keyspace.hasher.hash(key), key, now, effects).is_some()
+    }
+
+    pub fn keys_in_slot(&self, slot: u16) -> u32 {
+        self.keyspace.keys_in_slot(slot)
+    }
+
+    pub fn counters(&self) -> ShardCounters {
+        let mut counters = self.counters;
+        self.keyspace.describe(&mut counters);
+        counters
+    }
+
+    pub fn reset_counters(&mut self) {
+        self.counters.reset();
+    }
+
+    /// Keys, those included that have expired but were not found yet.
+    pub fn len(&self) -> u64 {
+        self.keyspace.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Walks everything the shard holds and compares it with what was counted along the way.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub fn validate(&self) {
+        self.keyspace.validate();
+    }
+
+    // What the commands are made of.
+
+    /// The key, if it is there and has not expired; if it has, it goes now.
+    #[inline]
+    fn live<E: Effects>(&mut self, hash: u64, key: &[u8], now: Now, effects: &mut E) -> Option<Found> {
+        let found = self.keyspace.find(hash, key)?;
+        match self.keyspace.expires_at_ms(found) {
+            Some(expires_at_ms) if now.unix_ms > expires_at_ms => {
+                self.expire_found(key, found, effects);
+                None
+            }
+            _ => Some(found),
+        }
+    }
+
+    /// The same for commands that read: they count hits and misses.
+    #[inline]
+    fn live_to_read<E: Effects>(&mut self, hash: u64, key: &[u8], now: Now, effects: &mut E) -> Option<Found> {
+        let found = self.live(hash, key, now, effects);
+        self.counters.hits += found.is_some() as u64;
+        self.counters.misses += found.is_none() as u64;
+        found
+    }
+
+    #[cold]
+    fn expire_found<E: Effects>(&mut self, key: &[u8], found: Found, effects: &mut E) {
+        effects.remove(key, Removal::Expired);
+        self.keyspace.remove(found);
+        self.counters.expired_lazy += 1;
+        self.counters.writes += 1;
+    }
+
+    #[inline]
+    #[allow(clippy::too_many_arguments)]
+    fn store<E: Effects>(
+        &mut self,
+        hash: u64,
+        key: &[u8],
+        found: Option<Found>,
+        value: ValueRef<'_>,
+        expires_at_ms: Option<u64>,
+        now: Now,
+        effects: &mut E,
+    ) -> Result<(), OutOfMemory> {
+        self.keyspace.store(hash, key, found, value, expires_at_ms, now.unix_ms)?;
+        effects.set(key, value, expires_at_ms);
+        self.counters.writes += 1;
+        Ok(())
+    }
+
+    fn remove<E: Effects>(&mut self, key: &[u8], found: Found, effects: &mut E) {
+        effects.remove(key, Removal::Deleted);
+        self.keyspace.remove(found);
+        self.counters.writes += 1;
+    }
+
+    fn moved(&self, found: Found) -> Moved {
+        Moved { value: self.keyspace.value(found).to_bytes(), expires_at_ms: self.keyspace.expires_at_ms(found) }
+    }
+
+    /// SplitMix64: for choices that need not be secret.
+    fn random(&mut self) -> u64 {
+        self.random = self.random.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut mixed = self.random;
+        mixed = (mixed ^ mixed >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
+        mixed ^ mixed >> 31
+    }
+}
+
+impl From<OutOfMemory> for ReplyError<'_> {
+    fn from(_: OutOfMemory) -> Self {
+        ReplyError::Other("OOM command not allowed when used memory > 'maxmemory'.".into())
+    }
+}
+
+#[cold]
+fn key_too_long() -> ReplyError<'static> {
+    ReplyError::Other(format!("ERR key exceeds maximum allowed size ({KEY_BYTES_MAX} bytes)").into())
+}
+
+/// The error of a command one of whose keys is too long for any shard. Commands whose keys live on several
+/// shards are checked whole before any part of them is carried out.
+pub fn check_keys(call: &Call<'_>) -> Option<ReplyError<'static>> {
+    call.spec.key_args(call.args.len()).any(|key| call.args.get(key).len() > KEY_BYTES_MAX).then(key_too_long)
+}
