@@ -444,3 +444,94 @@ fn large_values_of_operations_travel_on_their_own() {
         assert_eq!(outcome.commands[1].args, [b"a".as_slice(), &value, b"b", b"small"]);
     }
 }
+
+const PROTOCOL_MD: &str = include_str!("../../PROTOCOL.md");
+
+fn unescape(line: &str) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut rest = line.as_bytes();
+    while let [byte, after @ ..] = rest {
+        rest = after;
+        if *byte != b'\\' {
+            bytes.push(*byte);
+            continue;
+        }
+        let (escaped, after) = rest.split_first().expect("something follows a backslash");
+        rest = after;
+        bytes.push(match escaped {
+            b'r' => b'\r',
+            b'n' => b'\n',
+            b't' => b'\t',
+            b'\\' | b'"' => *escaped,
+            b'x' => {
+                let digits = std::str::from_utf8(&rest[..2]).unwrap();
+                rest = &rest[2..];
+                u8::from_str_radix(digits, 16).unwrap()
+            }
+            other => panic!("unknown escape \\{}", other.escape_ascii()),
+        });
+    }
+    bytes
+}
+
+/// The inputs that the specification shows, good and bad, decode to the same however they are cut, and
+/// fail exactly where it says that the connection is closed.
+#[test]
+fn the_specification_may_be_cut_anywhere() {
+    let blocks: Vec<&str> = PROTOCOL_MD.split("```transcript\n").skip(1).collect();
+    assert!(blocks.len() > 20);
+    for block in blocks {
+        let (block, _) = block.split_once("```").expect("a block has an end");
+        let input: Vec<u8> = block.lines().filter_map(|line| line.strip_prefix("C: ")).flat_map(unescape).collect();
+        let limits = DecodeLimits::default();
+        let whole = decode_in_pieces(&input, &[], &limits);
+        for cut in 0..=input.len() {
+            assert_eq!(decode_in_pieces(&input, &[cut], &limits), whole, "{block}");
+        }
+        let expected_last = block.lines().rfind(|line| line.starts_with("S: "));
+        assert_eq!(whole.error.is_some(), expected_last == Some("S: <closed>"), "{block}{whole:?}");
+    }
+}
+
+/// The table of bytes per command in the specification is measured, not believed.
+#[test]
+fn the_specification_counts_bytes_right() {
+    use crate::reply::{Out, Reply};
+    use crate::request::Wire;
+
+    let (key, value) = ([b'k'; 16], [b'v'; 64]);
+    let pexpire: [&[u8]; 3] = [b"PEXPIRE", &key, b"60000"];
+    let set_px: [&[u8]; 5] = [b"SET", &key, &value, b"PX", b"60000"];
+    let mget: Vec<&[u8]> = [b"MGET".as_slice()].into_iter().chain([key.as_slice(); 10]).collect();
+    let time = client::SetOptions { time_ms: Some(60_000), ..Default::default() };
+    let count = |name: &str, words: &[&[u8]], add: &dyn Fn(&mut client::Frame), reply: Reply| {
+        let (mut resp, mut operation) = (Vec::new(), Vec::new());
+        client::resp(words, &mut resp);
+        let mut frame = client::Frame::begin(&mut operation);
+        add(&mut frame);
+        frame.end();
+        let reply_len = |wire| {
+            let mut out = Out::default();
+            super::encode(wire, &reply, &mut out);
+            out.len()
+        };
+        let operation_len = operation.len() - binary::FRAME_HEADER_BYTES;
+        let (resp_reply, binary_reply) = (reply_len(Wire::Resp2), reply_len(Wire::Binary));
+        let row = format!("| {name} | {} | {operation_len} | {resp_reply} | {binary_reply} |", resp.len());
+        assert!(PROTOCOL_MD.contains(&row), "{row}");
+    };
+    let key_operation = |opcode: u8| move |frame: &mut client::Frame| frame.key(opcode, &key);
+    let found = || Reply::Bulk(&value);
+    count("PING", &[b"PING"], &|frame| frame.ping(), Reply::Pong);
+    count("GET, found", &[b"GET", &key], &key_operation(binary::opcode::GET), found());
+    count("GET, absent", &[b"GET", &key], &key_operation(binary::opcode::GET), Reply::Nil);
+    count("SET", &[b"SET", &key, &value], &|frame| frame.set(&key, &value, &Default::default()), Reply::Ok);
+    count("SET with a time of 60000 ms", &set_px, &|frame| frame.set(&key, &value, &time), Reply::Ok);
+    count("DEL", &[b"DEL", &key], &key_operation(binary::opcode::DEL), Reply::Int(1));
+    count("INCR, to 100", &[b"INCR", &key], &key_operation(binary::opcode::INCR), Reply::Int(100));
+    let expire = |frame: &mut client::Frame| frame.key_number(binary::opcode::EXPIRE, 0, &key, 60_000);
+    count("EXPIRE in 60000 ms", &pexpire, &expire, Reply::Int(1));
+    let values = Reply::Array((0..10).map(|_| found()).collect());
+    let mget_keys = |frame: &mut client::Frame| frame.keys(binary::opcode::MGET, &mget[1..]);
+    count("MGET of 10, all found", &mget, &mget_keys, values);
+}
