@@ -3,6 +3,7 @@
 
 use std::borrow::Cow;
 
+use crate::glob;
 use crate::limits;
 use crate::reply::Reply;
 use crate::request::Args;
@@ -90,62 +91,7 @@ pub fn config_get(args: Args<'_>, settings: &SettingsView) -> Reply<'static> {
 
 /// Whether the glob `pattern` matches `name`, which is in lower case.
 pub(super) fn matches_ignoring_case(pattern: &[u8], name: &str) -> bool {
-    glob_matches(&pattern.to_ascii_lowercase(), name.as_bytes())
-}
-
-/// Redis's patterns: `*`, `?`, `[a-z]`, `[^a]`, `\x`. Backtracks to the last `*` alone, so no pattern takes
-/// longer than the product of both lengths.
-fn glob_matches(pattern: &[u8], text: &[u8]) -> bool {
-    let (mut p, mut t) = (0, 0);
-    let mut star: Option<(usize, usize)> = None;
-    while t < text.len() {
-        if pattern.get(p) == Some(&b'*') {
-            star = Some((p + 1, t));
-            p += 1;
-        } else if let Some(next) = matches_one(&pattern[p..], text[t]) {
-            p += next;
-            t += 1;
-        } else if let Some((after_star, from)) = star {
-            star = Some((after_star, from + 1));
-            (p, t) = (after_star, from + 1);
-        } else {
-            return false;
-        }
-    }
-    pattern[p..].iter().all(|byte| *byte == b'*')
-}
-
-/// The length of the piece at the start of `pattern` if it matches `byte`.
-fn matches_one(pattern: &[u8], byte: u8) -> Option<usize> {
-    match *pattern {
-        [b'?', ..] => Some(1),
-        [b'\\', escaped, ..] => (escaped == byte).then_some(2),
-        [b'[', ..] => {
-            let negated = pattern.get(1) == Some(&b'^');
-            let mut at = 1 + negated as usize;
-            let mut found = false;
-            while at < pattern.len() && pattern[at] != b']' {
-                match pattern[at..] {
-                    [b'\\', escaped, ..] => {
-                        found |= escaped == byte;
-                        at += 2;
-                    }
-                    [low, b'-', high, ..] => {
-                        found |= (low.min(high)..=low.max(high)).contains(&byte);
-                        at += 3;
-                    }
-                    [one, ..] => {
-                        found |= one == byte;
-                        at += 1;
-                    }
-                    [] => unreachable!("at is within the pattern"),
-                }
-            }
-            (found != negated).then_some((at + 1).min(pattern.len()))
-        }
-        [same, ..] => (same == byte).then_some(1),
-        [] => None,
-    }
+    glob::matches(&pattern.to_ascii_lowercase(), name.as_bytes())
 }
 
 #[cfg(test)]
