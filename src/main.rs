@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
 use crabcache::config::{Config, Typed};
-use crabcache::runtime::host::Host;
+use crabcache::runtime::host::{CoreError, CoreSetup, Host};
 use crabcache::runtime::log;
 use glommio::timer;
 
@@ -20,15 +20,16 @@ fn main() -> ExitCode {
         Ok(host) => host,
         Err(refusal) => {
             tracing::error!("{refusal}");
-            return ExitCode::from(&refusal);
+            return ExitCode::from(refusal.exit_code());
         }
     };
-    host.run(|setup| {
-        move || async move {
-            while !setup.shutdown.is_requested() {
-                timer::sleep(Duration::from_millis(20)).await;
-            }
-            Ok(())
-        }
-    })
+    ExitCode::from(host.run(|setup| move || until_asked_to_end(setup)))
+}
+
+/// Holds a core's listeners until the server is asked to end.
+async fn until_asked_to_end(setup: CoreSetup) -> Result<(), CoreError> {
+    while !setup.shutdown.is_requested() {
+        timer::sleep(Duration::from_millis(20)).await;
+    }
+    Ok(())
 }
