@@ -6,7 +6,7 @@
 pub struct Now {
     /// Milliseconds since the Unix epoch: what expiry times are compared with.
     pub unix_ms: u64,
-    /// Microseconds within the current wall-clock millisecond's second; only TIME shows it.
+    /// Microseconds within the current second: what TIME shows beside the seconds.
     pub unix_us_part: u32,
     /// Microseconds since the server started: what durations are measured with.
     pub uptime_us: u64,

@@ -20,11 +20,13 @@
 pub mod clock;
 pub mod command;
 pub mod config;
+pub mod connection;
 pub mod engine;
 pub mod glob;
 pub mod hash;
 pub mod limits;
 pub mod metrics;
+pub mod number;
 pub mod proto;
 pub mod reply;
 pub mod request;

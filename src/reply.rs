@@ -103,6 +103,56 @@ impl<'a> Reply<'a> {
     }
 }
 
+impl Reply<'_> {
+    /// The same reply without ties to the shard that gave it.
+    pub fn into_owned(self) -> Reply<'static> {
+        let all = |replies: Vec<Reply<'_>>| replies.into_iter().map(Reply::into_owned).collect();
+        match self {
+            Reply::Ok => Reply::Ok,
+            Reply::Pong => Reply::Pong,
+            Reply::Nil => Reply::Nil,
+            Reply::NilArray => Reply::NilArray,
+            Reply::Int(value) => Reply::Int(value),
+            Reply::Bulk(bytes) => Reply::Owned(bytes.to_vec()),
+            Reply::Large(bytes) => Reply::Large(bytes),
+            Reply::Text(text) => Reply::Text(text.into_owned().into()),
+            Reply::Owned(bytes) => Reply::Owned(bytes),
+            Reply::Status(text) => Reply::Status(text),
+            Reply::Double(value) => Reply::Double(value),
+            Reply::Bool(value) => Reply::Bool(value),
+            Reply::Error(error) => Reply::Error(error.into_owned()),
+            Reply::Array(replies) => Reply::Array(all(replies)),
+            Reply::Set(replies) => Reply::Set(all(replies)),
+            Reply::Map(pairs) => {
+                Reply::Map(pairs.into_iter().map(|(key, value)| (key.into_owned(), value.into_owned())).collect())
+            }
+            Reply::Verbatim(text) => Reply::Verbatim(text.into_owned().into()),
+            Reply::Push(replies) => Reply::Push(all(replies)),
+            Reply::None => Reply::None,
+        }
+    }
+}
+
+impl ReplyError<'_> {
+    pub fn into_owned(self) -> ReplyError<'static> {
+        use ReplyError::*;
+        match self {
+            Syntax => Syntax,
+            NotAnInteger => NotAnInteger,
+            NotAFloat => NotAFloat,
+            Overflow => Overflow,
+            NanOrInfinity => NanOrInfinity,
+            NoSuchKey => NoSuchKey,
+            InvalidExpire { command } => InvalidExpire { command },
+            WrongArity { command } => WrongArity { command: command.into_owned().into() },
+            OffsetOutOfRange => OffsetOutOfRange,
+            StringTooLong => StringTooLong,
+            Moved { slot, address } => Moved { slot, address: address.into_owned().into() },
+            Other(text) => Other(text.into_owned().into()),
+        }
+    }
+}
+
 impl<'a> From<ReplyError<'a>> for Reply<'a> {
     fn from(error: ReplyError<'a>) -> Reply<'a> {
         Reply::Error(error)

@@ -85,6 +85,16 @@ impl<'a> Args<'a> {
         self.ranges[index].large_index().map(|large| &self.large[large])
     }
 
+    /// Where argument `index` lies, to pick arguments for [`Args::with_ranges`].
+    pub fn range(&self, index: usize) -> ArgRange {
+        self.ranges[index]
+    }
+
+    /// Other arguments out of the same bytes.
+    pub fn with_ranges(&self, ranges: &'a [ArgRange]) -> Args<'a> {
+        Args { ranges, ..*self }
+    }
+
     pub fn iter(&self) -> impl ExactSizeIterator<Item = &'a [u8]> + use<'a> {
         let args = *self;
         (0..args.len()).map(move |index| args.get(index))

@@ -5,6 +5,7 @@
 
 use std::error::Error;
 use std::fmt;
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
@@ -20,8 +21,6 @@ use super::refusal::Refusal;
 use super::signals::{Shutdown, Signals};
 use crate::config::Config;
 use crate::limits::SHUTDOWN_MS_MAX;
-
-const EXIT_FAILED: u8 = 1;
 
 /// How a core ends when it was not asked to.
 pub type CoreError = Box<dyn Error + Send + Sync>;
@@ -86,8 +85,8 @@ impl Host {
     }
 
     /// Runs the cores until they end. `start` is called here once per core, in their order, and gives what
-    /// makes the core's future on its own thread. Returns the exit code of the process.
-    pub fn run<Start, Core>(self, mut start: impl FnMut(CoreSetup) -> Start) -> u8
+    /// makes the core's future on its own thread.
+    pub fn run<Start, Core>(self, mut start: impl FnMut(CoreSetup) -> Start) -> ExitCode
     where
         Start: FnOnce() -> Core + Send + 'static,
         Core: Future<Output = Result<(), CoreError>> + 'static,
@@ -99,7 +98,7 @@ impl Host {
             Ok(doorbells) => doorbells,
             Err(error) => {
                 error!("making doorbells fails: {error}");
-                return EXIT_FAILED;
+                return ExitCode::FAILURE;
             }
         };
         let shutdown = Arc::new(Shutdown::new(doorbells.clone()));
@@ -164,7 +163,7 @@ impl Host {
 }
 
 /// Waits until every core has ended, and says how it went.
-fn supervise(inbox: &Receiver<Event>, ground: &Ground, shutdown: &Shutdown) -> u8 {
+fn supervise(inbox: &Receiver<Event>, ground: &Ground, shutdown: &Shutdown) -> ExitCode {
     let cores = ground.cores();
     let mut running: Vec<usize> = (0..cores).collect();
     let mut started = 0;
@@ -199,7 +198,7 @@ fn supervise(inbox: &Receiver<Event>, ground: &Ground, shutdown: &Shutdown) -> u
                             preflight::explain_executor_failure(&error, out_of_memory, &ground.locked_memory, cores);
                         error!("core {core}: {refusal}");
                         // The other executors have done nothing yet that would have to be ended orderly.
-                        return refusal.exit_code();
+                        return ExitCode::from(&refusal);
                     }
                     Err(Failure::Core(error)) => {
                         error!("core {core} failed: {error}: ending the others");
@@ -217,11 +216,11 @@ fn supervise(inbox: &Receiver<Event>, ground: &Ground, shutdown: &Shutdown) -> u
             Err(RecvTimeoutError::Timeout) => {
                 let names: Vec<String> = running.iter().map(usize::to_string).collect();
                 error!("core {} did not end within {SHUTDOWN_MS_MAX} ms", names.join(", "));
-                return EXIT_FAILED;
+                return ExitCode::FAILURE;
             }
             Err(RecvTimeoutError::Disconnected) => {
                 error!("the cores are gone without a word");
-                return EXIT_FAILED;
+                return ExitCode::FAILURE;
             }
         }
         if shutdown.is_requested() && deadline.is_none() {
@@ -229,10 +228,10 @@ fn supervise(inbox: &Receiver<Event>, ground: &Ground, shutdown: &Shutdown) -> u
         }
     }
     if failed {
-        return EXIT_FAILED;
+        return ExitCode::FAILURE;
     }
     info!("ended");
-    0
+    ExitCode::SUCCESS
 }
 
 /// Tells main how the core ended, also when its thread unwinds.

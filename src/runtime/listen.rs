@@ -35,9 +35,9 @@ use super::refusal::Refusal;
 use crate::config::{Config, UnixSocket};
 
 /// Connections that wait to be accepted; the kernel caps it at `net.core.somaxconn`.
-const BACKLOG: i32 = 65_535;
+pub const BACKLOG: i32 = 65_535;
 /// A client that is gone without a word is noticed after this and a few more seconds.
-const KEEPALIVE: Duration = Duration::from_secs(300);
+pub const KEEPALIVE: Duration = Duration::from_secs(300);
 /// With any free port on several addresses: how often to try another one.
 const FREE_PORT_ATTEMPTS: usize = 20;
 

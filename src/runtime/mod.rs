@@ -7,11 +7,18 @@
 //!                                          signals, ends of cores ◀── waits for ──┴─▶ …
 //! ```
 
+pub mod background;
+pub mod core;
 pub mod doorbell;
 pub mod host;
 pub mod listen;
 pub mod log;
+pub mod mesh;
 mod port_owner;
 pub mod preflight;
+pub mod process;
 pub mod refusal;
+pub mod ring;
+pub mod server;
 pub mod signals;
+pub mod sockets;

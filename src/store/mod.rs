@@ -29,6 +29,7 @@ use bytes::Bytes;
 
 pub use counters::ShardCounters;
 pub use keyspace::{OutOfMemory, ValueRef};
+pub use options::parse_copy;
 
 use crate::clock::Now;
 use crate::command::{Op, Route};

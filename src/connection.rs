@@ -1,0 +1,743 @@
+//! One client, without its socket: bytes in, ordered replies out. Does no I/O.
+//!
+//! ```text
+//!   received bytes ──┬─ whole commands ─────────────────────────▶ TurnBatch (ranges into the input)
+//!                    ├─ start of a command ─▶ partial ─ grows ──▶ TurnBatch (ranges into an assembled piece)
+//!                    ├─ inside a large value ─▶ large_in ───────▶ TurnBatch (the value travels on its own)
+//!                    └─ while paused ─▶ stash ─ resumed as input
+//!
+//!   replies  out: ready, in order │ pending: [waiting, followers] [waiting, followers] …
+//! ```
+//!
+//! Reply order is command order: a reply that is there before an earlier one waits behind it, as a
+//! follower of the pending reply that holds it up.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+
+use crate::clock::Now;
+use crate::command::{Op, Route, Spec};
+use crate::engine::clients::{ClientRecord, ReplyMode};
+use crate::limits;
+use crate::proto::{self, Arguments, DecodeLimits, Decoder, Protocol, Step, Verb};
+use crate::reply::{Out, Reply};
+use crate::request::{Args, Wire};
+
+/// Where the bytes of a decoded command lie until it has been applied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// A receive buffer of the ring.
+    Buffer(u16),
+    /// A piece put together from several receives: `TurnBatch::assembled`.
+    Assembled(u32),
+    /// Text that had to be unquoted, numbers that had to be written out: `Arguments::scratch`.
+    Scratch,
+}
+
+/// Access to the receive buffers that are held until the turn's commands have been applied.
+pub trait Received {
+    fn bytes(&self, buffer: u16) -> &[u8];
+}
+
+#[derive(Clone, Copy, Debug)]
+pub enum What {
+    Command(&'static Spec),
+    /// Answered with an error: `TurnBatch::refusals`.
+    Refused(u32),
+}
+
+/// A command as it was decoded, in the order of its connection.
+#[derive(Clone, Copy, Debug)]
+pub struct Decoded {
+    pub what: What,
+    pub connection: u32,
+    pub source: Source,
+    args_from: u32,
+    args_count: u32,
+    large_from: u32,
+    /// Filled in when the batch is routed.
+    pub hash: u64,
+    pub owner: u32,
+}
+
+#[derive(Debug)]
+pub struct Refusal {
+    pub reply: Reply<'static>,
+    pub close: bool,
+}
+
+/// The commands decoded in a turn and not yet applied. Its vectors keep their memory from turn to turn.
+#[derive(Default)]
+pub struct TurnBatch {
+    pub commands: Vec<Decoded>,
+    pub arguments: Arguments,
+    pub large: Vec<Bytes>,
+    pub assembled: Vec<Vec<u8>>,
+    pub refusals: Vec<Refusal>,
+    /// A piece that is not used up when the batch is cleared, and where it is put then.
+    pub keep: Option<usize>,
+    pub kept: Option<Vec<u8>>,
+    /// Emptied pieces for the next assembly.
+    spare: Vec<Vec<u8>>,
+}
+
+const SPARE_PIECES_MAX: usize = 64;
+const SPARE_PIECE_BYTES_MAX: usize = 64 * 1024;
+
+impl TurnBatch {
+    #[inline]
+    pub fn is_full(&self) -> bool {
+        self.commands.len() >= limits::TURN_COMMANDS
+    }
+
+    #[inline]
+    pub fn args_of<'a>(&'a self, command: &Decoded, received: &'a impl Received) -> Args<'a> {
+        let bytes = match command.source {
+            Source::Buffer(buffer) => received.bytes(buffer),
+            Source::Assembled(piece) => &self.assembled[piece as usize],
+            Source::Scratch => &self.arguments.scratch,
+        };
+        let ranges = &self.arguments.ranges[command.args_from as usize..][..command.args_count as usize];
+        Args::new(bytes, ranges, &self.large[command.large_from as usize..])
+    }
+
+    pub fn clear(&mut self) {
+        self.commands.clear();
+        self.arguments.clear();
+        self.large.clear();
+        self.refusals.clear();
+        if let Some(piece) = self.keep.take() {
+            self.kept = Some(std::mem::take(&mut self.assembled[piece]));
+        }
+        for mut piece in self.assembled.drain(..) {
+            if self.spare.len() < SPARE_PIECES_MAX && piece.capacity() <= SPARE_PIECE_BYTES_MAX {
+                piece.clear();
+                self.spare.push(piece);
+            }
+        }
+    }
+
+    fn piece(&mut self) -> Vec<u8> {
+        self.spare.pop().unwrap_or_default()
+    }
+}
+
+/// A large value on its way in. Its memory is reserved at once, but the system gives pages only as
+/// bytes arrive: a promise costs nothing.
+#[derive(Debug)]
+pub struct LargeIn {
+    bytes: Vec<u8>,
+    len: usize,
+}
+
+impl LargeIn {
+    fn new(len: usize) -> Option<LargeIn> {
+        let mut bytes = Vec::new();
+        bytes.try_reserve_exact(len).ok()?;
+        Some(LargeIn { bytes, len })
+    }
+
+    pub fn missing(&self) -> usize {
+        self.len - self.bytes.len()
+    }
+
+    /// The memory received so far and the room behind it, for the ring.
+    pub fn buffer(&mut self) -> &mut Vec<u8> {
+        &mut self.bytes
+    }
+}
+
+/// Why a connection's commands wait. Its bytes pile up in the stash meanwhile, and its reading stops
+/// when they pass a bound.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Pause(u8);
+
+impl Pause {
+    /// A command is under way that later ones of the connection must not overtake.
+    pub const BARRIER: Pause = Pause(1);
+    /// Too many unsent bytes.
+    pub const OUTPUT: Pause = Pause(1 << 1);
+    /// Too many commands wait for another core, or for the way there.
+    pub const MESH: Pause = Pause(1 << 2);
+
+    pub fn any(self) -> bool {
+        self.0 != 0
+    }
+
+    pub fn has(self, other: Pause) -> bool {
+        self.0 & other.0 != 0
+    }
+
+    pub fn add(&mut self, other: Pause) {
+        self.0 |= other.0;
+    }
+
+    pub fn remove(&mut self, other: Pause) {
+        self.0 &= !other.0;
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Closing {
+    #[default]
+    No,
+    /// When everything owed has been sent: QUIT, protocol errors, the end of the input.
+    AfterReplies,
+    /// Whatever is unsent is dropped: killed, hopelessly slow, lost.
+    Now,
+}
+
+/// Which replies the client wants (CLIENT REPLY).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Replies {
+    On,
+    Off,
+    /// All but the next command's.
+    SkipNext,
+}
+
+/// A reply that is not there yet, and the finished ones right behind it.
+struct Pending {
+    reply: Option<Out>,
+    /// Whether the client wants to see it (CLIENT REPLY).
+    wanted: bool,
+    followers: Out,
+}
+
+/// Emptied output buffers, shared by the connections of a core.
+#[derive(Default)]
+pub struct OutPool(Vec<Out>);
+
+const SPARE_OUTS_MAX: usize = 1024;
+const SPARE_OUT_BYTES_MAX: usize = 64 * 1024;
+const OUT_BYTES_INITIAL: usize = 4096;
+
+impl OutPool {
+    pub fn take(&mut self) -> Out {
+        self.0.pop().unwrap_or_else(|| {
+            let mut out = Out::default();
+            out.bytes.reserve(OUT_BYTES_INITIAL);
+            out
+        })
+    }
+
+    pub fn give_back(&mut self, mut out: Out) {
+        if out.bytes.capacity() > 0 && out.bytes.capacity() <= SPARE_OUT_BYTES_MAX && self.0.len() < SPARE_OUTS_MAX {
+            out.clear();
+            self.0.push(out);
+        }
+    }
+}
+
+pub struct Connection {
+    /// Tells this connection from earlier ones in the same place.
+    pub generation: u32,
+    pub wire: Wire,
+    pub pause: Pause,
+    pub closing: Closing,
+    replies: Replies,
+    /// Its replies are on the list of those to be sent.
+    pub dirty: bool,
+    /// Its bytes wait on the list of those to be decoded again.
+    pub resuming: bool,
+    /// It came in by its core's own port: foreign keys are answered with MOVED.
+    pub own_port: bool,
+    /// The client has shut down its side: what is owed is still answered.
+    pub input_ended: bool,
+    /// Replies ready to leave, in order.
+    pub out: Out,
+    /// Bytes handed to the ring and not yet acknowledged.
+    pub in_flight: usize,
+    decoder: Decoder,
+    /// The beginning of a command whose end has not arrived.
+    partial: Vec<u8>,
+    /// At least so many bytes are missing behind `partial`.
+    missing: usize,
+    /// Input that arrived while paused.
+    stash: Vec<u8>,
+    large_in: Option<LargeIn>,
+    /// Large values of the incomplete command.
+    large: Vec<Bytes>,
+    pending: VecDeque<Pending>,
+    /// Sequence number of the first pending reply.
+    pending_first: u32,
+    pub record: Box<ClientRecord>,
+}
+
+/// Commands that later ones of the same connection must not overtake: they take several steps, or end
+/// the connection.
+pub fn is_barrier(spec: &Spec) -> bool {
+    match spec.route {
+        Route::Pair | Route::Addressed => true,
+        Route::Split => spec.op == Op::MSetNx,
+        Route::Local => spec.op == Op::Quit,
+        Route::Key | Route::Every => false,
+    }
+}
+
+/// How a stretch of decoding ended.
+enum Stretch {
+    /// Everything whole has been taken; the rest begins at `from` and misses `at_least` bytes.
+    Incomplete { from: usize, at_least: usize },
+    /// A large value of `len` bytes begins at `end`; its command at `from`.
+    Large { from: usize, end: usize, len: usize },
+    /// The batch is full.
+    Full { from: usize },
+    /// Later bytes have to wait, or do not matter any more.
+    Stopped { from: usize },
+}
+
+impl Connection {
+    pub fn new(generation: u32, own_port: bool, record: Box<ClientRecord>) -> Connection {
+        Connection {
+            generation,
+            wire: Wire::Resp2,
+            pause: Pause::default(),
+            closing: Closing::No,
+            replies: Replies::On,
+            dirty: false,
+            resuming: false,
+            own_port,
+            input_ended: false,
+            out: Out::default(),
+            in_flight: 0,
+            decoder: Decoder::default(),
+            partial: Vec::new(),
+            missing: 0,
+            stash: Vec::new(),
+            large_in: None,
+            large: Vec::new(),
+            pending: VecDeque::new(),
+            pending_first: 0,
+            record,
+        }
+    }
+
+    // ---- input ----------------------------------------------------------------------------------
+
+    /// Takes commands out of `input[from..]` into `batch` until the batch is full or the input is used
+    /// up. Returns where it stopped; what is left over is kept here.
+    pub fn receive(
+        &mut self,
+        index: u32,
+        input: &[u8],
+        mut from: usize,
+        source: Source,
+        batch: &mut TurnBatch,
+        limits: &DecodeLimits,
+    ) -> usize {
+        loop {
+            if self.closing != Closing::No {
+                return input.len();
+            }
+            if self.pause.any() {
+                self.stash.extend_from_slice(&input[from..]);
+                return input.len();
+            }
+            if let Some(large) = &mut self.large_in {
+                let taken = large.missing().min(input.len() - from);
+                large.bytes.extend_from_slice(&input[from..from + taken]);
+                from += taken;
+                if large.missing() > 0 {
+                    return from;
+                }
+                self.large_arrived();
+            }
+            if !self.partial.is_empty() {
+                match self.assemble(index, input, from, batch, limits) {
+                    Some(next) => from = next,
+                    None => return input.len(),
+                }
+                if batch.is_full() {
+                    return from;
+                }
+                continue;
+            }
+            if from == input.len() {
+                return from;
+            }
+            match self.decode(index, input, from, source, batch, limits) {
+                Stretch::Full { from } => return from,
+                Stretch::Stopped { from: stopped } => from = stopped,
+                Stretch::Incomplete { from, at_least } => {
+                    if from < input.len() {
+                        self.partial = batch.piece();
+                        self.partial.extend_from_slice(&input[from..]);
+                        self.missing = at_least;
+                    }
+                    return input.len();
+                }
+                Stretch::Large { from: start, end, len } => {
+                    self.partial = batch.piece();
+                    self.partial.extend_from_slice(&input[start..end]);
+                    self.begin_large(index, len, batch);
+                    from = end;
+                }
+            }
+        }
+    }
+
+    /// Adds to the incomplete command just what it misses, so that everything after it can be decoded
+    /// in place. `None` when the input was not enough.
+    fn assemble(
+        &mut self,
+        index: u32,
+        input: &[u8],
+        mut from: usize,
+        batch: &mut TurnBatch,
+        limits: &DecodeLimits,
+    ) -> Option<usize> {
+        let mut piece = std::mem::take(&mut self.partial);
+        loop {
+            let missing = self.missing;
+            let available = input.len() - from;
+            if available < missing {
+                piece.extend_from_slice(&input[from..]);
+                self.missing = missing - available;
+                self.partial = piece;
+                return None;
+            }
+            piece.extend_from_slice(&input[from..from + missing]);
+            from += missing;
+            let source = Source::Assembled(batch.assembled.len() as u32);
+            match self.decode(index, &piece, 0, source, batch, limits) {
+                Stretch::Incomplete { from: 0, at_least } => self.missing = at_least,
+                Stretch::Large { from: 0, end, len } => {
+                    debug_assert_eq!(end, piece.len());
+                    self.partial = piece;
+                    self.begin_large(index, len, batch);
+                    return Some(from);
+                }
+                Stretch::Incomplete { from: used, .. }
+                | Stretch::Full { from: used }
+                | Stretch::Stopped { from: used } => {
+                    debug_assert_eq!(used, piece.len(), "a command took more than it missed");
+                    self.missing = 0;
+                    batch.assembled.push(piece);
+                    return Some(from);
+                }
+                Stretch::Large { .. } => unreachable!("one command was completed, a second cannot have begun"),
+            }
+        }
+    }
+
+    fn decode(
+        &mut self,
+        index: u32,
+        input: &[u8],
+        mut from: usize,
+        source: Source,
+        batch: &mut TurnBatch,
+        limits: &DecodeLimits,
+    ) -> Stretch {
+        loop {
+            if from == input.len() {
+                return Stretch::Incomplete { from, at_least: 0 };
+            }
+            if batch.is_full() {
+                return Stretch::Full { from };
+            }
+            let args_from = batch.arguments.ranges.len();
+            match self.decoder.next(input, from, &mut batch.arguments, limits) {
+                Ok(Step::Command { verb, source: read, end }) => {
+                    let source = if read == proto::Source::Scratch { Source::Scratch } else { source };
+                    self.push(index, verb, source, input, args_from, batch);
+                    from = end;
+                    if self.pause.any() {
+                        return Stretch::Stopped { from };
+                    }
+                }
+                Ok(Step::Skip { end }) => from = end,
+                Ok(Step::Incomplete { at_least }) => return Stretch::Incomplete { from, at_least },
+                Ok(Step::Large { len, end }) => return Stretch::Large { from, end, len },
+                Err(error) => {
+                    batch.arguments.ranges.truncate(args_from);
+                    self.detect_wire();
+                    self.refuse(index, Refusal { reply: error.reply(), close: true }, batch);
+                    return Stretch::Stopped { from: input.len() };
+                }
+            }
+        }
+    }
+
+    /// Replies of a binary connection are binary from the first one on.
+    #[inline]
+    fn detect_wire(&mut self) {
+        if self.wire == Wire::Resp2 && self.decoder.protocol() == Some(Protocol::Binary) {
+            self.wire = Wire::Binary;
+        }
+    }
+
+    fn push(&mut self, index: u32, verb: Verb, source: Source, input: &[u8], args_from: usize, batch: &mut TurnBatch) {
+        self.detect_wire();
+        let large_from = batch.large.len();
+        if !self.large.is_empty() {
+            batch.large.append(&mut self.large);
+        }
+        let what = match verb {
+            Verb::Known(spec) => {
+                if is_barrier(spec) {
+                    self.pause.add(Pause::BARRIER);
+                }
+                What::Command(spec)
+            }
+            refused => {
+                let bytes = if source == Source::Scratch { &batch.arguments.scratch } else { input };
+                let args = Args::new(bytes, &batch.arguments.ranges[args_from..], &batch.large[large_from..]);
+                let reply = Reply::error(proto::refusal_text(refused, &args));
+                batch.refusals.push(Refusal { reply, close: false });
+                What::Refused(batch.refusals.len() as u32 - 1)
+            }
+        };
+        batch.commands.push(Decoded {
+            what,
+            connection: index,
+            source,
+            args_from: args_from as u32,
+            args_count: (batch.arguments.ranges.len() - args_from) as u32,
+            large_from: large_from as u32,
+            hash: 0,
+            owner: 0,
+        });
+    }
+
+    /// Puts an error in the place of a command. After one that closes, nothing more is read.
+    fn refuse(&mut self, index: u32, refusal: Refusal, batch: &mut TurnBatch) {
+        if refusal.close {
+            self.pause.add(Pause::BARRIER);
+        }
+        batch.refusals.push(refusal);
+        batch.commands.push(Decoded {
+            what: What::Refused(batch.refusals.len() as u32 - 1),
+            connection: index,
+            source: Source::Assembled(u32::MAX),
+            args_from: 0,
+            args_count: 0,
+            large_from: 0,
+            hash: 0,
+            owner: 0,
+        });
+    }
+
+    fn begin_large(&mut self, index: u32, len: usize, batch: &mut TurnBatch) {
+        match LargeIn::new(len) {
+            Some(large) => self.large_in = Some(large),
+            None => {
+                let reply = Reply::error("OOM no memory for a value of this size");
+                self.refuse(index, Refusal { reply, close: true }, batch);
+            }
+        }
+    }
+
+    fn large_arrived(&mut self) {
+        if let Some(large) = self.large_in.take() {
+            debug_assert_eq!(large.bytes.len(), large.len);
+            self.decoder.large_done(self.large.len());
+            self.missing = 0;
+            self.large.push(Bytes::from(large.bytes));
+        }
+    }
+
+    /// The large value being received, to be filled directly by the ring.
+    pub fn take_large_in(&mut self) -> Option<LargeIn> {
+        if self.pause.any() { None } else { self.large_in.take() }
+    }
+
+    /// How much of a large value is still to come, if one is being received.
+    pub fn large_missing(&self) -> usize {
+        self.large_in.as_ref().map_or(0, LargeIn::missing)
+    }
+
+    pub fn put_large_in(&mut self, large: LargeIn) {
+        let whole = large.missing() == 0;
+        self.large_in = Some(large);
+        if whole {
+            self.large_arrived();
+        }
+    }
+
+    pub fn take_stash(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.stash)
+    }
+
+    pub fn stash_len(&self) -> usize {
+        self.stash.len()
+    }
+
+    /// Bytes held for commands that have not been decoded.
+    pub fn input_len(&self) -> usize {
+        self.partial.len() + self.stash.len() + self.large_in.as_ref().map_or(0, |large| large.bytes.len())
+    }
+
+    /// Whether more input is of use now: paused connections take only so much.
+    pub fn wants_input(&self) -> bool {
+        self.closing == Closing::No && !(self.pause.any() && self.stash.len() >= limits::RECV_BUFFER_BYTES)
+    }
+
+    // ---- output ---------------------------------------------------------------------------------
+
+    /// Where the reply of the command being applied has to be written: straight to the output, or
+    /// behind the last reply that is still awaited.
+    #[inline]
+    pub fn reply_out(&mut self, pool: &mut OutPool) -> &mut Out {
+        match self.pending.back_mut() {
+            None => {
+                if self.out.bytes.capacity() == 0 {
+                    self.out = pool.take();
+                }
+                &mut self.out
+            }
+            Some(last) => {
+                if last.followers.bytes.capacity() == 0 {
+                    last.followers = pool.take();
+                }
+                &mut last.followers
+            }
+        }
+    }
+
+    #[inline]
+    pub fn reply(&mut self, reply: &Reply<'_>, pool: &mut OutPool) {
+        if self.replies != Replies::On && !self.reply_wanted() {
+            return;
+        }
+        let wire = self.wire;
+        proto::encode(wire, reply, self.reply_out(pool));
+    }
+
+    /// Whether the reply of the command being applied is to be sent.
+    fn reply_wanted(&mut self) -> bool {
+        if self.replies == Replies::SkipNext {
+            self.replies = Replies::On;
+            return false;
+        }
+        self.replies == Replies::On
+    }
+
+    /// CLIENT REPLY; says whether the command itself is answered.
+    pub fn set_reply_mode(&mut self, mode: ReplyMode) -> bool {
+        self.replies = match mode {
+            ReplyMode::On => Replies::On,
+            ReplyMode::Off => Replies::Off,
+            ReplyMode::Skip if self.replies == Replies::Off => Replies::Off,
+            ReplyMode::Skip => Replies::SkipNext,
+        };
+        self.replies == Replies::On
+    }
+
+    /// Reserves the place of a reply that comes later. Returns its sequence number.
+    pub fn await_reply(&mut self) -> u32 {
+        let wanted = self.reply_wanted();
+        let sequence = self.pending_first.wrapping_add(self.pending.len() as u32);
+        self.pending.push_back(Pending { reply: None, wanted, followers: Out::default() });
+        sequence
+    }
+
+    pub fn pending_len(&self) -> usize {
+        self.pending.len()
+    }
+
+    /// The awaited reply `sequence` has come, already encoded, as `range` of `from` (see
+    /// [`Out::append_range`]).
+    pub fn complete_with_range(
+        &mut self,
+        sequence: u32,
+        from: &Out,
+        range: std::ops::Range<usize>,
+        first_large: usize,
+        pool: &mut OutPool,
+    ) {
+        let place = sequence.wrapping_sub(self.pending_first) as usize;
+        let wanted = self.pending[place].wanted;
+        if place == 0 {
+            if self.out.bytes.capacity() == 0 {
+                self.out = pool.take();
+            }
+            if wanted {
+                self.out.append_range(from, range, first_large);
+            }
+            self.release_head(pool);
+        } else {
+            let mut reply = pool.take();
+            if wanted {
+                reply.append_range(from, range, first_large);
+            }
+            self.pending[place].reply = Some(reply);
+        }
+    }
+
+    /// The awaited reply `sequence` has been made here.
+    pub fn complete(&mut self, sequence: u32, wire: Wire, reply: &Reply<'_>, pool: &mut OutPool) {
+        let mut encoded = pool.take();
+        proto::encode(wire, reply, &mut encoded);
+        let len = encoded.bytes.len();
+        self.complete_with_range(sequence, &encoded, 0..len, 0, pool);
+        pool.give_back(encoded);
+    }
+
+    /// The first pending reply has been written to `out`: its followers come next, then whatever is
+    /// complete behind them.
+    fn release_head(&mut self, pool: &mut OutPool) {
+        let Some(head) = self.pending.pop_front() else { return };
+        self.pending_first = self.pending_first.wrapping_add(1);
+        self.append(head.followers, pool);
+        while self.pending.front().is_some_and(|next| next.reply.is_some()) {
+            let next = self.pending.pop_front().expect("just seen");
+            self.pending_first = self.pending_first.wrapping_add(1);
+            self.append(next.reply.expect("just seen"), pool);
+            self.append(next.followers, pool);
+        }
+    }
+
+    fn append(&mut self, from: Out, pool: &mut OutPool) {
+        if !from.is_empty() {
+            self.out.append_range(&from, 0..from.bytes.len(), 0);
+        }
+        pool.give_back(from);
+    }
+
+    /// Unsent bytes: what is ready, and what the ring has not got rid of yet.
+    #[inline]
+    pub fn unsent(&self) -> usize {
+        self.out.len() + self.in_flight
+    }
+
+    /// Whether nothing is owed any more and the connection can go.
+    pub fn is_finished(&self) -> bool {
+        match self.closing {
+            Closing::Now => true,
+            Closing::AfterReplies => self.pending.is_empty() && self.unsent() == 0,
+            Closing::No => {
+                self.input_ended
+                    && !self.pause.any()
+                    && self.stash.is_empty()
+                    && self.pending.is_empty()
+                    && self.unsent() == 0
+            }
+        }
+    }
+
+    /// The line of CLIENT LIST, with the numbers of this moment.
+    pub fn client_line(&mut self, now: Now) -> String {
+        let record = &mut self.record;
+        record.wire = self.wire;
+        record.query_bytes =
+            self.partial.len() + self.stash.len() + self.large_in.as_ref().map_or(0, |large| large.bytes.len());
+        record.query_bytes_free = self.partial.capacity() - self.partial.len();
+        record.output_bytes = self.out.len() + self.in_flight;
+        record.flags.close_after_reply = self.closing != Closing::No;
+        record.line(now.uptime_us)
+    }
+
+    /// Gives every pooled buffer back.
+    pub fn dismantle(self, pool: &mut OutPool) {
+        pool.give_back(self.out);
+        for pending in self.pending {
+            pool.give_back(pending.followers);
+            if let Some(reply) = pending.reply {
+                pool.give_back(reply);
+            }
+        }
+    }
+}

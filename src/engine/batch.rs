@@ -1,0 +1,192 @@
+//! What travels between cores: batches that go to a core with commands and come back with replies.
+//!
+//! ```text
+//!   core A                                                        core B
+//!   outbox: fill ─▶ ship ──── commands, arguments ──────────────▶ serve: apply each, write its reply
+//!   absorb ◀─────────────── the same box, replies filled in ◀─────┘ into the same box
+//! ```
+//!
+//! A box always comes back to the core that filled it and is used again, so nothing is allocated in
+//! steady state. Each core has at most `in_flight_max` boxes out to each other core, and the way back
+//! has room for all of them: returning never waits, so no circle of cores can wait for each other.
+//! Commands beyond that wait in the outbox, and the connections they came from stop being decoded.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+
+use crate::command::Spec;
+use crate::limits;
+use crate::reply::Out;
+use crate::request::{ArgRange, Args, Wire};
+
+/// Whom a reply belongs to on the core that asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Token {
+    /// The pending reply `sequence` of a connection.
+    Connection { index: u32, generation: u32, sequence: u32 },
+    /// One of the answers that a gather collects.
+    Gather { index: u32, part: u32 },
+}
+
+/// What a core is asked to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Job {
+    /// Carry out the command, or this core's share of it.
+    Command,
+    /// `cursor count`: some steps of a scan; answers the next cursor and the keys.
+    Scan,
+    /// `slot`: how many keys it holds.
+    CountSlot,
+    /// Any key at all.
+    RandomKey,
+    /// `key`: value and expiry, the key removed.
+    Take,
+    /// `key`: value and expiry.
+    Read,
+    /// `key value expiry replace`: stores what was taken or read.
+    Put,
+    /// This core's counters.
+    Snapshot,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct Remote {
+    pub token: Token,
+    pub job: Job,
+    pub wire: Wire,
+    pub spec: &'static Spec,
+    pub hash: u64,
+    args_from: u32,
+    args_count: u32,
+}
+
+#[derive(Default)]
+pub struct Batch {
+    /// The core that filled it and gets it back.
+    pub origin: u32,
+    pub commands: Vec<Remote>,
+    args: Vec<ArgRange>,
+    bytes: Vec<u8>,
+    large: Vec<Bytes>,
+    /// Where in `replies.bytes` the reply of each command ends.
+    pub reply_ends: Vec<u32>,
+    pub replies: Out,
+}
+
+impl Batch {
+    pub fn push(&mut self, token: Token, job: Job, wire: Wire, spec: &'static Spec, hash: u64, args: Args<'_>) {
+        let args_from = self.args.len() as u32;
+        for index in 0..args.len() {
+            match args.large(index) {
+                Some(large) => {
+                    self.args.push(ArgRange::large(self.large.len()));
+                    self.large.push(large.clone());
+                }
+                None => {
+                    let arg = args.get(index);
+                    self.args.push(ArgRange::inline(self.bytes.len(), arg.len()));
+                    self.bytes.extend_from_slice(arg);
+                }
+            }
+        }
+        self.commands.push(Remote { token, job, wire, spec, hash, args_from, args_count: args.len() as u32 });
+    }
+
+    #[inline]
+    pub fn args_of(&self, command: &Remote) -> Args<'_> {
+        Args::new(&self.bytes, &self.args[command.args_from as usize..][..command.args_count as usize], &self.large)
+    }
+
+    fn is_full(&self) -> bool {
+        self.commands.len() >= limits::MESH_BATCH_COMMANDS || self.bytes.len() >= limits::MESH_BATCH_BYTES
+    }
+
+    fn clear(&mut self) {
+        self.commands.clear();
+        self.args.clear();
+        self.large.clear();
+        self.reply_ends.clear();
+        self.replies.clear();
+        self.bytes.clear();
+        // One command with a huge argument must not keep its memory in a box for ever.
+        if self.bytes.capacity() > 2 * limits::MESH_BATCH_BYTES {
+            self.bytes = Vec::new();
+        }
+        if self.replies.bytes.capacity() > 4 * limits::MESH_BATCH_BYTES {
+            self.replies = Out::default();
+        }
+    }
+}
+
+/// What is on its way to one other core.
+pub struct Outbox {
+    origin: u32,
+    /// The batch being filled.
+    open: Option<Box<Batch>>,
+    /// Full ones that wait for the way to be free.
+    waiting: VecDeque<Box<Batch>>,
+    /// Boxes out at the moment, and how many there may be.
+    in_flight: usize,
+    in_flight_max: usize,
+    waiting_max: usize,
+    /// Empty boxes that came back.
+    #[allow(clippy::vec_box, reason = "the boxes are what travels")]
+    spare: Vec<Box<Batch>>,
+}
+
+impl Outbox {
+    pub fn new(origin: u32, in_flight_max: usize, waiting_max: usize) -> Outbox {
+        assert!(in_flight_max > 0);
+        Outbox {
+            origin,
+            open: None,
+            waiting: VecDeque::new(),
+            in_flight: 0,
+            in_flight_max,
+            waiting_max,
+            spare: Vec::new(),
+        }
+    }
+
+    /// The batch to write the next command into.
+    #[inline]
+    pub fn open(&mut self) -> &mut Batch {
+        if self.open.as_ref().is_some_and(|batch| batch.is_full()) {
+            self.waiting.extend(self.open.take());
+        }
+        self.open.get_or_insert_with(|| {
+            self.spare.pop().unwrap_or_else(|| Box::new(Batch { origin: self.origin, ..Batch::default() }))
+        })
+    }
+
+    /// The next batch to hand to the mesh, if the way is free.
+    pub fn ship(&mut self) -> Option<Box<Batch>> {
+        if self.in_flight == self.in_flight_max {
+            return None;
+        }
+        let batch = self.waiting.pop_front().or_else(|| self.open.take())?;
+        self.in_flight += 1;
+        Some(batch)
+    }
+
+    /// A batch has come back and its replies have been read.
+    pub fn returned(&mut self, mut batch: Box<Batch>) {
+        debug_assert!(self.in_flight > 0);
+        self.in_flight -= 1;
+        batch.clear();
+        if self.spare.len() < self.in_flight_max {
+            self.spare.push(batch);
+        }
+    }
+
+    /// Whether connections should send no more this way for now.
+    #[inline]
+    pub fn is_congested(&self) -> bool {
+        self.waiting.len() > self.waiting_max
+    }
+
+    pub fn is_idle(&self) -> bool {
+        self.in_flight == 0 && self.waiting.is_empty() && self.open.is_none()
+    }
+}

@@ -1,0 +1,607 @@
+//! Commands that involve several shards or every core: how they are taken apart, what a core does for
+//! its part, and how the parts become one reply (see [`super::gather`]).
+
+use std::ops::Range;
+
+use bytes::Bytes;
+
+use super::batch::{Job, Token};
+use super::gather::{self, Ask, Gather, Kind, MoveState, Progress, ScanState};
+use super::{Engine, GatherEntry, Outcome, clients, cluster};
+use crate::command::{Op, Spec};
+use crate::connection::Closing;
+use crate::metrics::{self, CoreSnapshot, Sections, ShardSnapshot};
+use crate::number::parse_i64;
+use crate::reply::{Reply, ReplyError};
+use crate::request::{ArgRange, Args, Call, Wire};
+use crate::slot;
+use crate::store::Moved;
+
+/// Buckets one scan step may visit, so that no step takes long on any shard.
+const SCAN_STEP_BUCKETS: u64 = 256;
+/// About so many keys are found in a bucket.
+const KEYS_PER_BUCKET: u64 = 4;
+
+impl Engine {
+    fn owner_of(&self, key: &[u8]) -> u32 {
+        slot::owner_of_slot(slot::slot_of(key), self.config.cores)
+    }
+
+    /// Which cores' keys a connection sees: all of them, or, when it came by a core's own port, that core's
+    /// alone, because cluster clients ask every node and add up.
+    fn cores_in_view(&self, index: u32) -> Range<u32> {
+        let own_port = self.connections[index as usize].as_deref().is_some_and(|connection| connection.own_port);
+        if own_port && self.config.topology.enabled {
+            self.config.core..self.config.core + 1
+        } else {
+            0..self.config.cores
+        }
+    }
+
+    /// The one core that owns every key of the command, if it is one; the answer is an error when the
+    /// connection came by a core's own port and the keys do not belong there.
+    fn common_owner(&self, index: u32, spec: &Spec, args: Args<'_>) -> Result<Option<u32>, Reply<'static>> {
+        let cores = self.config.cores;
+        let own_port = self.connections[index as usize].as_deref().is_some_and(|connection| connection.own_port);
+        let mut keys = spec.key_args(args.len()).map(|arg| slot::slot_of(args.get(arg)));
+        let Some(first) = keys.next() else { return Ok(Some(self.config.core)) };
+        let owner = slot::owner_of_slot(first, cores);
+        let (mut one_owner, mut one_slot) = (true, true);
+        for slot in keys {
+            one_owner &= slot::owner_of_slot(slot, cores) == owner;
+            one_slot &= slot == first;
+        }
+        if own_port && self.config.topology.enabled && !(one_owner && owner == self.config.core) {
+            return Err(if one_slot {
+                self.moved(index, first)
+            } else {
+                Reply::error("CROSSSLOT Keys in request don't hash to the same slot")
+            });
+        }
+        Ok(one_owner.then_some(owner))
+    }
+
+    /// Multi-key commands whose keys can be dealt with one by one.
+    pub(super) fn split(&mut self, index: u32, spec: &'static Spec, args: Args<'_>) -> Outcome {
+        if spec.keys.step == 2 && !args.len().is_multiple_of(2) {
+            return self.answer(index, &Reply::Error(ReplyError::WrongArity { command: spec.name.into() }));
+        }
+        let owner = if self.config.cores == 1 { Ok(Some(0)) } else { self.common_owner(index, spec, args) };
+        match owner {
+            Err(refused) => self.answer(index, &refused),
+            Ok(Some(owner)) if owner == self.config.core => self.apply_here(index, spec, args),
+            Ok(Some(owner)) => self.forward(index, owner, spec, args),
+            Ok(None) => self.split_over_cores(index, spec, args),
+        }
+    }
+
+    fn apply_here(&mut self, index: u32, spec: &'static Spec, args: Args<'_>) -> Outcome {
+        let reply = self.shard.apply(&Call { spec, args, hash: 0 }, self.now, &mut ());
+        if let Reply::Error(error) = &reply {
+            self.counters.count_failed(spec.op, error);
+        }
+        if let Some(connection) = self.connections[index as usize].as_deref_mut() {
+            connection.reply(&reply, &mut self.outs);
+        }
+        Outcome::Answered
+    }
+
+    /// The whole command goes to one other core.
+    fn forward(&mut self, index: u32, owner: u32, spec: &'static Spec, args: Args<'_>) -> Outcome {
+        if crate::connection::is_barrier(spec) {
+            return self.gather(index, spec, Kind::First, |this, gather| {
+                let token = Token::Gather { index: gather, part: 0 };
+                this.outboxes[owner as usize].open().push(token, Job::Command, Wire::Resp3, spec, 0, args);
+                1
+            });
+        }
+        let Some(connection) = self.connections[index as usize].as_deref_mut() else { return Outcome::Answered };
+        let token = Token::Connection { index, generation: connection.generation, sequence: connection.await_reply() };
+        self.outboxes[owner as usize].open().push(token, Job::Command, connection.wire, spec, 0, args);
+        self.counters.commands_forwarded_out += 1;
+        if self.outboxes[owner as usize].is_congested() {
+            self.pause_for_mesh(index);
+        }
+        Outcome::Awaited
+    }
+
+    fn split_over_cores(&mut self, index: u32, spec: &'static Spec, args: Args<'_>) -> Outcome {
+        let step = spec.keys.step as usize;
+        let cores = self.config.cores as usize;
+        // ranges[core]: its share of the arguments; places[core]: where its values belong.
+        let mut shares: Vec<Vec<usize>> = vec![Vec::new(); cores];
+        for (place, arg) in spec.key_args(args.len()).enumerate() {
+            shares[self.owner_of(args.get(arg)) as usize].push(place);
+        }
+        let kind = match spec.op {
+            Op::MGet => Kind::Values {
+                places: shares.iter().map(|share| share.iter().map(|&place| place as u32).collect()).collect(),
+                values: vec![Reply::Nil; args.len()],
+            },
+            Op::MSet => Kind::AllOk(None),
+            Op::MSetNx => {
+                let store = shares.iter().enumerate().filter(|(_, share)| !share.is_empty()).map(|(core, share)| Ask {
+                    core: core as u32,
+                    part: core as u32,
+                    job: Job::Command,
+                    spec: crate::command::spec_of(Op::MSet),
+                    args: share
+                        .iter()
+                        .flat_map(|&place| [args.get(2 * place).to_vec(), args.get(2 * place + 1).to_vec()])
+                        .collect(),
+                });
+                Kind::SetIfNone { existing: 0, store: store.collect() }
+            }
+            _ => Kind::Sum(0),
+        };
+        // MSETNX first asks whether any of the keys exists.
+        let (asked, width) =
+            if spec.op == Op::MSetNx { (crate::command::spec_of(Op::Exists), 1) } else { (spec, step) };
+        self.gather(index, spec, kind, |this, gather| {
+            let mut waiting = 0;
+            for (core, share) in shares.iter().enumerate().filter(|(_, share)| !share.is_empty()) {
+                let mut picked = std::mem::take(&mut this.ranges);
+                picked.clear();
+                picked.extend(
+                    share
+                        .iter()
+                        .flat_map(|&place| (0..width).map(move |part| place * step + part))
+                        .map(|arg| args.range(arg)),
+                );
+                this.ask_args(gather, core as u32, core as u32, Job::Command, asked, args.with_ranges(&picked));
+                this.ranges = picked;
+                waiting += 1;
+            }
+            waiting
+        })
+    }
+
+    /// RENAME, RENAMENX, COPY.
+    pub(super) fn pair(&mut self, index: u32, spec: &'static Spec, args: Args<'_>) -> Outcome {
+        match if self.config.cores == 1 { Ok(Some(0)) } else { self.common_owner(index, spec, args) } {
+            Err(refused) => return self.answer(index, &refused),
+            Ok(Some(owner)) if owner == self.config.core => return self.apply_here(index, spec, args),
+            Ok(Some(owner)) => return self.forward(index, owner, spec, args),
+            Ok(None) => {}
+        }
+        let (source, target) = (args.get(0).to_vec(), args.get(1).to_vec());
+        let (from, to) = (self.owner_of(&source), self.owner_of(&target));
+        let (kind, job) = if spec.op == Op::Copy {
+            let replace = match crate::store::parse_copy(args.from(2)) {
+                Ok(replace) => replace,
+                Err(error) => return self.answer(index, &error.into()),
+            };
+            (Kind::Copy { spec, target: (to, target), replace, read: false }, Job::Read)
+        } else {
+            let state = MoveState::Taking;
+            (Kind::Rename { spec, source: (from, source), target: (to, target), state }, Job::Take)
+        };
+        self.gather(index, spec, kind, |this, gather| {
+            this.ask_args(gather, from, 0, job, spec, args.slice(0, 1));
+            1
+        })
+    }
+
+    /// Commands that every core takes part in.
+    pub(super) fn every(&mut self, index: u32, spec: &'static Spec, args: Args<'_>) -> Outcome {
+        let kind = match spec.op {
+            Op::DbSize => Kind::Sum(0),
+            Op::ConfigResetStat => Kind::AllOk(None),
+            Op::FlushAll | Op::FlushDb => match flush_mode(args) {
+                Ok(()) => Kind::AllOk(None),
+                Err(error) => return self.answer(index, &error.into()),
+            },
+            Op::Info => Kind::Snapshots { parts: Vec::new(), info: Some(Sections::parse(args)) },
+            Op::Stats => Kind::Snapshots { parts: Vec::new(), info: None },
+            Op::ClientList => match clients::ListFilter::parse(args) {
+                Ok(_) => Kind::Lines(String::new()),
+                Err(error) => return self.answer(index, &error.into()),
+            },
+            Op::ClientKill => match clients::KillFilter::parse(args) {
+                Ok(filter) => Kind::Killed { filter, count: 0 },
+                Err(error) => return self.answer(index, &error.into()),
+            },
+            other => unreachable!("{other:?} is not for every core"),
+        };
+        let id = self.connections[index as usize].as_deref().map_or(0, |connection| connection.record.id);
+        let job = if matches!(spec.op, Op::Info | Op::Stats) { Job::Snapshot } else { Job::Command };
+        // Who asks goes along: CLIENT KILL spares its caller.
+        let id = id.to_string();
+        let asked = if spec.op == Op::DbSize { self.cores_in_view(index) } else { 0..self.config.cores };
+        self.gather(index, spec, kind, |this, gather| {
+            for core in asked.clone() {
+                let owned = (spec.op == Op::ClientKill).then(|| {
+                    std::iter::once(id.as_bytes().to_vec()).chain(args.iter().map(<[u8]>::to_vec)).collect::<Vec<_>>()
+                });
+                match owned {
+                    Some(args) => this.ask(gather, Ask { core, part: core, job, spec, args }),
+                    None => this.ask_args(gather, core, core, job, spec, args),
+                }
+            }
+            asked.len() as u32
+        })
+    }
+
+    /// SCAN, KEYS, RANDOMKEY and the per-slot CLUSTER commands.
+    pub(super) fn addressed(&mut self, index: u32, spec: &'static Spec, args: Args<'_>) -> Outcome {
+        let view = self.cores_in_view(index);
+        let (kind, ask) = match spec.op {
+            Op::Scan => {
+                let scan = match parse_scan(spec, args, view.clone()) {
+                    Ok(Some(scan)) => scan,
+                    Ok(None) => {
+                        return self.answer(index, &Reply::Array(vec![Reply::Bulk(b"0"), Reply::Array(vec![])]));
+                    }
+                    Err(error) => return self.answer(index, &error.into()),
+                };
+                let ask = scan.ask();
+                // Enough to pass over every core once more when they are nearly empty.
+                let steps_left = view.len() as u32 + 1;
+                (Kind::Scan { scan, steps_left, found: Vec::new() }, ask)
+            }
+            Op::Keys => {
+                let pattern = Some(args.get(0).to_vec()).filter(|pattern| pattern != b"*");
+                let scan = ScanState::over(spec, view, pattern);
+                let ask = scan.ask();
+                (Kind::Collect { scan, limit: usize::MAX, found: Vec::new() }, ask)
+            }
+            Op::RandomKey => {
+                let first = self.now.uptime_us as u32 % view.len() as u32;
+                let mut left: Vec<u32> = view.collect();
+                left.rotate_left(first as usize);
+                let core = left.pop().unwrap_or(self.config.core);
+                (Kind::AnyKey { left, spec }, Ask { core, part: 0, job: Job::RandomKey, spec, args: vec![] })
+            }
+            Op::ClusterCountKeysInSlot | Op::ClusterGetKeysInSlot => {
+                if let Err(error) = cluster::require_enabled(&self.config.topology) {
+                    return self.answer(index, &error.into());
+                }
+                let counting = spec.op == Op::ClusterCountKeysInSlot;
+                let parsed = if counting {
+                    cluster::parse_slot(args).map(|slot| (slot, 0))
+                } else {
+                    cluster::parse_slot_and_count(args)
+                };
+                let (slot, limit) = match parsed {
+                    Ok(parsed) => parsed,
+                    Err(error) => return self.answer(index, &error.into()),
+                };
+                let core = slot::owner_of_slot(slot, self.config.cores);
+                if counting {
+                    let ask =
+                        Ask { core, part: 0, job: Job::CountSlot, spec, args: vec![slot.to_string().into_bytes()] };
+                    (Kind::First, ask)
+                } else {
+                    if limit == 0 {
+                        return self.answer(index, &Reply::Array(vec![]));
+                    }
+                    let scan = ScanState { slot: Some(slot), ..ScanState::over(spec, core..core + 1, None) };
+                    let ask = scan.ask();
+                    (Kind::Collect { scan, limit, found: Vec::new() }, ask)
+                }
+            }
+            other => unreachable!("{other:?} is not addressed"),
+        };
+        self.gather(index, spec, kind, |this, gather| {
+            this.ask(gather, ask);
+            1
+        })
+    }
+
+    // ---- asking and collecting ------------------------------------------------------------------
+
+    /// Starts a gather whose first questions `begin` asks; it returns how many.
+    fn gather(
+        &mut self,
+        index: u32,
+        spec: &'static Spec,
+        kind: Kind,
+        begin: impl FnOnce(&mut Engine, u32) -> u32,
+    ) -> Outcome {
+        let Some(connection) = self.connections[index as usize].as_deref_mut() else { return Outcome::Answered };
+        let entry = GatherEntry {
+            gather: Gather::new(kind),
+            spec,
+            connection: index,
+            generation: connection.generation,
+            sequence: connection.await_reply(),
+            wire: connection.wire,
+        };
+        let place = match self.gathers_free.pop() {
+            Some(place) => {
+                self.gathers[place as usize] = Some(entry);
+                place
+            }
+            None => {
+                self.gathers.push(Some(entry));
+                self.gathers.len() as u32 - 1
+            }
+        };
+        let first_own = self.own_asks.len();
+        let waiting = begin(self, place);
+        if let Some(entry) = &mut self.gathers[place as usize] {
+            entry.gather.waiting = waiting;
+        }
+        self.answer_own(first_own);
+        Outcome::Awaited
+    }
+
+    fn ask(&mut self, gather: u32, ask: Ask) {
+        let mut bytes = Vec::new();
+        let mut ranges = Vec::new();
+        for arg in &ask.args {
+            ranges.push(ArgRange::inline(bytes.len(), arg.len()));
+            bytes.extend_from_slice(arg);
+        }
+        self.ask_args(gather, ask.core, ask.part, ask.job, ask.spec, Args::new(&bytes, &ranges, &[]));
+    }
+
+    fn ask_args(&mut self, gather: u32, core: u32, part: u32, job: Job, spec: &'static Spec, args: Args<'_>) {
+        if core == self.config.core {
+            let reply = self.share(job, spec, args).into_owned();
+            self.own_asks.push((gather, part, reply));
+        } else {
+            let token = Token::Gather { index: gather, part };
+            self.outboxes[core as usize].open().push(token, job, Wire::Resp3, spec, 0, args);
+            self.counters.commands_forwarded_out += 1;
+        }
+    }
+
+    /// Hands the answers that this core gave itself to their gathers.
+    fn answer_own(&mut self, first: usize) {
+        while self.own_asks.len() > first {
+            let (gather, part, reply) = self.own_asks.remove(first);
+            self.gathered(gather, part, reply);
+        }
+    }
+
+    pub(super) fn gathered(&mut self, place: u32, part: u32, reply: Reply<'static>) {
+        let Some(entry) = self.gathers.get_mut(place as usize).and_then(Option::as_mut) else { return };
+        match entry.gather.answer(part, reply) {
+            Progress::Waiting => {}
+            Progress::Next(asks) => {
+                entry.gather.waiting = asks.len() as u32;
+                // A core that answers itself step after step must let others in between.
+                if asks.len() == 1 && asks[0].core == self.config.core && asks[0].job == Job::Scan {
+                    self.postponed.extend(asks.into_iter().map(|ask| (place, ask)));
+                    return;
+                }
+                let first_own = self.own_asks.len();
+                for ask in asks {
+                    self.ask(place, ask);
+                }
+                self.answer_own(first_own);
+            }
+            Progress::Done(reply) => {
+                let Some(mut entry) = self.gathers[place as usize].take() else { return };
+                self.gathers_free.push(place);
+                let reply = match std::mem::replace(&mut entry.gather.kind, Kind::First) {
+                    Kind::Snapshots { parts, info } => self.render(&parts, info),
+                    _ => reply,
+                };
+                self.deliver(entry, reply);
+            }
+        }
+    }
+
+    fn deliver(&mut self, entry: GatherEntry, reply: Reply<'static>) {
+        let index = entry.connection;
+        if let Reply::Error(error) = &reply {
+            self.counters.count_failed(entry.spec.op, error);
+        }
+        let Some(connection) = self.connections[index as usize].as_deref_mut() else { return };
+        if connection.generation != entry.generation {
+            return;
+        }
+        connection.complete(entry.sequence, entry.wire, &reply, &mut self.outs);
+        self.lift_barrier(index, entry.spec);
+        self.mark_dirty(index);
+        self.bound_output(index);
+    }
+
+    /// Steps of scans over this core's own shard, one per turn and scan.
+    pub fn step_postponed(&mut self) {
+        for (place, ask) in std::mem::take(&mut self.postponed) {
+            let first_own = self.own_asks.len();
+            self.ask(place, ask);
+            self.answer_own(first_own);
+        }
+    }
+
+    pub fn has_postponed(&self) -> bool {
+        !self.postponed.is_empty()
+    }
+
+    // ---- a core's own share ---------------------------------------------------------------------
+
+    /// This core's part of a command that it or another core received.
+    pub(super) fn share(&mut self, job: Job, spec: &'static Spec, args: Args<'_>) -> Reply<'_> {
+        let now = self.now;
+        match job {
+            Job::Command => match spec.op {
+                Op::ConfigResetStat => {
+                    self.counters.reset();
+                    self.rates.reset();
+                    self.shard.reset_counters();
+                    Reply::Ok
+                }
+                Op::ClientList => self.client_lines(args),
+                Op::ClientKill => self.kill_clients(args),
+                _ => self.shard.apply(&Call { spec, args, hash: 0 }, now, &mut ()),
+            },
+            Job::Scan => self.scan_share(args),
+            Job::CountSlot => {
+                let slot = parse_i64(args.get(0)).unwrap_or(0) as u16;
+                Reply::Int(self.shard.keys_in_slot(slot) as i64)
+            }
+            Job::RandomKey => self.shard.apply(&Call { spec, args, hash: 0 }, now, &mut ()),
+            Job::Take | Job::Read => {
+                let found = match job {
+                    Job::Take => self.shard.take_for_move(args.get(0), now, &mut ()),
+                    _ => self.shard.read_for_copy(args.get(0), now, &mut ()),
+                };
+                found.map_or(Reply::Nil, moved_reply)
+            }
+            Job::Put => {
+                let expires_at_ms = parse_i64(args.get(2)).filter(|&at| at >= 0).map(|at| at as u64);
+                let value = args.large(1).cloned().unwrap_or_else(|| Bytes::copy_from_slice(args.get(1)));
+                let moved = Moved { value, expires_at_ms };
+                match self.shard.put_moved(args.get(0), &moved, args.get(3) == b"1", now, &mut ()) {
+                    Ok(true) => Reply::Int(1),
+                    // Refused: the value goes back to who sent it.
+                    Ok(false) => moved_reply(moved),
+                    Err(error) => Reply::Error(error.into()),
+                }
+            }
+            Job::Snapshot => Reply::Owned(self.snapshot().to_bytes()),
+        }
+    }
+
+    fn scan_share(&mut self, args: Args<'_>) -> Reply<'static> {
+        let cursor = parse_i64(args.get(0)).unwrap_or(0) as u64;
+        let count = parse_i64(args.get(1)).unwrap_or(10) as u64;
+        let slot = (args.len() > 2).then(|| parse_i64(args.get(2)).unwrap_or(0) as u16);
+        let buckets = (count / KEYS_PER_BUCKET).clamp(1, SCAN_STEP_BUCKETS) as usize;
+        let mut keys = Vec::new();
+        let next = self.shard.scan_step(cursor, buckets, self.now, |key| {
+            if slot.is_none_or(|slot| slot::slot_of(key) == slot) {
+                keys.push(Reply::Owned(key.to_vec()));
+            }
+        });
+        Reply::Array(vec![Reply::Int(next as i64), Reply::Array(keys)])
+    }
+
+    fn client_lines(&mut self, args: Args<'_>) -> Reply<'static> {
+        let Ok(filter) = clients::ListFilter::parse(args) else { return Reply::Owned(Vec::new()) };
+        let mut lines = String::new();
+        for connection in self.connections.iter_mut().flatten() {
+            if filter.matches(&connection.record) {
+                lines.push_str(&connection.client_line(self.now));
+                lines.push('\n');
+            }
+        }
+        Reply::owned(lines)
+    }
+
+    /// `args` are the caller's id and CLIENT KILL's own arguments.
+    fn kill_clients(&mut self, args: Args<'_>) -> Reply<'static> {
+        let caller = parse_i64(args.get(0)).unwrap_or(0) as u64;
+        let filter = match clients::KillFilter::parse(args.from(1)) {
+            Ok(filter) => filter,
+            Err(error) => return error.into(),
+        };
+        let mut killed = 0;
+        for index in 0..self.connections.len() {
+            let Some(connection) = self.connections[index].as_deref_mut() else { continue };
+            if !filter.matches(&connection.record, caller, self.now.uptime_us) {
+                continue;
+            }
+            // Who kills itself still gets its answer.
+            connection.closing = if connection.record.id == caller { Closing::AfterReplies } else { Closing::Now };
+            killed += 1;
+            self.counters.connections_killed += 1;
+            self.mark_dirty(index as u32);
+        }
+        Reply::Int(killed)
+    }
+
+    pub(super) fn snapshot(&mut self) -> CoreSnapshot {
+        CoreSnapshot {
+            core: self.config.core,
+            counters: self.counters.clone(),
+            shard: self.shard_snapshot(),
+            rates: self.rates.snapshot(self.now.uptime_us, &self.counters),
+        }
+    }
+
+    fn shard_snapshot(&self) -> ShardSnapshot {
+        let counters = self.shard.counters();
+        ShardSnapshot {
+            keys: counters.keys,
+            keys_with_expiry: counters.keys_with_expiry,
+            ttl_mean_ms: 0,
+            keyspace_hits: counters.hits,
+            keyspace_misses: counters.misses,
+            keys_expired: counters.expired_lazy + counters.expired_active,
+            keys_evicted: 0,
+            memory_bytes: counters.arena_bytes + counters.large_value_bytes + counters.index_bytes,
+            index_bytes: counters.index_bytes,
+        }
+    }
+
+    /// INFO and STATS out of every core's counters.
+    fn render(&self, snapshots: &[CoreSnapshot], info: Option<Sections>) -> Reply<'static> {
+        let facts = (self.config.facts)(self.now);
+        match info {
+            Some(sections) => Reply::Verbatim(metrics::info(sections, &facts, snapshots).into()),
+            None => Reply::owned(metrics::stats_json(&facts, snapshots)),
+        }
+    }
+}
+
+impl ScanState {
+    fn over(spec: &'static Spec, cores: Range<u32>, pattern: Option<Vec<u8>>) -> ScanState {
+        ScanState {
+            spec,
+            core: cores.start,
+            end: cores.end,
+            cursor: 0,
+            count: SCAN_STEP_BUCKETS * KEYS_PER_BUCKET,
+            pattern,
+            nothing_matches: false,
+            slot: None,
+        }
+    }
+}
+
+/// `SCAN cursor [MATCH pattern] [COUNT count] [TYPE type]`. `None` for a cursor that no core gave.
+fn parse_scan(
+    spec: &'static Spec,
+    args: Args<'_>,
+    cores: Range<u32>,
+) -> Result<Option<ScanState>, ReplyError<'static>> {
+    let cursor = std::str::from_utf8(args.get(0)).ok().and_then(|text| text.parse::<u64>().ok());
+    let Some(cursor) = cursor else { return Err(ReplyError::Other("ERR invalid cursor".into())) };
+    let (core, cursor) = gather::split_cursor(cursor);
+    let core = if cursor == 0 && core == 0 { cores.start } else { core };
+    let mut scan = ScanState { core, cursor, count: 10, ..ScanState::over(spec, cores.clone(), None) };
+    let mut at = 1;
+    while at < args.len() {
+        let option = args.get(at);
+        if at + 1 == args.len() {
+            return Err(ReplyError::Syntax);
+        }
+        let value = args.get(at + 1);
+        if option.eq_ignore_ascii_case(b"match") {
+            scan.pattern = Some(value.to_vec()).filter(|pattern| pattern != b"*");
+        } else if option.eq_ignore_ascii_case(b"count") {
+            let count = parse_i64(value).ok_or(ReplyError::NotAnInteger)?;
+            if count < 1 {
+                return Err(ReplyError::Syntax);
+            }
+            scan.count = count as u64;
+        } else if option.eq_ignore_ascii_case(b"type") {
+            scan.nothing_matches = !value.eq_ignore_ascii_case(b"string");
+        } else {
+            return Err(ReplyError::Syntax);
+        }
+        at += 2;
+    }
+    Ok(cores.contains(&core).then_some(scan))
+}
+
+/// `[value, expiry or -1]`
+fn moved_reply(moved: Moved) -> Reply<'static> {
+    let value = Reply::Large(moved.value);
+    Reply::Array(vec![value, Reply::Int(moved.expires_at_ms.map_or(-1, |at| at as i64))])
+}
+
+/// FLUSHALL and FLUSHDB take SYNC or ASYNC; both are the same here: keys are gone at once, their memory
+/// is given back in bounded steps.
+fn flush_mode(args: Args<'_>) -> Result<(), ReplyError<'static>> {
+    match args.len() {
+        0 => Ok(()),
+        1 if args.get(0).eq_ignore_ascii_case(b"sync") || args.get(0).eq_ignore_ascii_case(b"async") => Ok(()),
+        _ => Err(ReplyError::Syntax),
+    }
+}

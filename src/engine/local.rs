@@ -1,0 +1,200 @@
+//! Commands that need no shard: the connection's own state, and what the server says about itself.
+
+use super::clients::{ClientFlags, LibraryInfo, ReplyMode};
+use super::{Engine, Outcome, about, clients, cluster, settings};
+use crate::command::{Op, Spec};
+use crate::connection::{Closing, Connection};
+use crate::metrics::{CRABCACHE_VERSION, REDIS_VERSION};
+use crate::number::parse_i64;
+use crate::reply::{Reply, ReplyError};
+use crate::request::{Args, Wire};
+
+impl Engine {
+    pub(super) fn local(&mut self, index: u32, spec: &'static Spec, args: Args<'_>) -> Outcome {
+        let Some(connection) = self.connections[index as usize].as_deref_mut() else { return Outcome::Answered };
+        let reply = match spec.op {
+            Op::Ping => match args.len() {
+                0 => Reply::Pong,
+                1 => Reply::Bulk(args.get(0)),
+                _ => wrong_arity(spec),
+            },
+            Op::Echo => Reply::Bulk(args.get(0)),
+            Op::Time => Reply::Array(vec![
+                Reply::owned((self.now.unix_ms / 1000).to_string()),
+                Reply::owned(self.now.unix_us_part.to_string()),
+            ]),
+            Op::Quit => {
+                connection.closing = Closing::AfterReplies;
+                Reply::Ok
+            }
+            Op::Hello => hello(connection, args, self.config.topology.enabled),
+            Op::Auth => match authenticate(args) {
+                Ok(()) => Reply::Ok,
+                Err(error) => error,
+            },
+            Op::Select => match parse_i64(args.get(0)) {
+                Some(0) => Reply::Ok,
+                Some(_) => Reply::error("ERR DB index is out of range"),
+                None => Reply::error("ERR invalid DB index"),
+            },
+            Op::Reset => {
+                connection.wire = if connection.wire == Wire::Binary { Wire::Binary } else { Wire::Resp2 };
+                connection.set_reply_mode(ReplyMode::On);
+                connection.record.name.clear();
+                connection.record.flags = ClientFlags::default();
+                Reply::Status("RESET")
+            }
+            Op::Asking | Op::ReadOnly | Op::ReadWrite => match cluster::require_enabled(&self.config.topology) {
+                Ok(()) => {
+                    if spec.op != Op::Asking {
+                        connection.record.flags.readonly = spec.op == Op::ReadOnly;
+                    }
+                    Reply::Ok
+                }
+                Err(error) => error.into(),
+            },
+            Op::Command
+            | Op::CommandCount
+            | Op::CommandDocs
+            | Op::CommandGetKeys
+            | Op::CommandInfo
+            | Op::CommandList => about::command_reply(spec.op, args),
+            Op::ConfigGet => settings::config_get(args, &self.config.settings),
+            Op::Cluster
+            | Op::ClusterInfo
+            | Op::ClusterKeySlot
+            | Op::ClusterMyId
+            | Op::ClusterNodes
+            | Op::ClusterShards
+            | Op::ClusterSlots => {
+                cluster::cluster_reply(spec.op, args, &self.config.topology, &connection.record.local_address.host())
+            }
+            Op::ClientId => Reply::Int(connection.record.id as i64),
+            Op::ClientGetName => match connection.record.name.as_str() {
+                "" => Reply::Nil,
+                name => Reply::text(name.to_owned()),
+            },
+            Op::ClientSetName => match clients::validate_client_name(args.get(0)) {
+                Ok(name) => {
+                    connection.record.name = name.to_owned();
+                    Reply::Ok
+                }
+                Err(error) => error.into(),
+            },
+            Op::ClientSetInfo => match clients::LibraryInfo::parse(args) {
+                Ok(info) => {
+                    match info {
+                        LibraryInfo::Name(name) => connection.record.library_name = name.to_owned(),
+                        LibraryInfo::Version(version) => connection.record.library_version = version.to_owned(),
+                    }
+                    Reply::Ok
+                }
+                Err(error) => error.into(),
+            },
+            Op::ClientInfo => {
+                let line = connection.client_line(self.now);
+                Reply::Verbatim((line + "\n").into())
+            }
+            Op::ClientNoEvict => match clients::parse_on_off(args.get(0)) {
+                Ok(on) => {
+                    connection.record.flags.no_evict = on;
+                    Reply::Ok
+                }
+                Err(error) => error.into(),
+            },
+            Op::ClientNoTouch => match clients::parse_on_off(args.get(0)) {
+                Ok(on) => {
+                    connection.record.flags.no_touch = on;
+                    Reply::Ok
+                }
+                Err(error) => error.into(),
+            },
+            Op::ClientReply => match ReplyMode::parse(args.get(0)) {
+                Ok(mode) => {
+                    if !connection.set_reply_mode(mode) {
+                        return Outcome::Answered;
+                    }
+                    Reply::Ok
+                }
+                Err(error) => error.into(),
+            },
+            Op::Client | Op::Config => {
+                unreachable!("the decoder answers a container without its subcommand")
+            }
+            other => unreachable!("{other:?} is not local"),
+        };
+        if let Reply::Error(error) = &reply {
+            self.counters.count_failed(spec.op, error);
+        }
+        connection.reply(&reply, &mut self.outs);
+        Outcome::Answered
+    }
+}
+
+fn wrong_arity(spec: &'static Spec) -> Reply<'static> {
+    Reply::Error(ReplyError::WrongArity { command: spec.name.into() })
+}
+
+/// `AUTH password` and `AUTH username password` while no password is set.
+fn authenticate(args: Args<'_>) -> Result<(), Reply<'static>> {
+    match args.len() {
+        1 => Err(Reply::error(
+            "ERR AUTH <password> called without any password configured for the default user. \
+             Are you sure your configuration is correct?",
+        )),
+        2 if args.get(0) == b"default" => Ok(()),
+        2 => Err(Reply::error("WRONGPASS invalid username-password pair or user is disabled.")),
+        _ => Err(ReplyError::Syntax.into()),
+    }
+}
+
+/// `HELLO [protover [AUTH username password] [SETNAME clientname]]`. Nothing changes unless all of it is right.
+fn hello(connection: &mut Connection, args: Args<'_>, cluster: bool) -> Reply<'static> {
+    let mut wire = connection.wire;
+    let mut name = None;
+    if !args.is_empty() {
+        wire = match parse_i64(args.get(0)) {
+            Some(2) => Wire::Resp2,
+            Some(3) => Wire::Resp3,
+            Some(_) => return Reply::error("NOPROTO unsupported protocol version"),
+            None => return Reply::error("ERR Protocol version is not an integer or out of range"),
+        };
+        let mut at = 1;
+        while at < args.len() {
+            let option = args.get(at);
+            let left = args.len() - at - 1;
+            if option.eq_ignore_ascii_case(b"auth") && left >= 2 {
+                if let Err(error) = authenticate(args.slice(at + 1, 2)) {
+                    return error;
+                }
+                at += 3;
+            } else if option.eq_ignore_ascii_case(b"setname") && left >= 1 {
+                match clients::validate_client_name(args.get(at + 1)) {
+                    Ok(valid) => name = Some(valid.to_owned()),
+                    Err(error) => return error.into(),
+                }
+                at += 2;
+            } else {
+                let option = String::from_utf8_lossy(option).into_owned();
+                return Reply::error(format!("ERR Syntax error in HELLO option '{option}'"));
+            }
+        }
+    }
+    if connection.wire != Wire::Binary {
+        connection.wire = wire;
+    }
+    if let Some(name) = name {
+        connection.record.name = name;
+    }
+    let field = |name: &'static str, value| (Reply::Bulk(name.as_bytes()), value);
+    Reply::Map(vec![
+        field("server", Reply::Bulk(b"redis")),
+        field("version", Reply::Bulk(REDIS_VERSION.as_bytes())),
+        field("proto", Reply::Int(if wire == Wire::Resp3 { 3 } else { 2 })),
+        field("id", Reply::Int(connection.record.id as i64)),
+        field("mode", Reply::Bulk(if cluster && connection.own_port { b"cluster" } else { b"standalone" })),
+        field("role", Reply::Bulk(b"master")),
+        field("modules", Reply::Array(vec![])),
+        field("crabcache", Reply::Bulk(CRABCACHE_VERSION.as_bytes())),
+    ])
+}

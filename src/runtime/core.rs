@@ -1,0 +1,457 @@
+//! One core: its ring, its engine, its end of the mesh, and the turn that drives them.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use tracing::{debug, warn};
+
+use super::background::Background;
+use super::doorbell::Doorbell;
+use super::listen::CoreListeners;
+use super::mesh::MeshPort;
+use super::ring::{Event, NetRing, Stopped};
+use super::signals::Shutdown;
+use crate::clock::Now;
+use crate::connection::{Closing, Received};
+use crate::engine::clients::Address;
+use crate::engine::{Engine, EngineConfig, Peer};
+
+/// Received bytes after which a turn applies and answers before it looks at more.
+const TURN_BYTES: usize = 256 * 1024;
+/// A value with more than this still to come is received straight into its memory; below, stopping and
+/// starting the multishot receive costs more than the copy.
+const DIRECT_RECEIVE_BYTES_MIN: usize = 128 * 1024;
+/// Longest sleep, and with it the longest that housekeeping waits on an idle core.
+const SLEEP_MAX: Duration = Duration::from_millis(100);
+/// Longest sleep after a turn with sends: bounds what one reader that stops reading can cost the others,
+/// because a wait counts on sends being done at once.
+const SLEEP_AFTER_SENDS: Duration = Duration::from_millis(1);
+const TICK: Duration = Duration::from_millis(1);
+/// Items that housekeeping may look at in one tick.
+const TICK_BUDGET: usize = 256;
+/// How often a busy core lets the executor's other tasks run.
+const YIELD_EVERY: Duration = Duration::from_millis(2);
+/// How long a listener rests after accepting failed for want of descriptors or memory.
+const ACCEPT_REST: Duration = Duration::from_millis(50);
+/// How long connections have to take their last replies at shutdown.
+const DRAIN_PATIENCE: Duration = Duration::from_millis(700);
+
+/// State that all cores see. Touched when clients come and go, never per command.
+pub struct Shared {
+    pub clients: AtomicUsize,
+    pub clients_max: usize,
+    /// Cores that have no connections left at shutdown.
+    pub drained: AtomicUsize,
+}
+
+/// A socket to accept on.
+struct Listener {
+    socket: OwnedFd,
+    /// Whether it is the core's own port.
+    own_port: bool,
+    /// Path, for Unix sockets.
+    unix_path: Option<Arc<str>>,
+}
+
+/// What a core runs on.
+pub struct CoreParts {
+    pub engine: EngineConfig,
+    pub listeners: CoreListeners,
+    /// Where the Unix socket is, if there is one.
+    pub unix_path: Option<Arc<str>>,
+    pub mesh: MeshPort,
+    pub doorbells: Arc<[Doorbell]>,
+    pub shared: Arc<Shared>,
+    pub shutdown: Arc<Shutdown>,
+    pub started: Instant,
+    pub spin: Duration,
+}
+
+struct Core {
+    engine: Engine,
+    ring: NetRing,
+    mesh: MeshPort,
+    listeners: Vec<Listener>,
+    shared: Arc<Shared>,
+    started: Instant,
+    /// Buffers whose commands have not been applied yet.
+    held: Vec<u16>,
+    held_bytes: usize,
+    /// Sockets whose multishot receive ran out of buffers.
+    exhausted: Vec<u32>,
+    resting: Vec<(u32, Instant)>,
+    draining: Option<Instant>,
+    drained: bool,
+}
+
+/// Serves until a stop is requested and every connection has its replies.
+pub async fn run(parts: CoreParts) -> io::Result<()> {
+    let shutdown = parts.shutdown.clone();
+    let spin = parts.spin;
+    let mut core = Core::new(parts)?;
+    let background = Background::default();
+    let mut now = Instant::now();
+    let mut last_tick = now;
+    let mut last_yield = now;
+    let mut wait = Duration::ZERO;
+    loop {
+        // 1. One enter: sends leave, completions arrive.
+        core.enter(wait, spin)?;
+        now = Instant::now();
+        core.engine.set_now(core.clock(now));
+        // 2. Received bytes become commands, commands are applied or put in an outbox.
+        core.take_events();
+        // 3. and 4. Other cores' batches are served, ours leave, sleepers are rung.
+        core.exchange();
+        // 5. Replies are handed to the ring; they leave with the next enter.
+        core.send_replies();
+        if now - last_tick >= TICK {
+            last_tick = now;
+            core.tick(now);
+        }
+        if core.draining.is_none() && shutdown.is_requested() {
+            core.begin_drain(now);
+        }
+        if core.is_drained(now) {
+            return Ok(());
+        }
+        // Files, timers and background tasks are the executor's. It is let in now and then, and sleeps
+        // for us when it has something under way.
+        let busy = core.is_busy();
+        if now - last_yield >= YIELD_EVERY || background.is_busy() {
+            last_yield = now;
+            glommio::executor().yield_now().await;
+        }
+        wait = match () {
+            () if busy => Duration::ZERO,
+            () if core.ring.has_submissions() => SLEEP_AFTER_SENDS,
+            () => core.sleep_bound(now),
+        };
+    }
+}
+
+impl Core {
+    fn new(parts: CoreParts) -> io::Result<Core> {
+        let doorbell = parts.doorbells[parts.engine.core as usize].as_raw_fd();
+        let mut ring = NetRing::new(doorbell)?;
+        let CoreListeners { shared, own, unix } = parts.listeners;
+        let tcp = |own_port| move |socket| Listener { socket, own_port, unix_path: None };
+        let mut listeners: Vec<Listener> = shared.into_iter().map(tcp(false)).collect();
+        listeners.extend(own.into_iter().map(tcp(true)));
+        listeners.extend(unix.map(|socket| Listener { socket, own_port: false, unix_path: parts.unix_path }));
+        for listener in &listeners {
+            ring.add_listener(listener.socket.as_raw_fd(), listener.unix_path.is_none());
+        }
+        Ok(Core {
+            engine: Engine::new(parts.engine),
+            ring,
+            mesh: parts.mesh,
+            listeners,
+            shared: parts.shared,
+            started: parts.started,
+            held: Vec::new(),
+            held_bytes: 0,
+            exhausted: Vec::new(),
+            resting: Vec::new(),
+            draining: None,
+            drained: false,
+        })
+    }
+
+    fn clock(&self, now: Instant) -> Now {
+        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Now {
+            unix_ms: wall.as_millis() as u64,
+            unix_us_part: wall.subsec_micros(),
+            uptime_us: (now - self.started).as_micros() as u64,
+        }
+    }
+
+    /// Enters the ring; with a `wait`, spins first and then sleeps until something happens.
+    fn enter(&mut self, wait: Duration, spin: Duration) -> io::Result<()> {
+        self.engine.counters.turns += 1;
+        if wait.is_zero() {
+            return self.ring.poll();
+        }
+        if !spin.is_zero() {
+            self.ring.poll()?;
+            if self.ring.has_events() {
+                return Ok(());
+            }
+            let until = Instant::now() + spin;
+            while Instant::now() < until {
+                for _ in 0..32 {
+                    if self.ring.is_ready() || self.mesh.has_arrivals() {
+                        return self.ring.poll();
+                    }
+                    std::hint::spin_loop();
+                }
+            }
+        }
+        if !self.mesh.fall_asleep() {
+            return self.ring.poll();
+        }
+        self.engine.counters.sleeps += 1;
+        let entered = self.ring.wait(wait);
+        self.mesh.wake_up();
+        entered
+    }
+
+    // ---- input ----------------------------------------------------------------------------------
+
+    fn take_events(&mut self) {
+        while self.held_bytes < TURN_BYTES
+            && let Some(event) = self.ring.next_event()
+        {
+            self.on_event(event);
+        }
+        self.engine.run(&self.ring);
+        self.release_held();
+        if self.engine.has_resumable() {
+            self.engine.resume(&self.ring);
+            self.engine.run(&self.ring);
+        }
+        if self.engine.has_postponed() {
+            self.engine.step_postponed();
+        }
+        for index in std::mem::take(&mut self.exhausted) {
+            self.steer_input(index);
+        }
+    }
+
+    fn release_held(&mut self) {
+        if self.held.is_empty() {
+            return;
+        }
+        for buffer in self.held.drain(..) {
+            self.ring.give_back(buffer);
+        }
+        self.held_bytes = 0;
+        self.ring.publish_buffers();
+    }
+
+    fn on_event(&mut self, event: Event) {
+        match event {
+            Event::Received { index, buffer } => {
+                self.held.push(buffer);
+                self.held_bytes += self.ring.bytes(buffer).len();
+                self.engine.receive(index, buffer, &self.ring);
+                self.steer_large(index);
+            }
+            Event::Sent { index, out } => self.engine.sent(index, out),
+            Event::SendFailed { index, out } => {
+                self.engine.sent(index, out);
+                self.drop_connection(index);
+            }
+            Event::ReceiveStopped { index, why } => self.receive_stopped(index, why),
+            Event::LargeReceived { index, large, end } => {
+                self.engine.large_received(index, large, &self.ring);
+                self.receive_stopped(index, end.unwrap_or(Stopped::Exhausted));
+            }
+            Event::Accepted { listener, socket } => self.accepted(listener, socket),
+            Event::AcceptStopped { listener, errno } => {
+                if self.draining.is_none() {
+                    self.engine.counters.accept_errors += 1;
+                    let error = io::Error::from_raw_os_error(errno);
+                    warn!(%error, "accepting connections stopped; trying again in {ACCEPT_REST:?}");
+                    self.resting.push((listener, Instant::now() + ACCEPT_REST));
+                }
+            }
+            Event::Closed { .. } => {
+                self.shared.clients.fetch_sub(1, Ordering::Relaxed);
+            }
+            Event::Doorbell => {}
+        }
+    }
+
+    fn accepted(&mut self, listener: u32, socket: OwnedFd) {
+        if self.draining.is_some() {
+            return;
+        }
+        if self.shared.clients.fetch_add(1, Ordering::Relaxed) >= self.shared.clients_max {
+            self.shared.clients.fetch_sub(1, Ordering::Relaxed);
+            self.engine.counters.connections_refused += 1;
+            super::sockets::refuse(&socket);
+            return;
+        }
+        let listener = &self.listeners[listener as usize];
+        let (address, local_address) = match &listener.unix_path {
+            Some(path) => (Address::Unix(path.clone()), Address::Unix(path.clone())),
+            None => {
+                let unknown = SocketAddr::from(([0, 0, 0, 0], 0));
+                let (peer, local) = super::sockets::addresses(socket.as_fd());
+                (Address::Tcp(peer.unwrap_or(unknown)), Address::Tcp(local.unwrap_or(unknown)))
+            }
+        };
+        let peer = Peer { address, local_address, descriptor: socket.as_raw_fd(), own_port: listener.own_port };
+        let index = self.ring.add_socket(socket);
+        self.engine.open(index, peer);
+    }
+
+    fn receive_stopped(&mut self, index: u32, why: Stopped) {
+        match why {
+            Stopped::End => self.engine.end_of_input(index),
+            Stopped::Cancelled => self.steer_input(index),
+            Stopped::Exhausted => {
+                self.engine.counters.receive_buffers_exhausted += 1;
+                self.exhausted.push(index);
+            }
+            Stopped::Failed(errno) => {
+                debug!(index, errno, "connection lost");
+                self.drop_connection(index);
+            }
+        }
+    }
+
+    /// A large value is better received straight into its memory: ends the multishot receive for it.
+    #[inline]
+    fn steer_large(&mut self, index: u32) {
+        if let Some(connection) = self.engine.connection(index)
+            && connection.large_missing() >= DIRECT_RECEIVE_BYTES_MIN
+        {
+            self.ring.stop_receiving(index);
+        }
+    }
+
+    /// Starts or stops receiving as the connection wants it.
+    fn steer_input(&mut self, index: u32) {
+        let Some(connection) = self.engine.connection(index) else { return };
+        let wanted = connection.wants_input() && !connection.input_ended;
+        let receiving = self.ring.is_receiving(index);
+        if wanted && !receiving {
+            if connection.large_missing() >= DIRECT_RECEIVE_BYTES_MIN
+                && let Some(large) = connection.take_large_in()
+            {
+                self.ring.receive_large(index, large);
+            } else {
+                self.ring.receive(index);
+            }
+        } else if !wanted && receiving {
+            self.ring.stop_receiving(index);
+        }
+    }
+
+    // ---- output ---------------------------------------------------------------------------------
+
+    fn send_replies(&mut self) {
+        while let Some(index) = self.engine.next_dirty() {
+            let Some(connection) = self.engine.connection(index) else { continue };
+            let closing_now = connection.closing == Closing::Now;
+            if !closing_now
+                && !self.ring.is_sending(index)
+                && let Some(out) = self.engine.take_out(index)
+            {
+                self.ring.send(index, out);
+            }
+            if self.engine.connection(index).is_some_and(|connection| connection.is_finished()) {
+                self.drop_connection(index);
+            } else {
+                self.steer_input(index);
+            }
+        }
+    }
+
+    fn drop_connection(&mut self, index: u32) {
+        self.engine.close(index);
+        self.ring.close(index);
+    }
+
+    // ---- other cores ----------------------------------------------------------------------------
+
+    fn exchange(&mut self) {
+        let cores = self.mesh.cores();
+        if cores == 1 {
+            return;
+        }
+        for core in 0..cores {
+            while let Some(batch) = self.mesh.returned(core) {
+                self.engine.absorb(core as u32, batch);
+            }
+            while let Some(mut batch) = self.mesh.inbound(core) {
+                self.engine.serve(&mut batch);
+                self.mesh.give_back(core, batch);
+            }
+        }
+        for core in 0..cores {
+            while let Some(batch) = self.engine.ship(core as u32) {
+                self.mesh.forward(core, batch);
+            }
+        }
+        self.engine.counters.doorbells_rung += self.mesh.ring_sleepers();
+    }
+
+    // ---- housekeeping ---------------------------------------------------------------------------
+
+    fn tick(&mut self, now: Instant) {
+        self.engine.tick(TICK_BUDGET);
+        let stats = self.ring.stats;
+        let counters = &mut self.engine.counters;
+        counters.ring_enters = stats.enters;
+        counters.receive_submissions = stats.receives_armed;
+        counters.receive_completions = stats.receives;
+        counters.send_submissions = stats.sends;
+        counters.send_completions = stats.sends_done;
+        let ring = &mut self.ring;
+        self.resting.retain(|&(listener, until)| {
+            if now >= until {
+                ring.accept_on(listener);
+            }
+            now < until
+        });
+    }
+
+    /// Whether there is something to do without waiting for anybody.
+    fn is_busy(&self) -> bool {
+        self.ring.has_events()
+            || self.engine.has_resumable()
+            || self.engine.has_postponed()
+            || !self.exhausted.is_empty()
+            || self.mesh.has_arrivals()
+    }
+
+    /// How long nothing has to happen.
+    fn sleep_bound(&self, now: Instant) -> Duration {
+        match (&self.draining, self.resting.is_empty(), self.engine.has_housekeeping()) {
+            (None, true, false) => SLEEP_MAX,
+            (None, true, true) => Duration::from_millis(10),
+            _ => {
+                let _ = now;
+                TICK
+            }
+        }
+    }
+
+    // ---- the end --------------------------------------------------------------------------------
+
+    /// No new connections; those there are get the replies they are owed and are closed.
+    fn begin_drain(&mut self, now: Instant) {
+        self.draining = Some(now + DRAIN_PATIENCE);
+        self.ring.stop_accepting();
+        self.resting.clear();
+        let open: Vec<u32> = self.ring.open_indexes().collect();
+        for index in open {
+            self.engine.finish(index);
+        }
+    }
+
+    /// Whether every core has drained. Until then this one serves what others forward.
+    fn is_drained(&mut self, now: Instant) -> bool {
+        let Some(until) = self.draining else { return false };
+        if now >= until {
+            let open: Vec<u32> = self.ring.open_indexes().collect();
+            for index in open {
+                self.drop_connection(index);
+            }
+        }
+        let own = self.ring.open_sockets() == 0 && self.engine.is_quiet();
+        if own && !self.drained {
+            self.drained = true;
+            self.shared.drained.fetch_add(1, Ordering::AcqRel);
+        }
+        self.shared.drained.load(Ordering::Acquire) == self.mesh.cores()
+    }
+}

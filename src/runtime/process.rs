@@ -1,0 +1,94 @@
+//! What the system says about this process and the machine, read when somebody asks.
+
+use std::fs;
+use std::io;
+use std::sync::Arc;
+
+use super::host::CoreSetup;
+use crate::clock::Now;
+use crate::metrics::{ProcessFacts, ServerFacts};
+
+/// Bytes nobody can guess.
+pub fn random_bytes<const N: usize>() -> io::Result<[u8; N]> {
+    use io::Read;
+    let mut bytes = [0; N];
+    fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// What gives INFO and STATS the facts that no counter knows.
+pub fn facts(setup: &CoreSetup, run_id: &[u8; 20]) -> Arc<dyn Fn(Now) -> ServerFacts + Send + Sync> {
+    let fixed = ServerFacts {
+        pid: std::process::id(),
+        run_id: run_id.iter().map(|byte| format!("{byte:02x}")).collect(),
+        port: setup.addresses.port,
+        cores: setup.cores as u32,
+        kernel: kernel(),
+        executable: std::env::current_exe().map(|path| path.display().to_string()).unwrap_or_default(),
+        clients_max: setup.clients_max as u64,
+        memory_policy: "noeviction",
+        cluster_enabled: setup.config.cluster.is_some(),
+        ..ServerFacts::default()
+    };
+    Arc::new(move |now| ServerFacts {
+        unix_time_us: now.unix_ms / 1000 * 1_000_000 + now.unix_us_part as u64,
+        uptime_us: now.uptime_us,
+        process: process_facts(),
+        ..fixed.clone()
+    })
+}
+
+/// `Linux 6.18.0 x86_64`
+fn kernel() -> String {
+    let read = |name: &str| fs::read_to_string(format!("/proc/sys/kernel/{name}")).unwrap_or_default();
+    format!("{} {} {}", read("ostype").trim(), read("osrelease").trim(), std::env::consts::ARCH)
+}
+
+fn process_facts() -> ProcessFacts {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let memory = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let [user, system, user_children, system_children] = cpu_times_us();
+    ProcessFacts {
+        rss_bytes: kilobytes(&status, "VmRSS:") * 1024,
+        rss_bytes_peak: kilobytes(&status, "VmHWM:") * 1024,
+        cpu_user_us: user,
+        cpu_system_us: system,
+        cpu_user_children_us: user_children,
+        cpu_system_children_us: system_children,
+        system_memory_bytes: kilobytes(&memory, "MemTotal:") * 1024,
+    }
+}
+
+/// The number behind `name` at the start of a line of a /proc file in kB.
+fn kilobytes(text: &str, name: &str) -> u64 {
+    let line = text.lines().find_map(|line| line.strip_prefix(name));
+    line.and_then(|rest| rest.split_whitespace().next()).and_then(|number| number.parse().ok()).unwrap_or(0)
+}
+
+/// User and system time of this process and of its ended children, µs.
+fn cpu_times_us() -> [u64; 4] {
+    let us = |time: nix::sys::time::TimeVal| time.tv_sec() as u64 * 1_000_000 + time.tv_usec() as u64;
+    let usage = |who| nix::sys::resource::getrusage(who).map(|usage| [us(usage.user_time()), us(usage.system_time())]);
+    let own = usage(nix::sys::resource::UsageWho::RUSAGE_SELF).unwrap_or_default();
+    let children = usage(nix::sys::resource::UsageWho::RUSAGE_CHILDREN).unwrap_or_default();
+    [own[0], own[1], children[0], children[1]]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_system_knows_this_process() {
+        let facts = process_facts();
+        assert!(facts.rss_bytes > 0 && facts.rss_bytes_peak >= facts.rss_bytes);
+        assert!(facts.system_memory_bytes > facts.rss_bytes);
+        assert!(facts.cpu_user_us + facts.cpu_system_us > 0);
+        assert!(kernel().starts_with("Linux "));
+    }
+
+    #[test]
+    fn random_bytes_differ() {
+        assert_ne!(random_bytes::<32>().unwrap(), random_bytes::<32>().unwrap());
+    }
+}

@@ -1,0 +1,737 @@
+//! A core's private io_uring for client sockets. The only code that hands memory to the kernel: every
+//! buffer in flight is owned by this module until its completion has been seen.
+//!
+//! ```text
+//!   SQE  accept (multishot) · receive (multishot, kernel picks a buffer) · receive into a large value
+//!        send (one per socket at a time) · cancel · close · read of the doorbell
+//!   CQE  user_data = kind:8 | generation:24 | index:32
+//! ```
+//!
+//! A socket's place (`index`) is free again only when its last operation has completed and its
+//! descriptor is closed, so no completion can ever meet a stranger.
+
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::Duration;
+
+use io_uring::types::{BufRingEntry, Fd, SubmitArgs, Timespec};
+use io_uring::{IoUring, cqueue, opcode, squeue};
+
+use crate::connection::{LargeIn, Received};
+use crate::limits;
+use crate::reply::Out;
+
+const SUBMISSION_ENTRIES: u32 = 1024;
+const COMPLETION_ENTRIES: u32 = 8192;
+const BUFFER_GROUP: u16 = 0;
+/// Pieces of one vectored send; the kernel's own limit.
+const IOVECS_MAX: usize = 1024;
+
+/// What has happened since the ring was last entered.
+pub enum Event {
+    /// A connection has been accepted on listener `listener`.
+    Accepted { listener: u32, socket: OwnedFd },
+    /// The listener accepts no more until it is armed again.
+    AcceptStopped { listener: u32, errno: i32 },
+    /// Bytes are in `buffer`, which must be given back.
+    Received { index: u32, buffer: u16 },
+    /// Nothing more is received until the socket is armed again.
+    ReceiveStopped { index: u32, why: Stopped },
+    /// Some of a large value has arrived where it belongs.
+    LargeReceived { index: u32, large: LargeIn, end: Option<Stopped> },
+    /// Everything handed to the last send is with the kernel.
+    Sent { index: u32, out: Out },
+    /// The peer takes no more.
+    SendFailed { index: u32, out: Out },
+    /// The place is free for another connection.
+    Closed { index: u32 },
+    /// Another core has rung.
+    Doorbell,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stopped {
+    /// The peer has shut down its side.
+    End,
+    /// By [`NetRing::stop_receiving`].
+    Cancelled,
+    /// No receive buffer was free, or the kernel ended the multishot for reasons of its own.
+    Exhausted,
+    Failed(i32),
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+enum Kind {
+    Accept = 1,
+    Receive,
+    ReceiveLarge,
+    Send,
+    Cancel,
+    Close,
+    Doorbell,
+}
+
+fn user_data(kind: Kind, generation: u32, index: u32) -> u64 {
+    (kind as u64) << 56 | ((generation & 0xFF_FFFF) as u64) << 32 | index as u64
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Receiving {
+    Idle,
+    Armed,
+    /// A cancel is under way.
+    Stopping,
+}
+
+struct Sending {
+    out: Out,
+    /// Bytes of `out` that the kernel has taken.
+    sent: usize,
+    /// For sends in several pieces; boxed because the kernel reads them after submission.
+    message: Option<Box<Message>>,
+}
+
+struct Message {
+    header: libc::msghdr,
+    pieces: Vec<libc::iovec>,
+}
+
+struct Socket {
+    descriptor: Option<OwnedFd>,
+    generation: u32,
+    receiving: Receiving,
+    large: Option<LargeIn>,
+    sending: Option<Sending>,
+    /// Operations whose last completion has not been seen.
+    operations: u32,
+    closing: bool,
+}
+
+/// Receive buffers shared with the kernel: a ring of entries that point at `RECV_BUFFERS` buffers.
+struct ReceiveBuffers {
+    entries: NonNull<BufRingEntry>,
+    entries_len: usize,
+    memory: NonNull<u8>,
+    memory_len: usize,
+    /// What the kernel put into each buffer that it has handed over.
+    lens: Vec<u32>,
+    count: u16,
+    buffer_bytes: usize,
+    tail: u16,
+    /// The kernel may still write here when the process lets go of it.
+    leak: bool,
+}
+
+pub struct NetRing {
+    ring: IoUring,
+    buffers: ReceiveBuffers,
+    sockets: Vec<Socket>,
+    free: Vec<u32>,
+    /// Descriptor, and whether one accept stays armed for all clients.
+    listeners: Vec<(RawFd, bool)>,
+    doorbell: RawFd,
+    doorbell_value: Box<u64>,
+    completions: Vec<(u64, i32, u32)>,
+    next_completion: usize,
+    /// Sends submitted by the next enter that will, as far as can be known, complete within it.
+    prompt_sends: usize,
+    pub stats: RingStats,
+}
+
+/// What the ring has done, for the core's counters.
+#[derive(Default, Clone, Copy)]
+pub struct RingStats {
+    pub enters: u64,
+    pub receives_armed: u64,
+    pub receives: u64,
+    pub sends: u64,
+    pub sends_done: u64,
+}
+
+fn map_anonymous(len: usize) -> io::Result<NonNull<u8>> {
+    // SAFETY: a new private anonymous mapping touches nothing that exists.
+    let address = unsafe {
+        libc::mmap(
+            std::ptr::null_mut(),
+            len,
+            libc::PROT_READ | libc::PROT_WRITE,
+            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
+            -1,
+            0,
+        )
+    };
+    if address == libc::MAP_FAILED {
+        return Err(io::Error::last_os_error());
+    }
+    NonNull::new(address.cast()).ok_or_else(|| io::Error::other("mmap returned null"))
+}
+
+impl ReceiveBuffers {
+    fn new(ring: &IoUring, count: u16, buffer_bytes: usize) -> io::Result<ReceiveBuffers> {
+        let entries_len = count as usize * size_of::<BufRingEntry>();
+        let memory_len = count as usize * buffer_bytes;
+        let entries = map_anonymous(entries_len)?.cast();
+        let memory = map_anonymous(memory_len)?;
+        let mut buffers = ReceiveBuffers {
+            entries,
+            entries_len,
+            memory,
+            memory_len,
+            lens: vec![0; count as usize],
+            count,
+            buffer_bytes,
+            tail: 0,
+            leak: false,
+        };
+        // SAFETY: the mapping is page-aligned, large enough for `count` entries, and lives until after the
+        // ring is dropped (field order in `NetRing`).
+        unsafe { ring.submitter().register_buf_ring_with_flags(entries.as_ptr() as u64, count, BUFFER_GROUP, 0)? };
+        for buffer in 0..count {
+            buffers.offer(buffer);
+        }
+        buffers.publish();
+        Ok(buffers)
+    }
+
+    /// Gives a buffer back to the kernel with the next [`ReceiveBuffers::publish`].
+    fn offer(&mut self, buffer: u16) {
+        debug_assert!(buffer < self.count);
+        let place = (self.tail & (self.count - 1)) as usize;
+        // SAFETY: `place < count` entries, and the kernel reads an entry only after the tail passed it.
+        let entry = unsafe { &mut *self.entries.as_ptr().add(place) };
+        entry.set_addr(self.memory.as_ptr() as u64 + buffer as u64 * self.buffer_bytes as u64);
+        entry.set_len(self.buffer_bytes as u32);
+        entry.set_bid(buffer);
+        self.tail = self.tail.wrapping_add(1);
+    }
+
+    fn publish(&self) {
+        // SAFETY: the base is that of a registered buffer ring, whose tail the kernel reads atomically.
+        unsafe {
+            let tail = BufRingEntry::tail(self.entries.as_ptr()) as *const AtomicU16;
+            (*tail).store(self.tail, Ordering::Release);
+        }
+    }
+
+    fn bytes(&self, buffer: u16) -> &[u8] {
+        let len = self.lens[buffer as usize] as usize;
+        debug_assert!(len <= self.buffer_bytes);
+        // SAFETY: the buffer lies within the mapping, and while it is not offered the kernel does not write to it.
+        unsafe { std::slice::from_raw_parts(self.memory.as_ptr().add(buffer as usize * self.buffer_bytes), len) }
+    }
+}
+
+impl Drop for ReceiveBuffers {
+    fn drop(&mut self) {
+        if self.leak {
+            return;
+        }
+        // SAFETY: both were mapped by `new` with these lengths, and the ring that used them is gone.
+        unsafe {
+            libc::munmap(self.entries.as_ptr().cast(), self.entries_len);
+            libc::munmap(self.memory.as_ptr().cast(), self.memory_len);
+        }
+    }
+}
+
+impl Received for NetRing {
+    #[inline]
+    fn bytes(&self, buffer: u16) -> &[u8] {
+        self.buffers.bytes(buffer)
+    }
+}
+
+impl NetRing {
+    /// `doorbell` is the eventfd by which other cores wake this one.
+    pub fn new(doorbell: RawFd) -> io::Result<NetRing> {
+        NetRing::with_buffers(doorbell, limits::RECV_BUFFERS, limits::RECV_BUFFER_BYTES)
+    }
+
+    pub fn with_buffers(doorbell: RawFd, count: u16, buffer_bytes: usize) -> io::Result<NetRing> {
+        let ring = IoUring::builder()
+            .setup_single_issuer()
+            .setup_defer_taskrun()
+            .setup_taskrun_flag()
+            .setup_submit_all()
+            .setup_cqsize(COMPLETION_ENTRIES)
+            .build(SUBMISSION_ENTRIES)?;
+        // Saves a descriptor look-up per enter; kernels that cannot simply go without.
+        let _ = ring.submitter().register_ring_fd();
+        let buffers = ReceiveBuffers::new(&ring, count, buffer_bytes)?;
+        let mut ring = NetRing {
+            ring,
+            buffers,
+            sockets: Vec::new(),
+            free: Vec::new(),
+            listeners: Vec::new(),
+            doorbell,
+            doorbell_value: Box::new(0),
+            completions: Vec::new(),
+            next_completion: 0,
+            prompt_sends: 0,
+            stats: RingStats::default(),
+        };
+        ring.arm_doorbell();
+        Ok(ring)
+    }
+
+    // ---- submitting -----------------------------------------------------------------------------
+
+    fn push(&mut self, entry: squeue::Entry) {
+        loop {
+            // SAFETY: every buffer an entry points to is owned by `self` until its completion (see `Socket`),
+            // and every descriptor is open until then.
+            if unsafe { self.ring.submission().push(&entry) }.is_ok() {
+                return;
+            }
+            self.stats.enters += 1;
+            if let Err(error) = self.ring.submit() {
+                // EBUSY and EAGAIN: completions have to be taken first, which makes room.
+                self.collect();
+                debug_assert!(
+                    matches!(error.raw_os_error(), Some(libc::EBUSY | libc::EAGAIN | libc::EINTR)),
+                    "io_uring_enter: {error}"
+                );
+            }
+        }
+    }
+
+    fn arm_doorbell(&mut self) {
+        let value = std::ptr::from_mut(self.doorbell_value.as_mut()).cast::<u8>();
+        let read = opcode::Read::new(Fd(self.doorbell), value, 8).build().user_data(user_data(Kind::Doorbell, 0, 0));
+        self.push(read);
+    }
+
+    /// Accepts on `listener` (which outlives the ring) until an error stops it. A listener that several
+    /// cores share has to be accepted from one shot at a time, or the first of them gets every client.
+    pub fn add_listener(&mut self, listener: RawFd, multishot: bool) -> u32 {
+        let index = self.listeners.len() as u32;
+        self.listeners.push((listener, multishot));
+        self.accept_on(index);
+        index
+    }
+
+    pub fn accept_on(&mut self, listener: u32) {
+        let (descriptor, multishot) = self.listeners[listener as usize];
+        let accept = if multishot {
+            opcode::AcceptMulti::new(Fd(descriptor)).flags(libc::SOCK_CLOEXEC).build()
+        } else {
+            let nobody = std::ptr::null_mut();
+            opcode::Accept::new(Fd(descriptor), nobody, nobody.cast()).flags(libc::SOCK_CLOEXEC).build()
+        };
+        self.push(accept.user_data(user_data(Kind::Accept, 0, listener)));
+    }
+
+    /// Stops accepting for good.
+    pub fn stop_accepting(&mut self) {
+        for listener in 0..self.listeners.len() as u32 {
+            self.cancel(user_data(Kind::Accept, 0, listener));
+        }
+    }
+
+    fn cancel(&mut self, target: u64) {
+        let cancel = opcode::AsyncCancel::new(target).build();
+        self.push(cancel.user_data(user_data(Kind::Cancel, 0, 0)));
+    }
+
+    /// Takes an accepted socket in and starts to receive from it.
+    pub fn add_socket(&mut self, descriptor: OwnedFd) -> u32 {
+        let index = self.free.pop().unwrap_or_else(|| {
+            self.sockets.push(Socket {
+                descriptor: None,
+                generation: 0,
+                receiving: Receiving::Idle,
+                large: None,
+                sending: None,
+                operations: 0,
+                closing: false,
+            });
+            self.sockets.len() as u32 - 1
+        });
+        let socket = &mut self.sockets[index as usize];
+        socket.descriptor = Some(descriptor);
+        socket.generation = socket.generation.wrapping_add(1);
+        socket.closing = false;
+        self.receive(index);
+        index
+    }
+
+    fn descriptor(&self, index: u32) -> Fd {
+        let socket = &self.sockets[index as usize];
+        Fd(socket.descriptor.as_ref().expect("an open socket has a descriptor").as_raw_fd())
+    }
+
+    /// Receives into buffers of the kernel's choice until it is stopped.
+    pub fn receive(&mut self, index: u32) {
+        let socket = &mut self.sockets[index as usize];
+        if socket.receiving != Receiving::Idle || socket.closing || socket.large.is_some() {
+            return;
+        }
+        socket.receiving = Receiving::Armed;
+        socket.operations += 1;
+        let data = user_data(Kind::Receive, socket.generation, index);
+        let receive = opcode::RecvMulti::new(self.descriptor(index), BUFFER_GROUP).build().user_data(data);
+        self.stats.receives_armed += 1;
+        self.push(receive);
+    }
+
+    /// Ends receiving; [`Event::ReceiveStopped`] follows, after what has already arrived.
+    pub fn stop_receiving(&mut self, index: u32) {
+        let socket = &mut self.sockets[index as usize];
+        if socket.receiving == Receiving::Armed {
+            socket.receiving = Receiving::Stopping;
+            let target = user_data(Kind::Receive, socket.generation, index);
+            self.cancel(target);
+        }
+    }
+
+    pub fn is_receiving(&self, index: u32) -> bool {
+        self.sockets[index as usize].receiving != Receiving::Idle
+    }
+
+    /// Receives the rest of a large value straight into its memory. Only while not receiving otherwise.
+    pub fn receive_large(&mut self, index: u32, mut large: LargeIn) {
+        let missing = large.missing().min(i32::MAX as usize & !4095);
+        let socket = &mut self.sockets[index as usize];
+        debug_assert!(socket.receiving == Receiving::Idle && socket.large.is_none());
+        let buffer = large.buffer();
+        debug_assert!(buffer.capacity() - buffer.len() >= missing);
+        // SAFETY: within the allocation: `len` is at most `capacity`.
+        let start = unsafe { buffer.as_mut_ptr().add(buffer.len()) };
+        socket.large = Some(large);
+        socket.operations += 1;
+        let data = user_data(Kind::ReceiveLarge, socket.generation, index);
+        let receive = opcode::Recv::new(self.descriptor(index), start, missing as u32)
+            .flags(libc::MSG_WAITALL)
+            .build()
+            .user_data(data);
+        self.push(receive);
+    }
+
+    pub fn is_sending(&self, index: u32) -> bool {
+        self.sockets[index as usize].sending.is_some()
+    }
+
+    pub fn is_closing(&self, index: u32) -> bool {
+        self.sockets[index as usize].closing
+    }
+
+    /// Sends all of `out`. Only while the socket is not sending.
+    pub fn send(&mut self, index: u32, out: Out) {
+        let socket = &mut self.sockets[index as usize];
+        debug_assert!(socket.sending.is_none() && !socket.closing && !out.is_empty());
+        if out.len() <= limits::RECV_BUFFER_BYTES {
+            self.prompt_sends += 1;
+        }
+        socket.sending = Some(Sending { out, sent: 0, message: None });
+        self.submit_send(index);
+    }
+
+    fn submit_send(&mut self, index: u32) {
+        self.stats.sends += 1;
+        let descriptor = self.descriptor(index);
+        let socket = &mut self.sockets[index as usize];
+        socket.operations += 1;
+        let data = user_data(Kind::Send, socket.generation, index);
+        let Some(sending) = &mut socket.sending else { return };
+        let flags = libc::MSG_NOSIGNAL | libc::MSG_WAITALL;
+        let entry = if sending.out.large.is_empty() {
+            let rest = &sending.out.bytes[sending.sent..];
+            opcode::Send::new(descriptor, rest.as_ptr(), rest.len() as u32).flags(flags).build()
+        } else {
+            let mut pieces = sending.message.take().map_or_else(Vec::new, |message| message.pieces);
+            pieces.clear();
+            unsent_pieces(&sending.out, sending.sent, &mut pieces);
+            // SAFETY: all zeroes is a valid msghdr.
+            let mut header: libc::msghdr = unsafe { std::mem::zeroed() };
+            header.msg_iov = pieces.as_mut_ptr();
+            header.msg_iovlen = pieces.len();
+            let message = sending.message.insert(Box::new(Message { header, pieces }));
+            opcode::SendMsg::new(descriptor, &message.header).flags(flags as u32).build()
+        };
+        self.push(entry.user_data(data));
+    }
+
+    /// Closes the socket as soon as its operations have ended; [`Event::Closed`] follows.
+    pub fn close(&mut self, index: u32) {
+        let socket = &mut self.sockets[index as usize];
+        if socket.closing {
+            return;
+        }
+        socket.closing = true;
+        let generation = socket.generation;
+        let (receiving, large, sending) = (socket.receiving, socket.large.is_some(), socket.sending.is_some());
+        if receiving == Receiving::Armed {
+            self.cancel(user_data(Kind::Receive, generation, index));
+        }
+        if large {
+            self.cancel(user_data(Kind::ReceiveLarge, generation, index));
+        }
+        if sending {
+            self.cancel(user_data(Kind::Send, generation, index));
+        }
+        self.close_if_idle(index);
+    }
+
+    fn close_if_idle(&mut self, index: u32) {
+        let socket = &mut self.sockets[index as usize];
+        if socket.closing
+            && socket.operations == 0
+            && let Some(descriptor) = socket.descriptor.take()
+        {
+            socket.operations = 1;
+            let data = user_data(Kind::Close, socket.generation, index);
+            let close = opcode::Close::new(Fd(std::os::fd::IntoRawFd::into_raw_fd(descriptor))).build();
+            self.push(close.user_data(data));
+        }
+    }
+
+    /// Gives a receive buffer back; the kernel may use it after [`NetRing::publish_buffers`].
+    pub fn give_back(&mut self, buffer: u16) {
+        self.buffers.offer(buffer);
+    }
+
+    pub fn publish_buffers(&mut self) {
+        self.buffers.publish();
+    }
+
+    // ---- entering -------------------------------------------------------------------------------
+
+    /// Submits what is queued and takes what has completed, without waiting.
+    pub fn poll(&mut self) -> io::Result<()> {
+        self.prompt_sends = 0;
+        self.stats.enters += 1;
+        tolerate(self.ring.submit())?;
+        self.collect();
+        Ok(())
+    }
+
+    /// Submits what is queued and waits until something happens other than those sends being done.
+    pub fn wait(&mut self, timeout: Duration) -> io::Result<()> {
+        let want = 1 + std::mem::take(&mut self.prompt_sends);
+        let time = Timespec::from(timeout);
+        self.stats.enters += 1;
+        tolerate(self.ring.submitter().submit_with_args(want, &SubmitArgs::new().timespec(&time)))?;
+        self.collect();
+        Ok(())
+    }
+
+    /// Whether there is something to submit.
+    pub fn has_submissions(&mut self) -> bool {
+        !self.ring.submission().is_empty()
+    }
+
+    /// Whether events have been taken from the kernel and not yet from here.
+    #[inline]
+    pub fn has_events(&self) -> bool {
+        self.next_completion < self.completions.len()
+    }
+
+    /// Whether the kernel has something for us, seen without a system call.
+    #[inline]
+    pub fn is_ready(&mut self) -> bool {
+        self.ring.submission().taskrun() || !self.ring.completion().is_empty()
+    }
+
+    fn collect(&mut self) {
+        if self.next_completion == self.completions.len() {
+            self.completions.clear();
+            self.next_completion = 0;
+        }
+        let completions = &mut self.completions;
+        completions.extend(self.ring.completion().map(|entry| (entry.user_data(), entry.result(), entry.flags())));
+    }
+
+    /// The next thing that happened, in the order of the kernel.
+    pub fn next_event(&mut self) -> Option<Event> {
+        loop {
+            let &(data, result, flags) = self.completions.get(self.next_completion)?;
+            self.next_completion += 1;
+            if let Some(event) = self.event(data, result, flags) {
+                return Some(event);
+            }
+        }
+    }
+
+    fn event(&mut self, data: u64, result: i32, flags: u32) -> Option<Event> {
+        let index = data as u32;
+        let kind = (data >> 56) as u8;
+        if kind == Kind::Receive as u8 {
+            self.received(index, result, flags)
+        } else if kind == Kind::Send as u8 {
+            self.sent(index, result)
+        } else if kind == Kind::ReceiveLarge as u8 {
+            self.large_received(index, result)
+        } else if kind == Kind::Accept as u8 {
+            if result >= 0 {
+                // SAFETY: the kernel has just made this descriptor for us.
+                let socket = unsafe { std::os::fd::FromRawFd::from_raw_fd(result) };
+                if !cqueue::more(flags) {
+                    self.accept_on(index);
+                }
+                Some(Event::Accepted { listener: index, socket })
+            } else {
+                Some(Event::AcceptStopped { listener: index, errno: -result })
+            }
+        } else if kind == Kind::Close as u8 {
+            let socket = &mut self.sockets[index as usize];
+            socket.operations = 0;
+            socket.closing = false;
+            self.free.push(index);
+            Some(Event::Closed { index })
+        } else if kind == Kind::Doorbell as u8 {
+            self.arm_doorbell();
+            Some(Event::Doorbell)
+        } else {
+            None
+        }
+    }
+
+    fn received(&mut self, index: u32, result: i32, flags: u32) -> Option<Event> {
+        let more = cqueue::more(flags);
+        let socket = &mut self.sockets[index as usize];
+        if !more {
+            socket.operations -= 1;
+        }
+        if let Some(buffer) = cqueue::buffer_select(flags) {
+            self.buffers.lens[buffer as usize] = result.max(0) as u32;
+            let dropped = socket.closing || result <= 0;
+            if !more {
+                let was = std::mem::replace(&mut socket.receiving, Receiving::Idle);
+                // The multishot ended with data: report the data now and the end right after it.
+                let errno = if was == Receiving::Stopping { -libc::ECANCELED } else { -libc::ENOBUFS };
+                socket.operations += 1;
+                socket.receiving = Receiving::Armed;
+                let data = user_data(Kind::Receive, socket.generation, index);
+                self.completions.insert(self.next_completion, (data, errno, 0));
+            }
+            if dropped {
+                self.buffers.offer(buffer);
+                return None;
+            }
+            self.stats.receives += 1;
+            return Some(Event::Received { index, buffer });
+        }
+        if more {
+            return None;
+        }
+        socket.receiving = Receiving::Idle;
+        if socket.closing {
+            self.close_if_idle(index);
+            return None;
+        }
+        let why = match -result {
+            0 => Stopped::End,
+            libc::ECANCELED => Stopped::Cancelled,
+            libc::ENOBUFS | libc::EINTR | libc::EAGAIN => Stopped::Exhausted,
+            errno => Stopped::Failed(errno),
+        };
+        Some(Event::ReceiveStopped { index, why })
+    }
+
+    fn large_received(&mut self, index: u32, result: i32) -> Option<Event> {
+        let socket = &mut self.sockets[index as usize];
+        socket.operations -= 1;
+        let mut large = socket.large.take()?;
+        if socket.closing {
+            self.close_if_idle(index);
+            return None;
+        }
+        if result > 0 {
+            let buffer = large.buffer();
+            let len = buffer.len() + result as usize;
+            assert!(len <= buffer.capacity());
+            // SAFETY: the kernel has written `result` bytes behind the old length, within the capacity.
+            unsafe { buffer.set_len(len) };
+            self.stats.receives += 1;
+            return Some(Event::LargeReceived { index, large, end: None });
+        }
+        let end = match -result {
+            0 => Stopped::End,
+            libc::ECANCELED => Stopped::Cancelled,
+            libc::EINTR | libc::EAGAIN => return Some(Event::LargeReceived { index, large, end: None }),
+            errno => Stopped::Failed(errno),
+        };
+        Some(Event::LargeReceived { index, large, end: Some(end) })
+    }
+
+    fn sent(&mut self, index: u32, result: i32) -> Option<Event> {
+        let socket = &mut self.sockets[index as usize];
+        socket.operations -= 1;
+        let sending = socket.sending.as_mut()?;
+        if result > 0 {
+            sending.sent += result as usize;
+        }
+        let failed = result < 0 && !matches!(-result, libc::EAGAIN | libc::EINTR | libc::ENOBUFS | libc::ENOMEM);
+        if sending.sent < sending.out.len() && !failed && !socket.closing {
+            self.submit_send(index);
+            return None;
+        }
+        let whole = sending.sent == sending.out.len();
+        let out = socket.sending.take()?.out;
+        if socket.closing {
+            self.close_if_idle(index);
+            return None;
+        }
+        self.stats.sends_done += 1;
+        Some(if whole { Event::Sent { index, out } } else { Event::SendFailed { index, out } })
+    }
+
+    /// Places in use.
+    pub fn open_sockets(&self) -> usize {
+        self.sockets.len() - self.free.len()
+    }
+
+    /// Every socket that is open and not being closed.
+    pub fn open_indexes(&self) -> impl Iterator<Item = u32> + '_ {
+        let open = |socket: &Socket| socket.descriptor.is_some() && !socket.closing;
+        (0..self.sockets.len() as u32).filter(move |&index| open(&self.sockets[index as usize]))
+    }
+}
+
+impl Drop for NetRing {
+    /// The kernel ends what is under way some time after the ring is closed, and may write until then: what
+    /// it may write to or read from is leaked rather than freed. Nothing is under way after an orderly end
+    /// but the read of the doorbell.
+    fn drop(&mut self) {
+        std::mem::forget(std::mem::take(&mut self.doorbell_value));
+        if self.sockets.iter().any(|socket| socket.operations > 0) {
+            std::mem::forget(std::mem::take(&mut self.sockets));
+            self.buffers.leak = true;
+        }
+    }
+}
+
+/// The pieces of `out` behind its first `sent` bytes.
+fn unsent_pieces(out: &Out, sent: usize, pieces: &mut Vec<libc::iovec>) {
+    let mut skip = sent;
+    let mut push = |bytes: &[u8]| {
+        let skipped = skip.min(bytes.len());
+        skip -= skipped;
+        if skipped < bytes.len() && pieces.len() < IOVECS_MAX {
+            let rest = &bytes[skipped..];
+            pieces.push(libc::iovec { iov_base: rest.as_ptr().cast_mut().cast(), iov_len: rest.len() });
+        }
+    };
+    let mut from = 0;
+    for (offset, value) in &out.large {
+        push(&out.bytes[from..*offset]);
+        push(value);
+        from = *offset;
+    }
+    push(&out.bytes[from..]);
+}
+
+/// Interruptions and time-outs are not failures; a full completion queue is emptied by the caller.
+fn tolerate(entered: io::Result<usize>) -> io::Result<()> {
+    match entered {
+        Ok(_) => Ok(()),
+        Err(error) => match error.raw_os_error() {
+            Some(libc::ETIME | libc::EINTR | libc::EBUSY | libc::EAGAIN) => Ok(()),
+            _ => Err(error),
+        },
+    }
+}

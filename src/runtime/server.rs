@@ -1,0 +1,112 @@
+//! Puts the parts of the server together: one engine, ring and mesh port per core.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::time::{Duration, Instant};
+
+use super::core::{self, CoreParts, Shared};
+use super::host::{CoreSetup, Host};
+use super::mesh::{MeshPort, mesh};
+use super::process;
+use crate::engine::EngineConfig;
+use crate::engine::cluster::Topology;
+use crate::engine::settings::SettingsView;
+use crate::hash::KeyHasher;
+use crate::limits;
+
+/// Serves until a signal ends it.
+pub fn run(host: Host) -> ExitCode {
+    let started = Instant::now();
+    let seed = match process::random_bytes::<{ 20 + 5 * 8 }>() {
+        Ok(seed) => seed,
+        Err(error) => {
+            tracing::error!("the system gives no random bytes: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let (run_id, seeds) = seed.split_at(20);
+    let run_id: [u8; 20] = run_id.try_into().expect("split at 20");
+    let mut words = seeds.chunks_exact(8).map(|word| u64::from_le_bytes(word.try_into().expect("eight bytes")));
+    let mut word = || words.next().expect("five words were drawn");
+    let hasher = KeyHasher::with_seed([word(), word(), word(), word()]);
+    let random_seed = word();
+
+    let mut ports: Vec<Option<MeshPort>> = Vec::new();
+    let mut shared = None;
+    host.run(|setup| {
+        // The first core's set-up brings what all of them share.
+        if ports.is_empty() {
+            ports = mesh(&setup.doorbells, limits::MESH_RING_BATCHES).into_iter().map(Some).collect();
+        }
+        let shared = shared
+            .get_or_insert_with(|| {
+                Arc::new(Shared {
+                    clients: AtomicUsize::new(0),
+                    clients_max: setup.clients_max,
+                    drained: AtomicUsize::new(0),
+                })
+            })
+            .clone();
+        let engine = engine_config(&setup, &run_id, hasher.clone(), random_seed);
+        let mesh = ports[setup.index].take().expect("every core is set up once");
+        let unix_path = setup.addresses.unix_socket.as_ref().map(|path| path.display().to_string().into());
+        let CoreSetup { listeners, doorbells, shutdown, config, .. } = setup;
+        let spin = Duration::from_micros(config.spin_us.into());
+        move || async move {
+            let parts = CoreParts { engine, listeners, unix_path, mesh, doorbells, shared, shutdown, started, spin };
+            core::run(parts).await.map_err(Into::into)
+        }
+    })
+}
+
+fn engine_config(setup: &CoreSetup, run_id: &[u8; 20], hasher: KeyHasher, random_seed: u64) -> EngineConfig {
+    let cluster = setup.config.cluster.as_ref();
+    let topology = Topology {
+        cores: setup.cores as u32,
+        this_core: setup.index as u32,
+        seed: *run_id,
+        advertised_host: cluster.and_then(|cluster| cluster.advertise_address.clone()).unwrap_or_default(),
+        core_ports: setup.addresses.core_ports.clone(),
+        shared_port: setup.addresses.port,
+        enabled: cluster.is_some(),
+    };
+    let facts = process::facts(setup, run_id);
+    EngineConfig {
+        core: setup.index as u32,
+        cores: setup.cores as u32,
+        hasher,
+        random_seed: random_seed.wrapping_add(setup.index as u64 * 0x9E37_79B9_7F4A_7C15),
+        value_bytes_max: setup.config.value_bytes_max,
+        output_soft_bytes: limits::OUTPUT_SOFT_BYTES,
+        output_hard_bytes: limits::OUTPUT_HARD_BYTES,
+        mesh_in_flight_max: limits::MESH_RING_BATCHES,
+        mesh_waiting_max: limits::MESH_OUTBOX_BATCHES,
+        topology: Arc::new(topology),
+        settings: Arc::new(settings(setup)),
+        facts,
+    }
+}
+
+fn settings(setup: &CoreSetup) -> SettingsView {
+    let config = &setup.config;
+    SettingsView {
+        port: setup.addresses.port,
+        bind: setup.addresses.bind.iter().map(ToString::to_string).collect(),
+        unix_socket: setup.addresses.unix_socket.as_ref().map(|path| path.display().to_string()).unwrap_or_default(),
+        cores: setup.cores as u32,
+        clients_max: setup.clients_max as u64,
+        value_bytes_max: config.value_bytes_max as u64,
+        memory_bytes_max: 0,
+        memory_policy: "noeviction",
+        listen_backlog: super::listen::BACKLOG as u32,
+        tcp_keepalive_seconds: super::listen::KEEPALIVE.as_secs() as u32,
+        cluster_enabled: config.cluster.is_some(),
+        advertised_host: config
+            .cluster
+            .as_ref()
+            .and_then(|cluster| cluster.advertise_address.clone())
+            .unwrap_or_default(),
+        log_level: format!("{:?}", config.log_level).to_lowercase(),
+    }
+}
