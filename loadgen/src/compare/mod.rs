@@ -1,0 +1,158 @@
+//! `loadgen compare`: two servers, one generator, the same loads in turns, and what the kernel charged
+//! each server for them.
+//!
+//! ```text
+//!   start A, A', B ─▶ noise: A A' A' A … ─▶ for each cell of the matrix: load keys, A B B A …
+//!                                            └─ round: connect ─ warm up ─│ measured │─ stop
+//! ```
+//!
+//! Throughput says little when the generator is the slower one. So each round reads the CPU clock of
+//! the server process at both ends of the measured time and divides by the replies in between.
+
+mod accounting;
+mod options;
+mod report;
+mod round;
+mod server;
+mod statistics;
+
+use std::time::Duration;
+
+pub use options::CompareOptions;
+
+use crate::failure::Failure;
+use crate::signals;
+use options::{Cell, Checked};
+use round::{Round, Verdict};
+use server::Server;
+use statistics::Ratio;
+
+/// How often a disturbed pair of rounds is repeated, per pair wanted.
+const ATTEMPTS_PER_PAIR: usize = 3;
+
+/// Rounds of both servers, in pairs that ran next to each other.
+#[derive(Default)]
+pub struct Pairs {
+    pub a: Vec<Round>,
+    pub b: Vec<Round>,
+    /// Why pairs were thrown away.
+    pub discarded: Vec<String>,
+}
+
+pub struct CellResult {
+    pub cell: Cell,
+    pub pairs: Pairs,
+    /// A against A', if asked for.
+    pub noise: Option<Pairs>,
+}
+
+impl Pairs {
+    pub fn ratio(&self, value: impl Fn(&Round) -> f64) -> Option<Ratio> {
+        let ratios: Vec<f64> = self.a.iter().zip(&self.b).map(|(a, b)| value(b) / value(a)).collect();
+        Ratio::of(&ratios)
+    }
+}
+
+pub fn run(options: &CompareOptions) -> Result<(), CompareError> {
+    let checked = options.check().map_err(CompareError::Usage)?;
+    let results = measure(&checked).map_err(CompareError::Failed)?;
+    report::write(&checked, &results).map_err(CompareError::Failed)
+}
+
+pub enum CompareError {
+    Usage(String),
+    Failed(Failure),
+}
+
+fn measure(checked: &Checked) -> Result<Vec<CellResult>, Failure> {
+    // This thread wakes up now and then; it shall not do so beside the server.
+    accounting::pin_this_thread(&checked.generator_cpus)
+        .map_err(|error| Failure::system(format!("cannot run on CPUs {:?}", checked.generator_cpus), error))?;
+    let a = Server::start(&checked.a, checked)?;
+    let twin = match checked.noise_pairs {
+        0 => None,
+        _ => Some(Server::start(&checked.a, checked)?),
+    };
+    let b = Server::start(&checked.b, checked)?;
+    let everyone: Vec<&Server> = [Some(&a), twin.as_ref(), Some(&b)].into_iter().flatten().collect();
+    everyone.iter().try_for_each(|server| server.pause())?;
+
+    let mut results: Vec<CellResult> = Vec::new();
+    let mut loaded = None;
+    for cell in &checked.cells {
+        let data = (cell.keys, cell.sizes.to_string());
+        if loaded.as_ref() != Some(&data) {
+            for server in &everyone {
+                eprintln!("# {}: loading {} keys of {} bytes", server.name(), cell.keys, cell.sizes);
+                server.resume()?;
+                round::load_keys(server, cell, checked)?;
+                server.pause()?;
+            }
+            loaded = Some(data);
+        }
+        eprintln!("# {cell}");
+        let noise = match &twin {
+            Some(twin) => Some(pairs_of(&a, twin, cell, checked.noise_pairs, &everyone, checked)?),
+            None => None,
+        };
+        let pairs = pairs_of(&a, &b, cell, checked.pairs, &everyone, checked)?;
+        report::progress(checked, cell, &pairs, noise.as_ref());
+        results.push(CellResult { cell: cell.clone(), pairs, noise });
+    }
+    Ok(results)
+}
+
+/// A B, B A, A B …: each pair starts with the one that the last ended with, so that drift cancels.
+fn pairs_of(
+    a: &Server,
+    b: &Server,
+    cell: &Cell,
+    wanted: usize,
+    everyone: &[&Server],
+    checked: &Checked,
+) -> Result<Pairs, Failure> {
+    let mut pairs = Pairs::default();
+    for attempt in 0..wanted * ATTEMPTS_PER_PAIR {
+        if pairs.a.len() == wanted {
+            break;
+        }
+        round::wait_for_quiet(everyone, checked)?;
+        let order = if attempt % 2 == 0 { [a, b] } else { [b, a] };
+        let mut rounds = Vec::with_capacity(2);
+        for server in order {
+            server.resume()?;
+            rounds.push(round::run(server, cell, everyone, checked)?);
+            server.pause()?;
+        }
+        if attempt % 2 == 1 {
+            rounds.reverse();
+        }
+        let [first, second] = <[Round; 2]>::try_from(rounds).expect("two rounds were run");
+        match (first.verdict(checked), second.verdict(checked)) {
+            (Verdict::Good, Verdict::Good) => {
+                pairs.a.push(first);
+                pairs.b.push(second);
+            }
+            (Verdict::Discard(why), _) | (_, Verdict::Discard(why)) => {
+                eprintln!("#   discarded: {why}");
+                pairs.discarded.push(why);
+            }
+        }
+    }
+    Ok(pairs)
+}
+
+/// Sleeps in small steps, so that an interrupt is noticed.
+fn sleep(time: Duration) -> Result<(), Failure> {
+    const STEP: Duration = Duration::from_millis(20);
+    let started = std::time::Instant::now();
+    loop {
+        if signals::interrupted() {
+            return Err(Failure::Interrupted);
+        }
+        match time.checked_sub(started.elapsed()) {
+            Some(left) if !left.is_zero() => std::thread::sleep(left.min(STEP)),
+            _ => return Ok(()),
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! A server that the comparison started: pinned, in a process group of its own, ended in every case.
+
+use std::fs::{self, File};
+use std::net::{Ipv4Addr, TcpListener};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use super::accounting;
+use super::options::{Checked, ServerOptions};
+use crate::failure::Failure;
+use crate::plan::{Credentials, Endpoint, Target};
+use crate::session::Session;
+use crate::signals;
+
+const READY_WAIT: Duration = Duration::from_secs(15);
+const END_WAIT: Duration = Duration::from_secs(5);
+const REPLY_WAIT: Duration = Duration::from_secs(10);
+
+pub struct Server {
+    options: ServerOptions,
+    child: std::cell::RefCell<Child>,
+    group: libc::pid_t,
+    port: u16,
+    directory: PathBuf,
+}
+
+impl Server {
+    pub fn start(options: &ServerOptions, checked: &Checked) -> Result<Server, Failure> {
+        let port = free_port().map_err(|error| Failure::system("no free port", error))?;
+        let directory = new_directory(port).map_err(|error| Failure::system("cannot make a directory", error))?;
+        let log = File::create(directory.join("log")).map_err(|error| Failure::system("cannot write a log", error))?;
+        let fill =
+            |word: &String| word.replace("{port}", &port.to_string()).replace("{dir}", &directory.to_string_lossy());
+        let words: Vec<String> = options.words.iter().map(fill).collect();
+        let cpus = checked.server_cpus.clone();
+        let parent = std::process::id();
+        let mut command = Command::new(&words[0]);
+        command.args(&words[1..]).stdin(Stdio::null()).process_group(0).current_dir(&directory);
+        if let Ok(copy) = log.try_clone() {
+            command.stdout(copy);
+        }
+        command.stderr(log);
+        // SAFETY: between fork and exec only async-signal-safe calls are made, on memory that was there
+        // before (`cpus` is moved in and only read).
+        unsafe { command.pre_exec(move || prepare_child(&cpus, parent)) };
+        let spawned = command.spawn();
+        let child = match spawned {
+            Ok(child) => child,
+            Err(error) => {
+                let _ = fs::remove_dir_all(&directory);
+                return Err(Failure::system(format!("cannot start {}", words[0]), error));
+            }
+        };
+        let group = child.id() as libc::pid_t;
+        signals::register_group(group);
+        let server = Server { options: options.clone(), child: child.into(), group, port, directory };
+        server.wait_until_ready()?;
+        Ok(server)
+    }
+
+    pub fn name(&self) -> &str {
+        &self.options.name
+    }
+
+    pub fn target(&self) -> Target {
+        Target {
+            endpoint: Endpoint::Tcp((Ipv4Addr::LOCALHOST, self.port).into()),
+            protocol: self.options.protocol,
+            credentials: Credentials::default(),
+            timeout: REPLY_WAIT,
+        }
+    }
+
+    pub fn pids(&self) -> Vec<libc::pid_t> {
+        accounting::family(self.group)
+    }
+
+    /// CPU time of the server so far, its children's included.
+    pub fn cpu_ns(&self) -> u64 {
+        self.pids().into_iter().filter_map(accounting::process_cpu_ns).sum()
+    }
+
+    pub fn resident_bytes(&self) -> u64 {
+        self.pids().into_iter().map(accounting::resident_bytes).sum()
+    }
+
+    /// Stops it from using the CPU while another server is measured on it.
+    pub fn pause(&self) -> Result<(), Failure> {
+        self.check_alive()?;
+        signals::kill_group(self.group, libc::SIGSTOP);
+        Ok(())
+    }
+
+    pub fn resume(&self) -> Result<(), Failure> {
+        self.check_alive()?;
+        signals::kill_group(self.group, libc::SIGCONT);
+        Ok(())
+    }
+
+    fn check_alive(&self) -> Result<(), Failure> {
+        match self.child.borrow_mut().try_wait() {
+            Ok(None) => Ok(()),
+            Ok(Some(status)) => {
+                Err(Failure::system(format!("{} ended ({status})", self.name()), self.last_log_lines()))
+            }
+            Err(error) => Err(Failure::system(format!("{} cannot be watched", self.name()), error)),
+        }
+    }
+
+    fn wait_until_ready(&self) -> Result<(), Failure> {
+        let started = Instant::now();
+        let mut target = self.target();
+        target.timeout = Duration::from_secs(1);
+        loop {
+            self.check_alive()?;
+            match Session::open(&target).and_then(|mut session| session.ping()) {
+                Ok(()) => return Ok(()),
+                Err(failure) if started.elapsed() > READY_WAIT => {
+                    let what = format!("{} is not ready after {READY_WAIT:?}", self.name());
+                    return Err(Failure::system(what, format!("{failure}; its log: {}", self.last_log_lines())));
+                }
+                Err(_) => super::sleep(Duration::from_millis(50))?,
+            }
+        }
+    }
+
+    fn last_log_lines(&self) -> String {
+        let log = fs::read(self.directory.join("log")).unwrap_or_default();
+        let text = String::from_utf8_lossy(&log);
+        let lines: Vec<&str> = text.lines().rev().take(8).collect();
+        lines.into_iter().rev().collect::<Vec<_>>().join("\n")
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let child = self.child.get_mut();
+        signals::kill_group(self.group, libc::SIGTERM);
+        signals::kill_group(self.group, libc::SIGCONT);
+        let asked = Instant::now();
+        while matches!(child.try_wait(), Ok(None)) && asked.elapsed() < END_WAIT {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        // Also for what it may have left behind in its group. The leader is reaped only afterwards, so
+        // its number still belongs to it.
+        signals::kill_group(self.group, libc::SIGKILL);
+        let _ = child.wait();
+        signals::forget_group(self.group);
+        let _ = fs::remove_dir_all(&self.directory);
+    }
+}
+
+/// In the child, before exec: pinned, and never outliving us.
+fn prepare_child(cpus: &[usize], parent: u32) -> std::io::Result<()> {
+    accounting::pin_this_thread(cpus)?;
+    // SAFETY: plain system calls on values of our own stack.
+    unsafe {
+        if libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) != 0 {
+            return Err(std::io::Error::last_os_error());
+        }
+        // The parent may have died before the line above.
+        if libc::getppid() as u32 != parent {
+            return Err(std::io::Error::from_raw_os_error(libc::ESRCH));
+        }
+        let mut signals: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&mut signals);
+        libc::sigprocmask(libc::SIG_SETMASK, &signals, std::ptr::null_mut());
+    }
+    Ok(())
+}
+
+fn free_port() -> std::io::Result<u16> {
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
+}
+
+fn new_directory(port: u16) -> std::io::Result<PathBuf> {
+    let directory = Path::new(&std::env::temp_dir()).join(format!("loadgen-{}-{port}", std::process::id()));
+    fs::create_dir(&directory)?;
+    Ok(directory)
+}

@@ -1,0 +1,174 @@
+//! The load itself: one [`Worker`] per thread, each with its own ring and its own connections.
+//!
+//! ```text
+//!   plan ─▶ Load ─┬─▶ thread 0: glommio executor ─ Worker ─ Ring ═ connections 0, 2, …
+//!                 └─▶ thread 1: glommio executor ─ Worker ─ Ring ═ connections 1, 3, …
+//!           ▲                                         │
+//!           └──── one Slice per thread and cut ◀──────┘
+//! ```
+
+mod pacing;
+mod requests;
+mod shared;
+mod worker;
+
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::sync::{Arc, atomic::Ordering};
+use std::time::{Duration, Instant};
+
+use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement, PoolPlacement};
+
+use crate::failure::Failure;
+use crate::plan::Plan;
+use crate::record::Record;
+use crate::signals;
+pub use shared::FirstError;
+use shared::{Shared, Slice};
+use worker::Worker;
+
+/// Memory that glommio pins per executor and ring; its three rings stay idle here.
+const EXECUTOR_IO_BYTES: usize = 256 * 1024;
+/// How long a thread may take to hand over a slice: it looks at least twenty times per second.
+const SLICE_WAIT: Duration = Duration::from_secs(10);
+
+/// A load under way.
+pub struct Load {
+    shared: Arc<Shared>,
+    slices: Receiver<Slice>,
+    threads: Vec<ExecutorJoinHandle<()>>,
+    ended: Vec<bool>,
+}
+
+impl Load {
+    /// Starts the threads and connects everything; no request is sent before [`Load::go`].
+    pub fn connect(plan: Plan) -> Result<Load, Failure> {
+        check_limits(plan.threads)?;
+        let (sender, slices) = mpsc::channel();
+        let count = plan.threads;
+        let shared = Arc::new(Shared::new(plan));
+        let mut load = Load { shared, slices, threads: Vec::new(), ended: vec![false; count] };
+        for index in 0..count {
+            let shared = load.shared.clone();
+            let sender = sender.clone();
+            let placement = match &load.shared.plan.cpus[..] {
+                [] => Placement::Unbound,
+                cpus => Placement::Fixed(cpus[index % cpus.len()]),
+            };
+            let spawned = LocalExecutorBuilder::new(placement)
+                .name(&format!("load-{index}"))
+                .io_memory(EXECUTOR_IO_BYTES)
+                .blocking_thread_pool_placement(PoolPlacement::Unbound(1))
+                // The worker waits on its own ring: nothing else runs on this executor.
+                .spawn(move || async move { Worker::live(shared, index, sender) });
+            match spawned {
+                Ok(thread) => load.threads.push(thread),
+                Err(error) => {
+                    load.shared.fail(Failure::system("cannot start a thread", error));
+                    break;
+                }
+            }
+        }
+        load.shared.gate.wait_until_ready(count, &load.shared.stop);
+        match load.shared.failure() {
+            None => Ok(load),
+            Some(failure) => {
+                load.join();
+                Err(failure)
+            }
+        }
+    }
+
+    pub fn go(&self) {
+        self.shared.gate.open();
+    }
+
+    /// Replies so far. Cheap; may be asked at any time.
+    pub fn replies(&self) -> u64 {
+        self.shared.progress.iter().map(|progress| progress.replies.load(Ordering::Relaxed)).sum()
+    }
+
+    /// Requests that may still be claimed are not; those that wait for replies get them.
+    pub fn stop(&self) {
+        self.shared.budget.close();
+    }
+
+    pub fn first_error(&self) -> Option<FirstError> {
+        self.shared.first_error.lock().expect("not poisoned").clone()
+    }
+
+    /// What was measured since the last cut.
+    pub fn cut(&mut self) -> Result<Record, Failure> {
+        let epoch = self.shared.epoch.fetch_add(1, Ordering::Relaxed) + 1;
+        self.collect(epoch)
+    }
+
+    /// Waits for the end; what was measured since the last cut.
+    pub fn finish(&mut self) -> Result<Record, Failure> {
+        let record = self.collect(u64::MAX)?;
+        self.join();
+        Ok(record)
+    }
+
+    fn collect(&mut self, epoch: u64) -> Result<Record, Failure> {
+        let mut record = Record::new(self.shared.record_commands());
+        let mut delivered = self.ended.clone();
+        let mut waiting_since = Instant::now();
+        while delivered.contains(&false) {
+            if signals::interrupted() {
+                self.stop();
+            }
+            if let Some(failure) = self.shared.failure() {
+                self.join();
+                return Err(failure);
+            }
+            match self.slices.recv_timeout(Duration::from_millis(50)) {
+                Ok(slice) => {
+                    waiting_since = Instant::now();
+                    record.merge_parallel(&slice.record);
+                    self.ended[slice.thread] = slice.last;
+                    delivered[slice.thread] |= slice.last || slice.epoch >= epoch;
+                }
+                // The end may be far away; a slice may not.
+                Err(RecvTimeoutError::Timeout) if epoch == u64::MAX || waiting_since.elapsed() < SLICE_WAIT => {}
+                Err(error) => return Err(Failure::system("a generating thread does not respond", error)),
+            }
+        }
+        Ok(record)
+    }
+
+    fn join(&mut self) {
+        self.shared.gate.open();
+        for thread in self.threads.drain(..) {
+            // An executor that failed to run has reported it through `Shared::fail` or not started.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Ordering::Relaxed);
+        self.join();
+    }
+}
+
+/// glommio panics where these are missing; a message that says what to change is better.
+fn check_limits(threads: usize) -> Result<(), Failure> {
+    if let Err(error) = io_uring::IoUring::new(2) {
+        return Err(Failure::system(
+            "io_uring is not available (kernel.io_uring_disabled, or a container's seccomp profile)",
+            error,
+        ));
+    }
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: getrlimit(2) writes one rlimit, which lives on our stack.
+    let known = unsafe { libc::getrlimit(libc::RLIMIT_MEMLOCK, &mut limit) } == 0;
+    let needed = (threads * EXECUTOR_IO_BYTES * 3).max(512 * 1024) as u64;
+    if known && limit.rlim_cur < needed {
+        return Err(Failure::system(
+            "the limit on locked memory is too low",
+            format!("{} bytes of {needed}; raise it with `ulimit -l {}`", limit.rlim_cur, needed.div_ceil(1024)),
+        ));
+    }
+    Ok(())
+}

@@ -1,0 +1,172 @@
+//! What the threads of one load share with each other and with whoever started it.
+
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Condvar, Mutex};
+use std::time::{Duration, Instant};
+
+use crate::failure::Failure;
+use crate::plan::{Plan, Until};
+use crate::record::Record;
+
+pub struct Shared {
+    pub plan: Plan,
+    pub budget: Budget,
+    pub gate: Gate,
+    pub progress: Vec<Progress>,
+    /// Counts the cuts asked for. A thread that sees a new number hands over what it has.
+    pub epoch: AtomicU64,
+    /// Set when something failed: everybody leaves at once.
+    pub stop: AtomicBool,
+    pub first_error: Mutex<Option<FirstError>>,
+    failure: Mutex<Option<Failure>>,
+    origin: Instant,
+}
+
+/// An error reply, shown as an example of all that came.
+#[derive(Clone, Debug)]
+pub struct FirstError {
+    pub command: String,
+    pub reply: Vec<u8>,
+}
+
+/// One cache line per thread: written by it, read by the one who watches.
+#[repr(align(128))]
+#[derive(Default)]
+pub struct Progress {
+    pub replies: AtomicU64,
+    pub over: AtomicBool,
+}
+
+/// What one thread measured between two cuts.
+pub struct Slice {
+    pub thread: usize,
+    pub epoch: u64,
+    pub last: bool,
+    pub record: Record,
+}
+
+impl Shared {
+    pub fn new(plan: Plan) -> Shared {
+        let total = match plan.until {
+            Until::Requests(count) => count,
+            Until::Time(_) => u64::MAX,
+        };
+        Shared {
+            budget: Budget::new(total),
+            gate: Gate::default(),
+            progress: (0..plan.threads).map(|_| Progress::default()).collect(),
+            epoch: AtomicU64::new(0),
+            stop: AtomicBool::new(false),
+            first_error: Mutex::new(None),
+            failure: Mutex::new(None),
+            origin: Instant::now(),
+            plan,
+        }
+    }
+
+    /// Nanoseconds since the load was made; the clock of everything measured.
+    #[inline]
+    pub fn now_ns(&self) -> u64 {
+        self.origin.elapsed().as_nanos() as u64
+    }
+
+    /// The first failure is the one that is told.
+    pub fn fail(&self, failure: Failure) {
+        self.failure.lock().expect("not poisoned").get_or_insert(failure);
+        self.stop.store(true, Ordering::Relaxed);
+        self.gate.changed.notify_all();
+    }
+
+    pub fn failure(&self) -> Option<Failure> {
+        if !self.stop.load(Ordering::Relaxed) {
+            return None;
+        }
+        self.failure.lock().expect("not poisoned").clone()
+    }
+
+    /// One record per command of the mix, and one for the fills if there are any.
+    pub fn record_commands(&self) -> usize {
+        self.plan.workload.mix.len() + usize::from(self.plan.workload.fill)
+    }
+}
+
+/// Request numbers, handed out in ranges.
+pub struct Budget {
+    next: AtomicU64,
+    total: u64,
+    closed: AtomicBool,
+}
+
+impl Budget {
+    fn new(total: u64) -> Budget {
+        Budget { next: AtomicU64::new(0), total, closed: AtomicBool::new(false) }
+    }
+
+    /// Up to `count` request numbers; an empty range is the end.
+    #[inline]
+    pub fn claim(&self, count: u64) -> Range<u64> {
+        if self.closed.load(Ordering::Relaxed) || self.next.load(Ordering::Relaxed) >= self.total {
+            return 0..0;
+        }
+        let start = self.next.fetch_add(count, Ordering::Relaxed);
+        start.min(self.total)..start.saturating_add(count).min(self.total)
+    }
+
+    pub fn close(&self) {
+        self.closed.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Holds all threads back until all are connected.
+#[derive(Default)]
+pub struct Gate {
+    state: Mutex<GateState>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct GateState {
+    ready: usize,
+    open: bool,
+}
+
+impl Gate {
+    pub fn wait_until_ready(&self, count: usize, stop: &AtomicBool) {
+        let mut state = self.state.lock().expect("not poisoned");
+        while state.ready < count && !stop.load(Ordering::Relaxed) {
+            // With a timeout, because `stop` is set outside of this lock.
+            state = self.changed.wait_timeout(state, Duration::from_millis(20)).expect("not poisoned").0;
+        }
+    }
+
+    pub fn open(&self) {
+        self.state.lock().expect("not poisoned").open = true;
+        self.changed.notify_all();
+    }
+
+    /// Called by each thread when it is connected.
+    pub fn ready_and_wait(&self) {
+        let mut state = self.state.lock().expect("not poisoned");
+        state.ready += 1;
+        self.changed.notify_all();
+        while !state.open {
+            state = self.changed.wait(state).expect("not poisoned");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn budget_hands_out_each_number_once() {
+        let budget = Budget::new(10);
+        assert_eq!([budget.claim(4), budget.claim(4), budget.claim(4), budget.claim(4)], [0..4, 4..8, 8..10, 0..0]);
+        let endless = Budget::new(u64::MAX);
+        endless.claim(3);
+        endless.close();
+        assert!(endless.claim(1).is_empty());
+    }
+}

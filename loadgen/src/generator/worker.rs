@@ -1,0 +1,550 @@
+//! One thread of a load: its connections, and the loop that keeps them busy.
+//!
+//! ```text
+//!   turn:  send what is due ─▶ wait (one enter) ─▶ replies: count, record ─▶ next requests ─┐
+//!            ▲                                                                              │
+//!            └──────────────────────────────────────────────────────────────────────────────┘
+//! ```
+
+use std::collections::VecDeque;
+use std::io;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::Sender;
+use std::time::Duration;
+
+use super::pacing::Schedule;
+use super::requests::{Pending, Requests};
+use super::shared::{FirstError, Shared, Slice};
+use crate::failure::{Failure, explain};
+use crate::plan::{Pace, Until};
+use crate::random::Random;
+use crate::record::Record;
+use crate::ring::{Event, Ring};
+use crate::session::Session;
+use crate::wire::{Answer, Scanner, printable};
+use crate::workload::Action;
+
+/// A thread looks at the world at least this often.
+const WAIT_MAX: Duration = Duration::from_millis(50);
+/// Timeouts are looked for this often.
+const SWEEP_NS: u64 = 200_000_000;
+/// An open loop spins when its next request is nearer than this: waking up takes about as long.
+const SPIN_NS: u64 = 50_000;
+const LAST_BYTES: usize = 64;
+
+struct Connection {
+    scanner: Scanner,
+    pending: VecDeque<Pending>,
+    /// Requests whose replies have not arrived.
+    due: usize,
+    /// Request numbers of this pipeline that are not written yet.
+    claim: Range<u64>,
+    /// Keys that were missed and are to be set.
+    fills: VecDeque<u64>,
+    sent_ns: u64,
+    progress_ns: u64,
+    /// Waits in the worker's `ready` line.
+    ready: bool,
+    /// No more requests for this one.
+    over: bool,
+    /// Was shut down by us, to be opened again.
+    reopening: bool,
+    last: [u8; LAST_BYTES],
+    last_len: usize,
+}
+
+pub struct Worker {
+    shared: Arc<Shared>,
+    thread: usize,
+    ring: Ring,
+    connections: Vec<Connection>,
+    requests: Requests,
+    /// Open loop only.
+    schedule: Option<Schedule>,
+    /// Open loop: connections that can take a request now, in turn.
+    ready: VecDeque<usize>,
+    /// Connections whose batch goes out with the next enter.
+    departing: Vec<usize>,
+    active: usize,
+    record: Record,
+    tally: Vec<u64>,
+    replies: u64,
+    slice_started_ns: u64,
+    slice_cpu_ns: u64,
+    epoch: u64,
+    swept_ns: u64,
+    deadline_ns: u64,
+    slices: Sender<Slice>,
+}
+
+impl Worker {
+    /// The whole life of a thread. Whatever goes wrong is reported through `shared`.
+    pub fn live(shared: Arc<Shared>, thread: usize, slices: Sender<Slice>) {
+        let outcome = Worker::connect(shared.clone(), thread, slices).and_then(|mut worker| {
+            shared.gate.ready_and_wait();
+            worker.run()
+        });
+        if let Err(failure) = outcome {
+            shared.fail(failure);
+        }
+        shared.progress[thread].over.store(true, Ordering::Release);
+    }
+
+    fn connect(shared: Arc<Shared>, thread: usize, slices: Sender<Slice>) -> Result<Worker, Failure> {
+        // Timers as exact as they get: the default slack of 50 µs would count as latency.
+        // SAFETY: prctl with two integers; it touches no memory.
+        unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, 1) };
+        let plan = &shared.plan;
+        let count = plan.connections_of(thread);
+        let mut ring = Ring::new(count).map_err(|error| Failure::system("cannot set up io_uring", error))?;
+        let mut connections = Vec::with_capacity(count);
+        for _ in 0..count {
+            if shared.stop.load(Ordering::Relaxed) {
+                break;
+            }
+            let session = Session::open(&plan.target)?;
+            ring.add(session.into_fd()).map_err(|error| Failure::system("io_uring", error))?;
+            connections.push(Connection::new(Scanner::new(plan.target.protocol, false)));
+        }
+        let commands = shared.record_commands();
+        Ok(Worker {
+            requests: Requests::new(plan, thread),
+            schedule: None,
+            ready: VecDeque::new(),
+            departing: Vec::new(),
+            active: connections.len(),
+            connections,
+            ring,
+            record: Record::new(commands),
+            tally: vec![0; commands],
+            replies: 0,
+            slice_started_ns: 0,
+            slice_cpu_ns: 0,
+            epoch: 0,
+            swept_ns: 0,
+            deadline_ns: u64::MAX,
+            thread,
+            slices,
+            shared,
+        })
+    }
+
+    fn run(&mut self) -> Result<(), Failure> {
+        if !self.shared.stop.load(Ordering::Relaxed) {
+            self.start()?;
+        }
+        let mut events = Vec::new();
+        while self.active > 0 && !self.shared.stop.load(Ordering::Relaxed) {
+            self.depart();
+            let timeout = self.patience();
+            self.ring.wait(timeout, &mut events).map_err(|error| Failure::system("io_uring", error))?;
+            let now_ns = self.shared.now_ns();
+            for event in events.drain(..) {
+                self.handle(event, now_ns)?;
+            }
+            if self.schedule.is_some() {
+                self.send_due(now_ns)?;
+            }
+            self.look_around(now_ns)?;
+        }
+        self.record.never_sent += self.schedule.as_ref().map_or(0, |schedule| schedule.due_until(self.deadline_ns));
+        self.hand_over(self.shared.now_ns(), true);
+        Ok(())
+    }
+
+    fn start(&mut self) -> Result<(), Failure> {
+        let now_ns = self.shared.now_ns();
+        self.slice_started_ns = now_ns;
+        self.slice_cpu_ns = thread_cpu_ns();
+        let plan = &self.shared.plan;
+        if let Until::Time(time) = plan.until {
+            self.deadline_ns = now_ns + time.as_nanos() as u64;
+        }
+        self.connections.iter_mut().for_each(|connection| connection.sent_ns = now_ns);
+        if let Pace::Open { requests_per_second, arrivals } = plan.pace {
+            let random = Random::stream(plan.seed ^ 0x5ced, self.thread as u64);
+            let schedule = Schedule::new(now_ns, requests_per_second, self.thread, plan.threads, arrivals, random);
+            self.schedule = Some(schedule);
+            (0..self.connections.len()).for_each(|index| self.make_ready(index));
+            return self.send_due(now_ns);
+        }
+        (0..self.connections.len()).try_for_each(|index| self.next_batch(index))
+    }
+
+    fn handle(&mut self, event: Event, now_ns: u64) -> Result<(), Failure> {
+        match event {
+            Event::Received { socket, lease } => {
+                let outcome = self.receive(socket, now_ns, &lease);
+                self.ring.give_back(lease);
+                outcome?;
+                self.go_on(socket)
+            }
+            Event::Sent { socket } => self.go_on(socket),
+            Event::Closed { socket, error } => self.closed(socket, error),
+        }
+    }
+
+    /// Counts and records the replies in a chunk.
+    fn receive(&mut self, index: usize, now_ns: u64, lease: &crate::ring::Lease) -> Result<(), Failure> {
+        let bytes = self.ring.bytes(lease);
+        let connection = &mut self.connections[index];
+        let Connection { scanner, pending, due, fills, .. } = connection;
+        let plan = &self.shared.plan;
+        let mix = &plan.workload.mix;
+        let open = self.schedule.is_some();
+        let record = &mut self.record;
+        let tally = &mut self.tally;
+        let mut replies = 0;
+        let mut wrong = None;
+        let mut first_error = None;
+        let scanned = scanner.feed(bytes, |answer, _| {
+            let Some(front) = pending.front_mut() else {
+                wrong.get_or_insert(("a reply that nobody asked for".to_owned(), answer_bytes(&answer)));
+                return;
+            };
+            replies += 1;
+            let command = front.command as usize;
+            let action = mix.get(command).map_or(&Action::Set, |(action, _)| action);
+            let counts = &mut record.commands[command];
+            match answer {
+                Answer::Error(text) => {
+                    counts.errors += 1;
+                    first_error.get_or_insert_with(|| FirstError { command: action.name(), reply: text.to_vec() });
+                }
+                _ if !action.expects(&answer) => {
+                    wrong.get_or_insert_with(|| (format!("not a reply to {}", action.name()), answer_bytes(&answer)));
+                }
+                _ if action.is_read() => {
+                    let (hits, misses) = found(action, &answer);
+                    counts.hits += hits;
+                    counts.misses += misses;
+                    if misses > 0 && plan.workload.fill {
+                        fills.push_back(front.key);
+                    }
+                }
+                _ => {}
+            }
+            if open {
+                counts.latency_ns.saturating_record(now_ns.saturating_sub(front.intended_ns));
+            } else {
+                tally[command] += 1;
+            }
+            front.count -= 1;
+            if front.count == 0 {
+                pending.pop_front();
+            }
+        });
+        *due -= replies as usize;
+        if !open {
+            // All replies of a chunk arrived together, and their requests left together.
+            let latency_ns = now_ns.saturating_sub(connection.sent_ns);
+            for (count, command) in tally.iter_mut().zip(&mut record.commands) {
+                if *count > 0 {
+                    command.latency_ns.saturating_record_n(latency_ns, *count);
+                    *count = 0;
+                }
+            }
+        }
+        connection.progress_ns = now_ns;
+        connection.last_len = bytes.len().min(LAST_BYTES);
+        connection.last[..connection.last_len].copy_from_slice(&bytes[bytes.len() - connection.last_len..]);
+        record.bytes_received += bytes.len() as u64;
+        self.replies += replies;
+
+        if let Some(error) = first_error {
+            self.shared.first_error.lock().expect("not poisoned").get_or_insert(error);
+        }
+        let endpoint = &plan.target.endpoint;
+        scanned.map_err(|nonsense| Failure::nonsense(endpoint, nonsense))?;
+        match wrong {
+            None => Ok(()),
+            Some((why, answer)) => Err(Failure::Nonsense {
+                endpoint: endpoint.to_string(),
+                why: format!("{why}: {answer}"),
+                bytes: bytes.to_vec(),
+            }),
+        }
+    }
+
+    /// Whatever this connection can do next.
+    fn go_on(&mut self, index: usize) -> Result<(), Failure> {
+        let connection = &self.connections[index];
+        if self.ring.is_sending(index) || connection.over || connection.reopening {
+            return Ok(());
+        }
+        if self.schedule.is_some() {
+            self.make_ready(index);
+            return Ok(());
+        }
+        if !connection.claim.is_empty() {
+            return self.send_claim(index, false);
+        }
+        if connection.due > 0 {
+            return Ok(());
+        }
+        if !self.shared.plan.keep_alive {
+            self.connections[index].reopening = true;
+            self.ring.shut_down(index);
+            return Ok(());
+        }
+        self.next_batch(index)
+    }
+
+    /// Closed loop: the next pipeline of requests, fills first.
+    fn next_batch(&mut self, index: usize) -> Result<(), Failure> {
+        let pipeline = self.shared.plan.pipeline;
+        let connection = &mut self.connections[index];
+        let room = pipeline.saturating_sub(connection.fills.len()) as u64;
+        if room > 0 {
+            connection.claim = self.shared.budget.claim(room);
+        }
+        if connection.claim.is_empty() && connection.fills.is_empty() {
+            connection.over = true;
+            self.active -= 1;
+            return Ok(());
+        }
+        self.send_claim(index, true)
+    }
+
+    fn send_claim(&mut self, index: usize, first: bool) -> Result<(), Failure> {
+        let pipeline = self.shared.plan.pipeline;
+        let mut out = self.ring.take_buffer(index);
+        let connection = &mut self.connections[index];
+        let waiting = (connection.claim.end - connection.claim.start) as usize;
+        if !connection.fills.is_empty() && first {
+            out.clear();
+            let count = connection.fills.len().min(pipeline);
+            for key in connection.fills.drain(..count) {
+                self.requests.write_fill(key, 0, &mut out, &mut connection.pending);
+            }
+            connection.due += count;
+            self.record.fills += count as u64;
+        } else {
+            self.requests.write_claim(&mut connection.claim, &mut out, &mut connection.pending);
+            connection.due += waiting - (connection.claim.end - connection.claim.start) as usize;
+        }
+        if first {
+            self.departing.push(index);
+        }
+        self.send(index, out)
+    }
+
+    fn send(&mut self, index: usize, out: Vec<u8>) -> Result<(), Failure> {
+        self.record.bytes_sent += out.len() as u64;
+        self.ring.send(index, out).map_err(|error| Failure::system("io_uring", error))
+    }
+
+    /// The batches made in this turn leave now.
+    fn depart(&mut self) {
+        if self.departing.is_empty() {
+            return;
+        }
+        let now_ns = self.shared.now_ns();
+        for index in self.departing.drain(..) {
+            let connection = &mut self.connections[index];
+            connection.progress_ns = now_ns;
+            // A new connection counts from before it was opened.
+            if self.shared.plan.keep_alive {
+                connection.sent_ns = now_ns;
+            }
+        }
+    }
+
+    /// Open loop: a connection that can take a request joins the line of those that can.
+    fn make_ready(&mut self, index: usize) {
+        let connection = &mut self.connections[index];
+        if !connection.ready && connection.due < self.shared.plan.pipeline && !self.ring.is_sending(index) {
+            connection.ready = true;
+            self.ready.push_back(index);
+        }
+    }
+
+    /// Open loop: sends what is due, each request on the next connection that can take one. What finds
+    /// none waits in line, and its wait counts.
+    fn send_due(&mut self, now_ns: u64) -> Result<(), Failure> {
+        let Some(schedule) = &mut self.schedule else { return Ok(()) };
+        let pipeline = self.shared.plan.pipeline;
+        let mut open = now_ns < self.deadline_ns;
+        let mut batches: Vec<(usize, Vec<u8>)> = Vec::new();
+        while let Some(&index) = self.ready.front() {
+            let connection = &mut self.connections[index];
+            // Bytes under way cannot be added to: back in line once they are sent.
+            if self.ring.is_sending(index) || connection.due >= pipeline {
+                self.ready.pop_front();
+                connection.ready = false;
+                continue;
+            }
+            let fill = connection.fills.pop_front();
+            let mut request = 0;
+            if fill.is_none() {
+                if !open || schedule.next_ns() > now_ns {
+                    break;
+                }
+                match self.shared.budget.claim(1).next() {
+                    Some(number) => request = number,
+                    None => {
+                        open = false;
+                        break;
+                    }
+                }
+            }
+            self.ready.pop_front();
+            let slot = match batches.iter().rposition(|(batch, _)| *batch == index) {
+                Some(slot) => slot,
+                None => {
+                    let mut out = self.ring.take_buffer(index);
+                    out.clear();
+                    batches.push((index, out));
+                    batches.len() - 1
+                }
+            };
+            let out = &mut batches[slot].1;
+            match fill {
+                Some(key) => {
+                    self.requests.write_fill(key, now_ns, out, &mut connection.pending);
+                    self.record.fills += 1;
+                }
+                None => {
+                    self.requests.write_one(request, schedule.next_ns(), out, &mut connection.pending);
+                    schedule.advance();
+                }
+            }
+            connection.due += 1;
+            connection.progress_ns = now_ns;
+            self.ready.push_back(index);
+        }
+        for (index, out) in batches {
+            self.send(index, out)?;
+        }
+        if !open && self.connections.iter().all(|connection| connection.due == 0 && connection.fills.is_empty()) {
+            self.active = 0;
+        }
+        Ok(())
+    }
+
+    /// How long the next wait may take.
+    fn patience(&self) -> Duration {
+        match &self.schedule {
+            Some(schedule) if !self.ready.is_empty() => {
+                let gap_ns = schedule.next_ns().saturating_sub(self.shared.now_ns());
+                match gap_ns {
+                    0..SPIN_NS => Duration::ZERO,
+                    _ => Duration::from_nanos(gap_ns - SPIN_NS / 2).min(WAIT_MAX),
+                }
+            }
+            _ => WAIT_MAX,
+        }
+    }
+
+    fn closed(&mut self, index: usize, error: Option<io::Error>) -> Result<(), Failure> {
+        let connection = &mut self.connections[index];
+        if !connection.reopening {
+            if connection.over && connection.due == 0 {
+                return Ok(());
+            }
+            return Err(Failure::Gone {
+                endpoint: self.shared.plan.target.endpoint.to_string(),
+                replies_due: connection.due as u64,
+                reason: error.map_or("end of stream".into(), |error| explain(&error)),
+                last: connection.last[..connection.last_len].to_vec(),
+            });
+        }
+        connection.reopening = false;
+        connection.sent_ns = self.shared.now_ns();
+        connection.scanner = Scanner::new(self.shared.plan.target.protocol, false);
+        let session = Session::open(&self.shared.plan.target)?;
+        self.ring.replace(index, session.into_fd()).map_err(|error| Failure::system("io_uring", error))?;
+        self.next_batch(index)
+    }
+
+    /// Once per turn: publish, cut, stop, notice silence.
+    fn look_around(&mut self, now_ns: u64) -> Result<(), Failure> {
+        self.shared.progress[self.thread].replies.store(self.replies, Ordering::Relaxed);
+        if now_ns >= self.deadline_ns {
+            self.shared.budget.close();
+        }
+        let epoch = self.shared.epoch.load(Ordering::Relaxed);
+        if epoch != self.epoch {
+            self.epoch = epoch;
+            self.hand_over(now_ns, false);
+        }
+        if now_ns.saturating_sub(self.swept_ns) < SWEEP_NS {
+            return Ok(());
+        }
+        self.swept_ns = now_ns;
+        let timeout_ns = self.shared.plan.target.timeout.as_nanos() as u64;
+        for connection in &self.connections {
+            let waited_ns = now_ns.saturating_sub(connection.progress_ns);
+            if connection.due > 0 && waited_ns > timeout_ns {
+                return Err(Failure::Silent {
+                    endpoint: self.shared.plan.target.endpoint.to_string(),
+                    replies_due: connection.due as u64,
+                    waited_ms: waited_ns / 1_000_000,
+                    last: connection.last[..connection.last_len].to_vec(),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn hand_over(&mut self, now_ns: u64, last: bool) {
+        let cpu_ns = thread_cpu_ns();
+        let next = Record::new(if last { 0 } else { self.record.commands.len() });
+        let mut record = std::mem::replace(&mut self.record, next);
+        record.elapsed = Duration::from_nanos(now_ns - self.slice_started_ns);
+        record.cpu = Duration::from_nanos(cpu_ns - self.slice_cpu_ns);
+        self.slice_started_ns = now_ns;
+        self.slice_cpu_ns = cpu_ns;
+        self.shared.progress[self.thread].replies.store(self.replies, Ordering::Relaxed);
+        // Nobody listens any more only when the load was given up.
+        let _ = self.slices.send(Slice { thread: self.thread, epoch: self.epoch, last, record });
+    }
+}
+
+impl Connection {
+    fn new(scanner: Scanner) -> Connection {
+        Connection {
+            scanner,
+            pending: VecDeque::new(),
+            due: 0,
+            claim: 0..0,
+            fills: VecDeque::new(),
+            sent_ns: 0,
+            progress_ns: 0,
+            ready: false,
+            over: false,
+            reopening: false,
+            last: [0; LAST_BYTES],
+            last_len: 0,
+        }
+    }
+}
+
+/// Values found and not found.
+#[inline]
+fn found(action: &Action, answer: &Answer<'_>) -> (u64, u64) {
+    let keys = action.keys() as u64;
+    match answer {
+        Answer::Value => (1, keys - 1),
+        // memcached leaves out what it has not.
+        Answer::Array { values, .. } => (u64::from(*values), keys.saturating_sub(u64::from(*values))),
+        _ => (0, keys),
+    }
+}
+
+fn answer_bytes(answer: &Answer<'_>) -> String {
+    match answer {
+        Answer::Status(text) => format!("status \"{}\"", printable(text)),
+        Answer::Error(text) => format!("error \"{}\"", printable(text)),
+        other => format!("{other:?}"),
+    }
+}
+
+fn thread_cpu_ns() -> u64 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: writes one timespec, which lives on our stack.
+    unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &mut time) };
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+}

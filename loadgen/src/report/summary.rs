@@ -1,0 +1,151 @@
+//! The texts of redis-benchmark: long, `-q` and `--csv`.
+
+use std::fmt::Write;
+
+use super::{Outcome, ms};
+use crate::plan::Pace;
+use crate::record::{CommandRecord, Record};
+
+/// CPU share of a generating thread above which the results tell more about it than about the server.
+const BOTTLENECK: f64 = 0.95;
+
+pub fn long(outcome: &Outcome) -> String {
+    let Outcome { plan, record } = outcome;
+    let total = record.total();
+    let mut text = String::new();
+    let _ = writeln!(text, "====== {} ======", plan.workload.name);
+    let _ = writeln!(text, "  {} requests completed in {:.2} seconds", total.replies(), record.elapsed.as_secs_f64());
+    let _ = writeln!(text, "  {} parallel clients", plan.connections);
+    if plan.workload.mix.iter().any(|(action, _)| action.writes_values()) {
+        let _ = writeln!(text, "  {} bytes payload", plan.workload.sizes);
+    }
+    let _ = writeln!(text, "  keep alive: {}", u8::from(plan.keep_alive));
+    let _ = writeln!(text, "  pipeline: {}", plan.pipeline);
+    let _ = writeln!(text, "  keys: {} of {}", plan.workload.distribution, plan.workload.keys);
+    let _ = writeln!(text, "  threads: {}", plan.threads);
+    if let Pace::Open { requests_per_second, .. } = plan.pace {
+        let _ = writeln!(text, "  open loop: {requests_per_second} requests per second, timed from when they were due");
+    }
+    let _ = writeln!(text, "\nLatency by percentile distribution:");
+    for step in total.latency_ns.iter_quantiles(1) {
+        let (percent, value, count) =
+            (step.quantile() * 100.0, step.value_iterated_to(), step.count_since_last_iteration());
+        if count > 0 || percent == 0.0 {
+            let _ = writeln!(
+                text,
+                "{percent:.3}% <= {:.3} milliseconds (cumulative count {})",
+                ms(value),
+                total.latency_ns.count_between(0, value)
+            );
+        }
+    }
+    let _ = writeln!(text, "\nSummary:");
+    let _ = writeln!(text, "  throughput summary: {:.2} requests per second", record.replies_per_second());
+    let _ = writeln!(text, "  latency summary (msec):");
+    let _ = writeln!(text, "{}", row(&["avg", "min", "p50", "p95", "p99", "p99.9", "max"].map(String::from)));
+    let _ = writeln!(text, "{}", row(&latencies(&total).map(|value| format!("{value:.3}"))));
+    if record.commands.len() > 1 {
+        let _ = write!(text, "{}", by_command(outcome));
+    }
+    for line in notes(outcome) {
+        let _ = writeln!(text, "  {line}");
+    }
+    text
+}
+
+fn row(cells: &[String]) -> String {
+    cells.iter().map(|cell| format!("{cell:>10}")).collect()
+}
+
+fn by_command(outcome: &Outcome) -> String {
+    let mut text = String::from("  by command:\n");
+    let heads = ["requests", "per sec", "avg", "p50", "p99", "p99.9", "max", "errors"];
+    let _ = writeln!(text, "  {:<16}{}", "", row(&heads.map(String::from)));
+    for (index, command) in outcome.record.commands.iter().enumerate() {
+        let name = outcome.plan.workload.mix.get(index).map_or("SET (fill)".into(), |(action, _)| action.name());
+        let [average, _, p50, _, p99, p999, max] = latencies(command);
+        let rate = command.replies() as f64 / outcome.record.elapsed.as_secs_f64().max(1e-9);
+        let mut cells = vec![command.replies().to_string(), format!("{rate:.0}")];
+        cells.extend([average, p50, p99, p999, max].map(|value| format!("{value:.3}")));
+        cells.push(command.errors.to_string());
+        let _ = writeln!(text, "  {name:<16}{}", row(&cells));
+    }
+    text
+}
+
+/// What else a reader must know to judge the numbers.
+pub fn notes(outcome: &Outcome) -> Vec<String> {
+    let Outcome { plan, record } = outcome;
+    let mut notes = Vec::new();
+    let reads = record.hits() + record.misses();
+    if reads > 0 {
+        let ratio = record.hits() as f64 / reads as f64 * 100.0;
+        notes.push(format!("hits: {} of {reads} keys read ({ratio:.2} %)", record.hits()));
+    }
+    if record.fills > 0 {
+        notes.push(format!("fills after misses: {}", record.fills));
+    }
+    if record.errors() > 0 {
+        notes.push(format!("error replies: {}", record.errors()));
+    }
+    if record.never_sent > 0 {
+        notes.push(format!(
+            "the server did not keep up: {} requests that were due were never sent and are missing above",
+            record.never_sent
+        ));
+    }
+    let busy = generator_busy(record, plan.threads);
+    notes.push(format!(
+        "generator: {:.0} % of {} CPU{}, {:.3} µs per request",
+        busy * 100.0,
+        plan.threads,
+        if plan.threads == 1 { "" } else { "s" },
+        record.cpu.as_secs_f64() * 1e6 / record.replies().max(1) as f64
+    ));
+    if busy > BOTTLENECK {
+        notes.push(
+            "the generator is the bottleneck: throughput is its limit, not the server's (more --threads help)".into(),
+        );
+    }
+    notes
+}
+
+/// The share of its threads' time that the generator spent computing.
+pub fn generator_busy(record: &Record, threads: usize) -> f64 {
+    record.cpu.as_secs_f64() / (record.elapsed.as_secs_f64() * threads as f64).max(1e-9)
+}
+
+pub fn quiet(outcome: &Outcome) -> String {
+    let total = outcome.record.total();
+    let errors = match total.errors {
+        0 => String::new(),
+        errors => format!(", {errors} errors"),
+    };
+    format!(
+        "{}: {:.2} requests per second, p50={:.3} msec{errors}",
+        outcome.plan.workload.name,
+        outcome.record.replies_per_second(),
+        ms(total.latency_ns.value_at_quantile(0.5))
+    )
+}
+
+pub const CSV_HEAD: &str = "\"test\",\"rps\",\"avg_latency_ms\",\"min_latency_ms\",\"p50_latency_ms\",\"p95_latency_ms\",\"p99_latency_ms\",\"max_latency_ms\"";
+
+pub fn csv(outcome: &Outcome) -> String {
+    let [average, min, p50, p95, p99, _, max] = latencies(&outcome.record.total());
+    let name = outcome.plan.workload.name.replace('"', "\"\"");
+    let rate = outcome.record.replies_per_second();
+    format!(
+        "\"{name}\",\"{rate:.2}\",\"{average:.3}\",\"{min:.3}\",\"{p50:.3}\",\"{p95:.3}\",\"{p99:.3}\",\"{max:.3}\""
+    )
+}
+
+/// Average, minimum, p50, p95, p99, p99.9 and maximum in milliseconds.
+pub fn latencies(command: &CommandRecord) -> [f64; 7] {
+    let latency = &command.latency_ns;
+    if latency.is_empty() {
+        return [0.0; 7];
+    }
+    let at = |quantile| ms(latency.value_at_quantile(quantile));
+    [latency.mean() / 1e6, ms(latency.min()), at(0.5), at(0.95), at(0.99), at(0.999), ms(latency.max())]
+}
