@@ -18,8 +18,8 @@ fn main() -> ExitCode {
         Ok(host) => host,
         Err(refusal) => {
             tracing::error!("{refusal}");
-            return ExitCode::from(&refusal);
+            return ExitCode::from(refusal.exit_code());
         }
     };
-    server::run(host)
+    ExitCode::from(server::run(host))
 }

@@ -447,7 +447,7 @@ impl Core {
                 self.drop_connection(index);
             }
         }
-        let own = self.ring.open_sockets() == 0 && self.engine.is_quiet();
+        let own = !self.ring.is_accepting() && self.ring.open_sockets() == 0 && self.engine.is_quiet();
         if own && !self.drained {
             self.drained = true;
             self.shared.drained.fetch_add(1, Ordering::AcqRel);

@@ -5,7 +5,6 @@
 
 use std::error::Error;
 use std::fmt;
-use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
@@ -21,6 +20,8 @@ use super::refusal::Refusal;
 use super::signals::{Shutdown, Signals};
 use crate::config::Config;
 use crate::limits::SHUTDOWN_MS_MAX;
+
+const EXIT_FAILED: u8 = 1;
 
 /// How a core ends when it was not asked to.
 pub type CoreError = Box<dyn Error + Send + Sync>;
@@ -85,8 +86,8 @@ impl Host {
     }
 
     /// Runs the cores until they end. `start` is called here once per core, in their order, and gives what
-    /// makes the core's future on its own thread.
-    pub fn run<Start, Core>(self, mut start: impl FnMut(CoreSetup) -> Start) -> ExitCode
+    /// makes the core's future on its own thread. Returns the exit code of the process.
+    pub fn run<Start, Core>(self, mut start: impl FnMut(CoreSetup) -> Start) -> u8
     where
         Start: FnOnce() -> Core + Send + 'static,
         Core: Future<Output = Result<(), CoreError>> + 'static,
@@ -98,7 +99,7 @@ impl Host {
             Ok(doorbells) => doorbells,
             Err(error) => {
                 error!("making doorbells fails: {error}");
-                return ExitCode::FAILURE;
+                return EXIT_FAILED;
             }
         };
         let shutdown = Arc::new(Shutdown::new(doorbells.clone()));
@@ -163,7 +164,7 @@ impl Host {
 }
 
 /// Waits until every core has ended, and says how it went.
-fn supervise(inbox: &Receiver<Event>, ground: &Ground, shutdown: &Shutdown) -> ExitCode {
+fn supervise(inbox: &Receiver<Event>, ground: &Ground, shutdown: &Shutdown) -> u8 {
     let cores = ground.cores();
     let mut running: Vec<usize> = (0..cores).collect();
     let mut started = 0;
@@ -198,7 +199,7 @@ fn supervise(inbox: &Receiver<Event>, ground: &Ground, shutdown: &Shutdown) -> E
                             preflight::explain_executor_failure(&error, out_of_memory, &ground.locked_memory, cores);
                         error!("core {core}: {refusal}");
                         // The other executors have done nothing yet that would have to be ended orderly.
-                        return ExitCode::from(&refusal);
+                        return refusal.exit_code();
                     }
                     Err(Failure::Core(error)) => {
                         error!("core {core} failed: {error}: ending the others");
@@ -216,11 +217,11 @@ fn supervise(inbox: &Receiver<Event>, ground: &Ground, shutdown: &Shutdown) -> E
             Err(RecvTimeoutError::Timeout) => {
                 let names: Vec<String> = running.iter().map(usize::to_string).collect();
                 error!("core {} did not end within {SHUTDOWN_MS_MAX} ms", names.join(", "));
-                return ExitCode::FAILURE;
+                return EXIT_FAILED;
             }
             Err(RecvTimeoutError::Disconnected) => {
                 error!("the cores are gone without a word");
-                return ExitCode::FAILURE;
+                return EXIT_FAILED;
             }
         }
         if shutdown.is_requested() && deadline.is_none() {
@@ -228,10 +229,10 @@ fn supervise(inbox: &Receiver<Event>, ground: &Ground, shutdown: &Shutdown) -> E
         }
     }
     if failed {
-        return ExitCode::FAILURE;
+        return EXIT_FAILED;
     }
     info!("ended");
-    ExitCode::SUCCESS
+    0
 }
 
 /// Tells main how the core ended, also when its thread unwinds.

@@ -1,7 +1,6 @@
 //! Why the server does not start, in words that say what to change.
 
 use std::fmt;
-use std::process::ExitCode;
 
 use crate::config::ConfigError;
 
@@ -38,11 +37,5 @@ impl std::error::Error for Refusal {}
 impl From<ConfigError> for Refusal {
     fn from(error: ConfigError) -> Refusal {
         Refusal::Usage(error.to_string())
-    }
-}
-
-impl From<&Refusal> for ExitCode {
-    fn from(refusal: &Refusal) -> ExitCode {
-        ExitCode::from(refusal.exit_code())
     }
 }

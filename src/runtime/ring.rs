@@ -132,6 +132,9 @@ pub struct NetRing {
     free: Vec<u32>,
     /// Descriptor, and whether one accept stays armed for all clients.
     listeners: Vec<(RawFd, bool)>,
+    /// Accepts that are armed: the kernel holds on to their listeners until they have ended.
+    accepting: u32,
+    accepting_ended: bool,
     doorbell: RawFd,
     doorbell_value: Box<u64>,
     completions: Vec<(u64, i32, u32)>,
@@ -267,6 +270,8 @@ impl NetRing {
             sockets: Vec::new(),
             free: Vec::new(),
             listeners: Vec::new(),
+            accepting: 0,
+            accepting_ended: false,
             doorbell,
             doorbell_value: Box::new(0),
             completions: Vec::new(),
@@ -315,6 +320,10 @@ impl NetRing {
     }
 
     pub fn accept_on(&mut self, listener: u32) {
+        if self.accepting_ended {
+            return;
+        }
+        self.accepting += 1;
         let (descriptor, multishot) = self.listeners[listener as usize];
         let accept = if multishot {
             opcode::AcceptMulti::new(Fd(descriptor)).flags(libc::SOCK_CLOEXEC).build()
@@ -325,11 +334,16 @@ impl NetRing {
         self.push(accept.user_data(user_data(Kind::Accept, 0, listener)));
     }
 
-    /// Stops accepting for good.
+    /// Stops accepting for good; done when [`NetRing::is_accepting`] says so.
     pub fn stop_accepting(&mut self) {
+        self.accepting_ended = true;
         for listener in 0..self.listeners.len() as u32 {
             self.cancel(user_data(Kind::Accept, 0, listener));
         }
+    }
+
+    pub fn is_accepting(&self) -> bool {
+        self.accepting > 0
     }
 
     fn cancel(&mut self, target: u64) {
@@ -566,10 +580,12 @@ impl NetRing {
         } else if kind == Kind::ReceiveLarge as u8 {
             self.large_received(index, result)
         } else if kind == Kind::Accept as u8 {
+            let more = cqueue::more(flags);
+            self.accepting -= !more as u32;
             if result >= 0 {
                 // SAFETY: the kernel has just made this descriptor for us.
                 let socket = unsafe { std::os::fd::FromRawFd::from_raw_fd(result) };
-                if !cqueue::more(flags) {
+                if !more {
                     self.accept_on(index);
                 }
                 Some(Event::Accepted { listener: index, socket })

@@ -1,6 +1,5 @@
 //! Puts the parts of the server together: one engine, ring and mesh port per core.
 
-use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, Instant};
@@ -15,14 +14,16 @@ use crate::engine::settings::SettingsView;
 use crate::hash::KeyHasher;
 use crate::limits;
 
-/// Serves until a signal ends it.
-pub fn run(host: Host) -> ExitCode {
+const EXIT_FAILURE: u8 = 1;
+
+/// Serves until a signal ends it; returns the exit code.
+pub fn run(host: Host) -> u8 {
     let started = Instant::now();
     let seed = match process::random_bytes::<{ 20 + 5 * 8 }>() {
         Ok(seed) => seed,
         Err(error) => {
             tracing::error!("the system gives no random bytes: {error}");
-            return ExitCode::FAILURE;
+            return EXIT_FAILURE;
         }
     };
     let (run_id, seeds) = seed.split_at(20);
@@ -76,7 +77,7 @@ fn engine_config(setup: &CoreSetup, run_id: &[u8; 20], hasher: KeyHasher, random
         core: setup.index as u32,
         cores: setup.cores as u32,
         hasher,
-        random_seed: random_seed.wrapping_add(setup.index as u64 * 0x9E37_79B9_7F4A_7C15),
+        random_seed: random_seed.wrapping_add(setup.index as u64),
         value_bytes_max: setup.config.value_bytes_max,
         output_soft_bytes: limits::OUTPUT_SOFT_BYTES,
         output_hard_bytes: limits::OUTPUT_HARD_BYTES,

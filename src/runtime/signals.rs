@@ -78,3 +78,26 @@ impl Shutdown {
         self.requested.load(Ordering::Acquire)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::io::Read;
+    use std::os::fd::AsFd;
+
+    use super::*;
+
+    #[test]
+    fn the_wish_to_end_rings_every_doorbell() {
+        let doorbells: Arc<[Doorbell]> = (0..3).map(|_| Doorbell::new().unwrap()).collect();
+        let shutdown = Shutdown::new(doorbells.clone());
+        assert!(!shutdown.is_requested());
+        shutdown.request();
+        assert!(shutdown.is_requested());
+        for doorbell in doorbells.iter() {
+            let mut rings = [0; 8];
+            File::from(doorbell.as_fd().try_clone_to_owned().unwrap()).read_exact(&mut rings).unwrap();
+            assert_eq!(u64::from_ne_bytes(rings), 1);
+        }
+    }
+}

@@ -133,26 +133,31 @@ impl Exit {
     }
 }
 
-/// Holds for as long as it lives whether this system allows io_uring: shared by whoever starts a server,
-/// exclusive for the test that changes it. It reaches over all test processes.
+/// Keeps, for as long as it lives, this system from changing whether it allows io_uring: shared by whoever
+/// starts a server, exclusive for the test that changes it. It reaches over all test processes.
+///
+/// Both kinds pass a gate first, and whoever waits to be exclusive stands in it: otherwise test processes
+/// that start one server after the other would keep that one waiting for ever.
 pub struct IoUringHold(#[allow(dead_code)] File);
 
 impl IoUringHold {
     pub fn shared() -> IoUringHold {
-        let file = Self::file();
-        file.lock_shared().expect("a shared lock");
-        IoUringHold(file)
+        Self::take(File::lock_shared)
     }
 
     pub fn exclusive() -> IoUringHold {
-        let file = Self::file();
-        file.lock().expect("an exclusive lock");
-        IoUringHold(file)
+        Self::take(File::lock)
     }
 
-    fn file() -> File {
-        let path = lock_folder().join("io_uring.lock");
-        File::options().create(true).append(true).open(path).expect("a lock file")
+    fn take(lock: fn(&File) -> std::io::Result<()>) -> IoUringHold {
+        let open = |name: &str| {
+            let path = lock_folder().join(name);
+            File::options().create(true).append(true).open(path).expect("a lock file")
+        };
+        let (gate, hold) = (open("io_uring-gate.lock"), open("io_uring.lock"));
+        gate.lock().expect("a lock");
+        lock(&hold).expect("a lock");
+        IoUringHold(hold)
     }
 }
 
@@ -237,9 +242,8 @@ impl Server {
                 command.args(["--port", &port.to_string()]);
             }
             configure(&mut command);
-            let mut child = command.stderr(Stdio::piped()).spawn().expect("the server starts");
-            let stderr = Captured::from(child.stderr.take().unwrap());
-            let mut server = Server { child, port, ports, stderr };
+            let mut server = Server::spawn(command);
+            (server.port, server.ports) = (port, ports);
             match server.until_ready(says_ready) {
                 Ok(()) => return server,
                 Err(problem) if given.is_none() && attempt < 5 && problem.contains("already in use") => continue,
@@ -247,6 +251,13 @@ impl Server {
             }
         }
         unreachable!("the last attempt panics")
+    }
+
+    /// Starts any process that logs to standard error, without waiting for anything.
+    pub fn spawn(mut command: Command) -> Server {
+        let mut child = command.stderr(Stdio::piped()).spawn().expect("the server starts");
+        let stderr = Captured::from(child.stderr.take().unwrap());
+        Server { child, port: 0, ports: None, stderr }
     }
 
     fn until_ready(&mut self, says_ready: bool) -> Result<(), String> {
@@ -335,6 +346,11 @@ impl Server {
     pub fn stop(mut self) -> ExitStatus {
         self.signal(Signal::SIGTERM);
         self.wait().status
+    }
+
+    /// Whether the server still runs after `duration`.
+    pub fn is_running_for(&mut self, duration: Duration) -> bool {
+        wait(&mut self.child, duration).is_none()
     }
 
     /// Waits until the server has ended by itself or by a signal that was sent before.
