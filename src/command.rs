@@ -337,23 +337,18 @@ table! {
     "cluster|slots" ClusterSlots 2 SRV NO_KEYS Local "cluster" "3.0.0" "Returns the mapping of cluster slots to nodes.";
 }
 
-/// Names packed into 16 bytes, every byte with the bit set that makes letters lower case. Bytes that
-/// only look like a letter after that do not exist, so comparing packed names compares names.
+/// A name in 16 bytes: its bytes with the bit set that makes letters lower case, and its length in the
+/// last. Names hold letters only and no other byte becomes a letter by that bit, so comparing packed
+/// names compares names.
 type Packed = u128;
 
-const NAME_BYTES_MAX: usize = 16;
-const LOWER: Packed = u128::from_ne_bytes([0x20; NAME_BYTES_MAX]);
+const NAME_BYTES_MAX: usize = 15;
+const LOWER: Packed = u128::from_ne_bytes([0x20; 16]);
 const INDEX_SIZE: usize = 512;
 const EMPTY: u8 = u8::MAX;
 
-const fn pack(name: &[u8]) -> Packed {
-    let mut bytes = [0u8; NAME_BYTES_MAX];
-    let mut i = 0;
-    while i < name.len() {
-        bytes[i] = name[i];
-        i += 1;
-    }
-    u128::from_le_bytes(bytes) | LOWER
+const fn pack(name: Packed, len: usize) -> Packed {
+    name | LOWER | (len as Packed) << 120
 }
 
 #[inline]
@@ -379,15 +374,19 @@ const fn build_index() -> Index {
     let mut i = 0;
     while i < TABLE_LEN {
         let name = TABLE[i].name.as_bytes();
+        let mut bytes = 0;
         let mut is_sub = false;
         let mut j = 0;
         while j < name.len() {
             is_sub |= name[j] == b'|';
+            if !is_sub {
+                assert!(name[j].is_ascii_lowercase() && j < NAME_BYTES_MAX);
+                bytes |= (name[j] as Packed) << (8 * j);
+            }
             j += 1;
         }
         if !is_sub {
-            assert!(name.len() <= NAME_BYTES_MAX);
-            let packed = pack(name);
+            let packed = pack(bytes, name.len());
             index.names[i] = packed;
             let mut at = index_of(packed);
             while index.entries[at] != EMPTY {
@@ -398,6 +397,19 @@ const fn build_index() -> Index {
         i += 1;
     }
     index
+}
+
+/// By operation: its place in the table.
+static PLACES: [u8; TABLE_LEN] = build_places();
+
+const fn build_places() -> [u8; TABLE_LEN] {
+    let mut places = [0; TABLE_LEN];
+    let mut i = 0;
+    while i < TABLE_LEN {
+        places[TABLE[i].op as usize] = i as u8;
+        i += 1;
+    }
+    places
 }
 
 /// By operation: the exact number of arguments, or the bitwise complement of the least number.
@@ -424,30 +436,54 @@ const fn build_args_bound() -> [i16; TABLE_LEN] {
 /// The command called `name`, in any case; subcommands are not found this way.
 #[inline]
 pub fn lookup(name: &[u8]) -> Option<&'static Spec> {
-    if name.len() > NAME_BYTES_MAX || name.is_empty() {
-        return None;
-    }
-    let packed = pack(name);
+    // Two overlapping loads cover any length between theirs and twice theirs.
+    let bytes = match *name {
+        [] => return None,
+        [a] => Packed::from(a),
+        [a, b] => Packed::from(a) | Packed::from(b) << 8,
+        [a, b, c] => Packed::from(a) | Packed::from(b) << 8 | Packed::from(c) << 16,
+        _ => match (name.first_chunk(), name.last_chunk(), name.first_chunk(), name.last_chunk()) {
+            (Some(&first), Some(&last), ..) if name.len() <= NAME_BYTES_MAX => {
+                u64::from_le_bytes(first) as Packed | (u64::from_le_bytes(last) as Packed) << (8 * (name.len() - 8))
+            }
+            (None, None, Some(&first), Some(&last)) => {
+                u32::from_le_bytes(first) as Packed | (u32::from_le_bytes(last) as Packed) << (8 * (name.len() - 4))
+            }
+            _ => return None,
+        },
+    };
+    lookup_packed(pack(bytes, name.len()))
+}
+
+/// The command whose name is the first `len` of these bytes: [`lookup`] where more than the name can be read.
+#[inline]
+pub fn lookup_prefix(bytes: &[u8; 16], len: usize) -> Option<&'static Spec> {
+    debug_assert!(len <= NAME_BYTES_MAX);
+    let name = u128::from_le_bytes(*bytes) & ((1 << (8 * len)) - 1);
+    lookup_packed(pack(name, len))
+}
+
+#[inline]
+fn lookup_packed(packed: Packed) -> Option<&'static Spec> {
     let mut at = index_of(packed);
     loop {
         let entry = INDEX.entries[at];
         if entry == EMPTY {
             return None;
         }
-        if INDEX.names[entry as usize] == packed && TABLE[entry as usize].name.len() == name.len() {
+        if INDEX.names[entry as usize] == packed {
             return Some(&TABLE[entry as usize]);
         }
         at = (at + 1) % INDEX_SIZE;
     }
 }
 
-/// The subcommand `name` of `container`.
+/// The subcommand `name` of `container`: they stand right behind it.
 pub fn lookup_subcommand(container: &Spec, name: &[u8]) -> Option<&'static Spec> {
-    TABLE.iter().find(|spec| {
-        spec.name
-            .strip_prefix(container.name)
-            .and_then(|rest| rest.strip_prefix('|'))
-            .is_some_and(|sub| sub.as_bytes().eq_ignore_ascii_case(name))
+    let behind = TABLE[PLACES[container.op as usize] as usize + 1..].iter();
+    behind.take_while(|spec| spec.is_subcommand()).find(|spec| {
+        let sub = &spec.name.as_bytes()[container.name.len() + 1..];
+        sub.eq_ignore_ascii_case(name)
     })
 }
 
@@ -457,8 +493,9 @@ pub fn has_subcommands(spec: &Spec) -> bool {
 }
 
 /// The spec of an operation, for protocols that name commands by number.
+#[inline]
 pub fn spec_of(op: Op) -> &'static Spec {
-    TABLE.iter().find(|spec| spec.op == op).expect("every operation stands in the table")
+    &TABLE[PLACES[op as usize] as usize]
 }
 
 #[cfg(test)]
@@ -478,6 +515,22 @@ mod tests {
         assert!(lookup(b"ge ").is_none());
         assert!(lookup(b"averyveryverylongcommandname").is_none());
         assert!(lookup(b"client|list").is_none());
+        for byte in 0..=u8::MAX {
+            assert_eq!(lookup(&[b'g', byte, b't']).is_some(), byte.eq_ignore_ascii_case(&b'e'), "{byte}");
+            let eight = [b"getrang".as_slice(), &[byte]].concat();
+            assert_eq!(lookup(&eight).is_some(), byte.eq_ignore_ascii_case(&b'e'), "{byte}");
+        }
+    }
+
+    #[test]
+    fn names_are_found_in_longer_bytes() {
+        for spec in TABLE.iter().filter(|spec| !spec.is_subcommand()) {
+            let mut bytes = [b'e'; 16];
+            bytes[..spec.name.len()].copy_from_slice(spec.name.as_bytes());
+            assert_eq!(lookup_prefix(&bytes, spec.name.len()).unwrap().op, spec.op);
+            assert!(lookup_prefix(&bytes, spec.name.len() - 1).is_none_or(|other| other.op != spec.op));
+        }
+        assert!(lookup_prefix(&[b' '; 16], 0).is_none());
     }
 
     #[test]

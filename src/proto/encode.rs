@@ -21,23 +21,22 @@ enum Resp {
     Three,
 }
 
-impl Resp {
-    fn nil(self) -> &'static [u8] {
-        match self {
-            Resp::Two => b"$-1\r\n",
-            Resp::Three => b"_\r\n",
-        }
-    }
-}
-
 #[inline]
 fn resp(reply: &Reply<'_>, version: Resp, out: &mut Out) {
     match reply {
         Reply::Ok => out.bytes.extend_from_slice(b"+OK\r\n"),
-        Reply::Nil => out.bytes.extend_from_slice(version.nil()),
+        Reply::Nil => nil(version, out),
         Reply::Bulk(value) => bulk(value, out),
         Reply::Int(number) => integer(*number, out),
         _ => resp_rare(reply, version, out),
+    }
+}
+
+#[inline]
+fn nil(version: Resp, out: &mut Out) {
+    match version {
+        Resp::Two => out.bytes.extend_from_slice(b"$-1\r\n"),
+        Resp::Three => out.bytes.extend_from_slice(b"_\r\n"),
     }
 }
 
@@ -47,7 +46,7 @@ fn resp_rare(reply: &Reply<'_>, version: Resp, out: &mut Out) {
         (Reply::None, _) => {}
         (Reply::Pong, _) => out.bytes.extend_from_slice(b"+PONG\r\n"),
         (Reply::NilArray, Resp::Two) => out.bytes.extend_from_slice(b"*-1\r\n"),
-        (Reply::NilArray, Resp::Three) => out.bytes.extend_from_slice(version.nil()),
+        (Reply::NilArray, Resp::Three) => nil(version, out),
         (Reply::Large(value), _) if value.len() < LARGE_VALUE_BYTES_MIN => bulk(value, out),
         (Reply::Large(value), _) => {
             header(b'$', value.len(), out);
@@ -101,36 +100,31 @@ fn bulk(value: &[u8], out: &mut Out) {
     out.bytes.extend_from_slice(b"\r\n");
 }
 
-/// Tag, twenty digits, CR LF, and what makes copies of this size cheap.
+/// Tag, twenty digits, CR LF, rounded up.
 const HEADER_BYTES_MAX: usize = 24;
 
 /// `$64\r\n`
 #[inline]
 fn header(tag: u8, number: usize, out: &mut Out) {
-    let mut line = [0; HEADER_BYTES_MAX];
-    line[0] = tag;
-    let digits = match number {
-        0..=9 => {
-            line[1] = b'0' + number as u8;
-            1
+    if number >= 100_000 {
+        return line(tag, itoa::Buffer::new().format(number), out);
+    }
+    // Made in a register from its last digit to its tag, and copied as eight bytes whose end is then
+    // taken back: both sizes are known, so that neither stack nor loops are needed.
+    let mut bytes = u64::from(u16::from_le_bytes(*b"\r\n"));
+    let mut rest = number as u32;
+    let mut len = 3;
+    loop {
+        bytes = bytes << 8 | u64::from(b'0' as u32 + rest % 10);
+        rest /= 10;
+        len += 1;
+        if rest == 0 {
+            break;
         }
-        10..=99 => {
-            line[1] = b'0' + (number / 10) as u8;
-            line[2] = b'0' + (number % 10) as u8;
-            2
-        }
-        _ => {
-            let mut digits = itoa::Buffer::new();
-            let digits = digits.format(number).as_bytes();
-            line[1..=digits.len()].copy_from_slice(digits);
-            digits.len()
-        }
-    };
-    line[1 + digits] = b'\r';
-    line[2 + digits] = b'\n';
-    // All of it is copied and the rest taken back: a copy of known size is a few moves.
-    let end = out.bytes.len() + digits + 3;
-    out.bytes.extend_from_slice(&line);
+    }
+    bytes = bytes << 8 | u64::from(tag);
+    let end = out.bytes.len() + len;
+    out.bytes.extend_from_slice(&bytes.to_le_bytes());
     out.bytes.truncate(end);
 }
 

@@ -5,68 +5,96 @@
 //! Whatever the first accepts, the second would decode to the same.
 
 use super::decode::{Decoder, Source, Stage};
-use super::{Arguments, DecodeLimits, ProtocolError, Step, verb};
+use super::{Arguments, DecodeLimits, ProtocolError, Step, Verb};
+use crate::command;
 use crate::limits::LARGE_VALUE_BYTES_MIN;
 use crate::request::ArgRange;
 
-/// More words than this go the careful way.
-const QUICK_WORDS_MAX: usize = 9;
-
-/// A whole command whose words are few and short.
+/// A whole command of at most nine words, all of them short, whose name has at most nine bytes and no
+/// subcommands.
 #[inline]
 pub(super) fn quick(input: &[u8], from: usize, arguments: &mut Arguments, limits: &DecodeLimits) -> Option<Step> {
     if !limits.are_usual() {
         return None;
     }
     let window = &input[..input.len().min(from + limits.command_bytes_max)];
-    let (words, mut at) = short_length(window, from)?;
-    if words == 0 || words > QUICK_WORDS_MAX {
+    // `*3\r\n$3\r\n` in one load.
+    let head = u64::from_le_bytes(*window.get(from..)?.first_chunk()?);
+    if head & !HEAD_DIGITS != HEAD_FORM {
         return None;
     }
-    let first = arguments.ranges.len();
-    let mut word = |arguments: &mut Arguments| {
-        if *window.get(at)? != b'$' {
-            return None;
-        }
-        let (len, start) = short_length(window, at)?;
-        let end = start + len;
-        if len >= LARGE_VALUE_BYTES_MIN || window.get(end..end + 2)? != b"\r\n" {
-            return None;
-        }
-        at = end + 2;
-        arguments.ranges.push(ArgRange::inline(start, len));
-        Some(())
+    let words = (head >> 8) as u8 & 0x0F;
+    let name_len = (head >> 40) as usize & 0x0F;
+    let name_at = from + 8;
+    if words.wrapping_sub(1) >= 9 || name_len > 9 {
+        return None;
+    }
+    let mut at = name_at + name_len;
+    let spec = match window[name_at..].first_chunk::<16>() {
+        Some(bytes) => command::lookup_prefix(bytes, name_len)?,
+        None => command::lookup(window.get(name_at..at)?)?,
     };
-    for _ in 0..words {
-        if word(arguments).is_none() {
+    if window.get(at..at + 2)? != b"\r\n" || words > 1 && command::has_subcommands(spec) {
+        return None;
+    }
+    at += 2;
+    let first = arguments.ranges.len();
+    for _ in 1..words {
+        let Some((len, start)) = quick_word(window, at) else {
             arguments.ranges.truncate(first);
             return None;
-        }
+        };
+        arguments.ranges.push(ArgRange::inline(start, len));
+        at = start + len + 2;
     }
-    let (verb, name_words) = verb::resolve(window, &arguments.ranges[first..]);
-    arguments.ranges.drain(first..first + name_words);
+    let verb = Verb::with_arity(spec, words as usize - 1);
     Some(Step::Command { verb, source: Source::Input, end: at })
+}
+
+/// The lines with which a command of few words begins, and the digits in them: `0x3_` each.
+const HEAD_FORM: u64 = u64::from_le_bytes(*b"*0\r\n$0\r\n");
+const HEAD_DIGITS: u64 = u64::from_le_bytes([0, 0x0F, 0, 0, 0, 0x0F, 0, 0]);
+
+/// Length and start of the short word whose header is at `at`, if all of it is here.
+#[inline]
+fn quick_word(window: &[u8], at: usize) -> Option<(usize, usize)> {
+    if *window.get(at)? != b'$' {
+        return None;
+    }
+    let (len, start) = short_length(window, at)?;
+    let is_whole = len < LARGE_VALUE_BYTES_MIN && window.get(start + len..start + len + 2)? == b"\r\n";
+    is_whole.then_some((len, start))
 }
 
 /// The number of up to five digits in the line at `at`, whose first byte the caller has judged, and
 /// where the next line begins.
 #[inline]
 fn short_length(bytes: &[u8], at: usize) -> Option<(usize, usize)> {
-    let line = bytes.get(at..at + 4)?;
-    let first = line[1].wrapping_sub(b'0') as usize;
-    if line[2] == b'\r' && line[3] == b'\n' && first <= 9 {
-        return Some((first, at + 4));
-    }
-    let line = bytes.get(at..)?;
-    let mut number = 0;
-    for (digits, &byte) in line[1..].iter().take(6).enumerate() {
-        let digit = byte.wrapping_sub(b'0') as usize;
-        if digit > 9 {
-            let is_canonical = digits == 1 || digits > 1 && line[1] != b'0';
-            let end = digits + 1;
-            return (is_canonical && line.get(end..end + 2)? == b"\r\n").then_some((number, at + end + 2));
+    let line = match bytes.get(at..)?.first_chunk() {
+        Some(&line) => u64::from_le_bytes(line),
+        None => {
+            // At the end of the input: zeros end no line.
+            let rest = &bytes[at..];
+            let mut line = [0; 8];
+            line[..rest.len()].copy_from_slice(rest);
+            u64::from_le_bytes(line)
         }
-        number = number * 10 + digit;
+    };
+    let digit = |index: u32| ((line >> (8 * index)) as u8).wrapping_sub(b'0') as usize;
+    let ends_behind = |digits: u32| (line >> (8 * (digits + 1))) as u16 == u16::from_le_bytes(*b"\r\n");
+    let first = digit(1);
+    if ends_behind(1) {
+        return (first <= 9).then_some((first, at + 4));
+    }
+    let mut number = first;
+    let mut is_canonical = first.wrapping_sub(1) < 9;
+    for digits in 2..=5 {
+        let next = digit(digits);
+        is_canonical &= next <= 9;
+        number = number.wrapping_mul(10).wrapping_add(next);
+        if ends_behind(digits) {
+            return is_canonical.then_some((number, at + digits as usize + 3));
+        }
     }
     None
 }
@@ -101,6 +129,7 @@ impl Decoder {
                     self.stage = Stage::Header;
                 }
                 Stage::Header => {
+                    self.quick_words(command, limits);
                     if self.words_left == 0 {
                         return Ok(self.finish(input, from, arguments));
                     }
@@ -142,6 +171,23 @@ impl Decoder {
                     unreachable!("not inside a RESP command")
                 }
             }
+        }
+    }
+
+    /// Takes as many whole short words as there are.
+    #[inline]
+    fn quick_words(&mut self, command: &[u8], limits: &DecodeLimits) {
+        if !limits.are_usual() {
+            return;
+        }
+        let window = &command[..command.len().min(limits.command_bytes_max)];
+        while self.words_left > 0
+            && let Some((len, start)) = quick_word(window, self.at as usize)
+        {
+            self.found.push(ArgRange::inline(start, len));
+            self.at = (start + len + 2) as u32;
+            self.scanned = 0;
+            self.words_left -= 1;
         }
     }
 

@@ -184,10 +184,11 @@ impl Decoder {
         };
         let spec = spec_of(op);
         let number = |at: usize| i64::from_le_bytes(operation[at..at + 8].try_into().expect("eight bytes"));
-        match Shape::of(code) {
-            Some(Shape::KeyNumber) => {
+        let shape = Shape::of(code).expect("operations of the table have a shape");
+        match shape {
+            Shape::KeyNumber => {
                 let first = arguments.ranges.len();
-                self.copy_piece(0, operation, arguments);
+                self.copy_pieces(&[0], shape.header_bytes(flags), operation, arguments);
                 text_argument(itoa::Buffer::new().format(number(4)), arguments);
                 for (flag, name) in EXPIRE_OPTIONS {
                     if flags & flag != 0 {
@@ -196,19 +197,20 @@ impl Decoder {
                 }
                 scratch_command(spec, first, arguments)
             }
-            Some(Shape::KeyValue) if flags != 0 => {
+            Shape::KeyValue if flags != 0 => {
                 let first = arguments.ranges.len();
-                let value = self.found.len() - 1;
-                self.copy_piece(0, operation, arguments);
-                self.copy_piece(value, operation, arguments);
+                let has_expected = flags & set_flag::EXPECTED != 0;
+                let pieces: &[usize] = if has_expected { &[0, 2] } else { &[0, 1] };
+                let header_bytes = shape.header_bytes(flags);
+                let copied_at = self.copy_pieces(pieces, header_bytes, operation, arguments);
                 for (flag, name) in SET_OPTIONS {
                     if flags & flag != 0 {
                         text_argument(name, arguments);
                     }
                 }
-                if flags & set_flag::EXPECTED != 0 {
+                if has_expected {
                     text_argument("IFEQ", arguments);
-                    self.copy_piece(1, operation, arguments);
+                    arguments.ranges.push(self.copied_piece(1, header_bytes, copied_at));
                 }
                 if flags & set_flag::TIME != 0 {
                     let is_absolute = flags & set_flag::ABSOLUTE != 0;
@@ -225,14 +227,19 @@ impl Decoder {
         }
     }
 
-    /// Appends a piece of the operation to the arguments in the scratch.
-    fn copy_piece(&self, index: usize, operation: &[u8], arguments: &mut Arguments) {
-        match self.found[index].span() {
-            None => arguments.ranges.push(self.found[index]),
-            Some((start, len)) => {
-                arguments.ranges.push(ArgRange::inline(arguments.scratch.len(), len));
-                arguments.scratch.extend_from_slice(&operation[start..start + len]);
-            }
+    /// Copies everything behind the operation's header into the scratch, makes arguments of some of the
+    /// pieces in it, and returns where the copy begins. Large pieces are not part of it.
+    fn copy_pieces(&self, pieces: &[usize], header_bytes: usize, operation: &[u8], arguments: &mut Arguments) -> usize {
+        let copied_at = arguments.scratch.len();
+        arguments.scratch.extend_from_slice(&operation[header_bytes..self.at as usize]);
+        arguments.ranges.extend(pieces.iter().map(|&piece| self.copied_piece(piece, header_bytes, copied_at)));
+        copied_at
+    }
+
+    fn copied_piece(&self, piece: usize, header_bytes: usize, copied_at: usize) -> ArgRange {
+        match self.found[piece].span() {
+            None => self.found[piece],
+            Some((start, len)) => ArgRange::inline(copied_at + start - header_bytes, len),
         }
     }
 }
