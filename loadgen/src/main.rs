@@ -18,6 +18,7 @@ mod report;
 mod ring;
 mod session;
 mod signals;
+mod template;
 mod wire;
 mod workload;
 

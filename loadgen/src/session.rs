@@ -3,6 +3,7 @@
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 
+use crabcache::proto::client;
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use crate::failure::{Failure, explain};
@@ -65,15 +66,20 @@ impl Session {
     pub fn ping(&mut self) -> Result<(), Failure> {
         match self.protocol {
             Protocol::Memcache => self.exchange("version", b"version\r\n").map(drop),
-            Protocol::Resp2 | Protocol::Resp3 => self.ask("PING", &["PING"]).map(drop),
+            Protocol::Resp2 | Protocol::Resp3 | Protocol::Binary => self.ask("PING", &["PING"]).map(drop),
         }
     }
 
     /// Asks one thing and returns the bytes of the reply; an error reply is a failure.
     pub fn ask(&mut self, what: &'static str, words: &[&str]) -> Result<Vec<u8>, Failure> {
-        let mut request = format!("*{}\r\n", words.len()).into_bytes();
-        for word in words {
-            request.extend_from_slice(format!("${}\r\n{word}\r\n", word.len()).as_bytes());
+        let words: Vec<&[u8]> = words.iter().map(|word| word.as_bytes()).collect();
+        let mut request = Vec::new();
+        if self.protocol == Protocol::Binary {
+            let mut frame = client::Frame::begin(&mut request);
+            frame.command(&words);
+            frame.end();
+        } else {
+            client::resp(&words, &mut request);
         }
         self.exchange(what, &request)
     }

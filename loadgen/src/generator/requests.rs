@@ -3,13 +3,17 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 
+use crabcache::proto::binary::FRAME_HEADER_BYTES;
+
 use crate::keys::KeyStream;
 use crate::plan::Plan;
 use crate::random::Random;
-use crate::workload::{Action, Chooser, Sizes, Template, filler, write_digits};
+use crate::template::{Filling, FrameWriter, Template, filler, write_digits};
+use crate::wire::Protocol;
+use crate::workload::{Action, Chooser, Sizes};
 
 /// One send carries about this much; longer pipelines go out in several.
-const CHUNK_BYTES: usize = 256 * 1024;
+pub const CHUNK_BYTES: usize = 256 * 1024;
 
 /// Replies that are due: `count` in a row that differ in nothing.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -25,9 +29,9 @@ pub struct Pending {
 pub struct Requests {
     templates: Vec<Template>,
     chooser: Chooser,
-    keys: KeyStream,
-    random: Random,
-    sizes: Sizes,
+    choices: Random,
+    source: Source,
+    frames: Option<FrameWriter>,
     digits: usize,
     /// Whether the key of a request matters when its reply arrives.
     keep_keys: bool,
@@ -35,25 +39,76 @@ pub struct Requests {
     uniform: bool,
 }
 
+/// Where keys and values come from.
+struct Source {
+    keys: KeyStream,
+    sizes: Sizes,
+    random: Random,
+    /// The number of the request being written.
+    request: u64,
+    last_key: u64,
+}
+
+impl Filling for Source {
+    #[inline]
+    fn key(&mut self) -> u64 {
+        self.last_key = self.keys.next(self.request);
+        self.last_key
+    }
+
+    #[inline]
+    fn value_length(&mut self) -> usize {
+        self.sizes.draw(&mut self.random)
+    }
+
+    #[inline]
+    fn value(&mut self, out: &mut Vec<u8>, length: usize) {
+        filler(out, length);
+    }
+}
+
+/// The SET that follows a miss.
+struct Fill<'a> {
+    key: u64,
+    source: &'a mut Source,
+}
+
+impl Filling for Fill<'_> {
+    fn key(&mut self) -> u64 {
+        self.key
+    }
+
+    fn value_length(&mut self) -> usize {
+        self.source.value_length()
+    }
+
+    fn value(&mut self, out: &mut Vec<u8>, length: usize) {
+        self.source.value(out, length);
+    }
+}
+
 impl Requests {
     pub fn new(plan: &Plan, thread: usize) -> Requests {
         let workload = &plan.workload;
-        let mut templates: Vec<_> = workload
-            .mix
-            .iter()
-            .map(|(action, _)| Template::new(action, workload, plan.target.protocol, true))
-            .collect();
+        let template = |action: &Action| Template::new(action, workload, plan.target.protocol, true);
+        let mut templates: Vec<_> = workload.mix.iter().map(|(action, _)| template(action)).collect();
         let uniform = templates.len() == 1 && templates[0].fixed_bytes().is_some() && !workload.fill;
         if workload.fill {
-            templates.push(Template::new(&Action::Set, workload, plan.target.protocol, true));
+            templates.push(template(&Action::Set));
         }
         let stream = |index| Random::stream(plan.seed, thread as u64 * 3 + index);
         Requests {
             templates,
             chooser: Chooser::new(&workload.mix),
-            keys: workload.key_stream(stream(0)),
-            random: stream(1),
-            sizes: workload.sizes,
+            choices: stream(0),
+            source: Source {
+                keys: workload.key_stream(stream(1)),
+                sizes: workload.sizes,
+                random: stream(2),
+                request: 0,
+                last_key: 0,
+            },
+            frames: (plan.target.protocol == Protocol::Binary).then_some(FrameWriter),
             digits: workload.names.digits,
             keep_keys: workload.fill,
             uniform,
@@ -69,13 +124,14 @@ impl Requests {
             pending.push_back(Pending { command: 0, count: count as u32, key: 0, intended_ns: 0 });
             return;
         }
-        out.clear();
+        self.begin(out);
         for request in claim.by_ref() {
             self.write_one(request, 0, out, pending);
             if out.len() >= CHUNK_BYTES {
                 break;
             }
         }
+        self.end(out);
     }
 
     /// The same request over and over: only digits change. Returns how many fit.
@@ -83,42 +139,52 @@ impl Requests {
         let (bytes, digits_at) = self.templates[0].fixed_bytes().expect("checked in new");
         let stride = bytes.len();
         let count = (claim.end - claim.start).min((CHUNK_BYTES / stride).max(1) as u64);
-        let length = count as usize * stride;
-        if out.len() > length {
-            out.truncate(length);
+        let start = if self.frames.is_some() { FRAME_HEADER_BYTES } else { 0 };
+        if out.is_empty() {
+            self.begin(out);
         }
+        let length = start + count as usize * stride;
+        out.truncate(length);
         while out.len() < length {
             out.extend_from_slice(bytes);
         }
-        for (request, bytes) in (claim.start..claim.start + count).zip(out.chunks_exact_mut(stride)) {
+        for (request, bytes) in (claim.start..claim.start + count).zip(out[start..].chunks_exact_mut(stride)) {
             for &at in digits_at {
-                write_digits(&mut bytes[at..][..self.digits], self.keys.next(request));
+                write_digits(&mut bytes[at..][..self.digits], self.source.keys.next(request));
             }
         }
+        self.end(out);
         count
+    }
+
+    /// Empties `out` for requests to be appended.
+    pub fn begin(&self, out: &mut Vec<u8>) {
+        out.clear();
+        if let Some(frames) = self.frames {
+            frames.begin(out);
+        }
+    }
+
+    /// All requests of this send are in `out`.
+    pub fn end(&self, out: &mut [u8]) {
+        if let Some(frames) = self.frames {
+            frames.end(out);
+        }
     }
 
     /// Appends one request.
     pub fn write_one(&mut self, request: u64, intended_ns: u64, out: &mut Vec<u8>, pending: &mut VecDeque<Pending>) {
-        let command = self.chooser.choose(&mut self.random);
-        let mut key = 0;
-        self.templates[command].append(
-            out,
-            || {
-                key = self.keys.next(request);
-                key
-            },
-            || self.sizes.draw(&mut self.random),
-            filler,
-        );
-        let key = if self.keep_keys { key } else { 0 };
+        let command = self.chooser.choose(&mut self.choices);
+        self.source.request = request;
+        self.templates[command].append(out, &mut self.source);
+        let key = if self.keep_keys { self.source.last_key } else { 0 };
         remember(pending, Pending { command: command as u16, count: 1, key, intended_ns });
     }
 
     /// Appends the SET that follows a miss of `key`.
     pub fn write_fill(&mut self, key: u64, intended_ns: u64, out: &mut Vec<u8>, pending: &mut VecDeque<Pending>) {
         let command = self.templates.len() - 1;
-        self.templates[command].append(out, || key, || self.sizes.draw(&mut self.random), filler);
+        self.templates[command].append(out, &mut Fill { key, source: &mut self.source });
         remember(pending, Pending { command: command as u16, count: 1, key, intended_ns });
     }
 }

@@ -314,11 +314,12 @@ impl Worker {
         let connection = &mut self.connections[index];
         let waiting = (connection.claim.end - connection.claim.start) as usize;
         if !connection.fills.is_empty() && first {
-            out.clear();
+            self.requests.begin(&mut out);
             let count = connection.fills.len().min(pipeline);
             for key in connection.fills.drain(..count) {
                 self.requests.write_fill(key, 0, &mut out, &mut connection.pending);
             }
+            self.requests.end(&mut out);
             connection.due += count;
             self.record.fills += count as u64;
         } else {
@@ -395,7 +396,7 @@ impl Worker {
                 Some(slot) => slot,
                 None => {
                     let mut out = self.ring.take_buffer(index);
-                    out.clear();
+                    self.requests.begin(&mut out);
                     batches.push((index, out));
                     batches.len() - 1
                 }
@@ -415,7 +416,8 @@ impl Worker {
             connection.progress_ns = now_ns;
             self.ready.push_back(index);
         }
-        for (index, out) in batches {
+        for (index, mut out) in batches {
+            self.requests.end(&mut out);
             self.send(index, out)?;
         }
         if !open && self.connections.iter().all(|connection| connection.due == 0 && connection.fills.is_empty()) {

@@ -4,11 +4,13 @@
 //! only what it was (a status, an error, a value, a miss) and where it ended. Scanners therefore keep a
 //! few counters between chunks and never copy a payload, unless its bytes are to be verified.
 
+mod binary;
 mod memcache;
 mod resp;
 
 use std::fmt;
 
+pub use binary::BinaryScanner;
 pub use memcache::MemcacheScanner;
 pub use resp::RespScanner;
 
@@ -16,6 +18,8 @@ pub use resp::RespScanner;
 pub enum Protocol {
     Resp2,
     Resp3,
+    /// crabcache's own.
+    Binary,
     /// The text protocol of memcached.
     Memcache,
 }
@@ -25,6 +29,7 @@ impl fmt::Display for Protocol {
         f.write_str(match self {
             Protocol::Resp2 => "resp2",
             Protocol::Resp3 => "resp3",
+            Protocol::Binary => "binary",
             Protocol::Memcache => "memcache",
         })
     }
@@ -103,6 +108,7 @@ const LINE_BYTES_MAX: usize = 64 * 1024;
 #[derive(Clone, Debug)]
 pub enum Scanner {
     Resp(RespScanner),
+    Binary(BinaryScanner),
     Memcache(MemcacheScanner),
 }
 
@@ -111,6 +117,7 @@ impl Scanner {
         let captured = Captured { wanted: capture, ..Captured::default() };
         match protocol {
             Protocol::Resp2 | Protocol::Resp3 => Scanner::Resp(RespScanner::new(captured)),
+            Protocol::Binary => Scanner::Binary(BinaryScanner::new(captured)),
             Protocol::Memcache => Scanner::Memcache(MemcacheScanner::new(captured)),
         }
     }
@@ -120,6 +127,7 @@ impl Scanner {
     pub fn feed(&mut self, bytes: &[u8], reply: impl FnMut(Answer<'_>, &Captured)) -> Result<(), Nonsense> {
         match self {
             Scanner::Resp(scanner) => scanner.feed(bytes, reply),
+            Scanner::Binary(scanner) => scanner.feed(bytes, reply),
             Scanner::Memcache(scanner) => scanner.feed(bytes, reply),
         }
     }
