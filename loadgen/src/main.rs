@@ -6,6 +6,7 @@
 //!   compare ──────────────┘  starts two servers, runs the same plans on both in turns
 //! ```
 
+mod cluster;
 mod compare;
 mod failure;
 mod generator;
@@ -19,6 +20,8 @@ mod ring;
 mod session;
 mod signals;
 mod template;
+mod trace;
+mod verify;
 mod wire;
 mod workload;
 
@@ -75,7 +78,7 @@ fn failed(failure: &Failure) -> ExitCode {
     ExitCode::from(if matches!(failure, Failure::Interrupted) { EXIT_INTERRUPTED } else { EXIT_FAILURE })
 }
 
-/// Runs everything that was asked for; returns the number of error replies.
+/// Runs everything that was asked for; returns the number of error replies and of faults found.
 fn run_tests(options: &LoadOptions, checked: &Checked) -> Result<u64, Failure> {
     if let Some(preload) = &checked.preload {
         run(preload)?;
@@ -95,7 +98,7 @@ fn run_tests(options: &LoadOptions, checked: &Checked) -> Result<u64, Failure> {
             } else {
                 println!("{}", summary::long(&outcome));
             }
-            errors += record.errors();
+            errors += record.errors() + plan.verifier.as_ref().map_or(0, |verifier| verifier.faults());
             if signals::interrupted() {
                 return Err(Failure::Interrupted);
             }

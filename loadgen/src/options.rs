@@ -3,16 +3,23 @@
 
 use std::net::ToSocketAddrs;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use clap::{ArgAction, Parser};
 
+use crate::cluster;
 use crate::keys::Distribution;
 use crate::plan::{Arrivals, Credentials, Endpoint, Pace, Plan, Target, Until};
+use crate::random::mix;
+use crate::trace::Trace;
+use crate::verify::{HEADER_BYTES, Verifier};
 use crate::wire::Protocol;
 use crate::workload::{Action, KeyNames, Mix, Sizes, Workload};
 
+const CLIENTS_DEFAULT: usize = 50;
 const REQUESTS_DEFAULT: u64 = 100_000;
+const SIZE_DEFAULT: usize = 3;
 const TESTS_DEFAULT: &str = "ping_inline,ping_mbulk,set,get,incr,mset,mget";
 
 /// Load generator for crabcache, Redis, memcached and their kin.
@@ -44,9 +51,9 @@ pub struct LoadOptions {
     #[arg(long, default_value = "10", value_name = "SECONDS", value_parser = positive, help_heading = "Server")]
     pub timeout: f64,
 
-    /// Connections, all threads together.
-    #[arg(short = 'c', long = "clients", default_value_t = 50, value_name = "N", help_heading = "Load")]
-    pub clients: usize,
+    /// Connections, all threads together [default: 50; with --trace one for each thread].
+    #[arg(short = 'c', long = "clients", value_name = "N", help_heading = "Load")]
+    pub clients: Option<usize>,
     /// Requests of each test [default: 100000].
     #[arg(short = 'n', long = "requests", value_name = "N", conflicts_with = "test_time", help_heading = "Load")]
     pub requests: Option<u64>,
@@ -75,6 +82,9 @@ pub struct LoadOptions {
     /// When requests of an open loop are due.
     #[arg(long, value_enum, default_value = "even", help_heading = "Load")]
     pub arrivals: Arrivals,
+    /// Ask the server for its cluster, and send each request to the node that owns its key.
+    #[arg(long, conflicts_with_all = ["socket", "verify", "trace"], help_heading = "Load")]
+    pub cluster: bool,
     /// Repeat the tests for ever.
     #[arg(short = 'l', long = "loop", help_heading = "Load")]
     pub forever: bool,
@@ -128,8 +138,16 @@ pub struct LoadOptions {
     #[arg(long, help_heading = "Requests")]
     pub preload: bool,
     /// A GET that misses is followed by a SET of its key.
-    #[arg(long, help_heading = "Requests")]
+    #[arg(long, conflicts_with = "verify", help_heading = "Requests")]
     pub fill: bool,
+    /// Replay a file of accesses, a line `key` or `key,size` each, plain or zstd: GET, and SET on a miss.
+    /// More than one connection, or a pipeline, makes the order of accesses inexact.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["tests", "mix", "ratio", "words", "keys", "key_pattern", "verify", "preload", "data_size_range"], help_heading = "Requests")]
+    pub trace: Option<PathBuf>,
+    /// Write the key and a version into each value (of 32 bytes at least), and report values that are
+    /// foreign, torn, stale or wrong.
+    #[arg(long, visible_alias = "data-verify", conflicts_with = "words", help_heading = "Requests")]
+    pub verify: bool,
     /// A command of your own.
     #[arg(value_name = "COMMAND", trailing_var_arg = true, help_heading = "Requests")]
     pub words: Vec<String>,
@@ -156,11 +174,12 @@ pub struct Checked {
 
 impl LoadOptions {
     pub fn check(&self) -> Result<Checked, String> {
-        if self.clients == 0 || self.clients > 50_000 {
+        let clients = self.clients.unwrap_or(if self.trace.is_some() { self.threads } else { CLIENTS_DEFAULT });
+        if clients == 0 || clients > 50_000 {
             return Err("-c: 1 to 50000 connections".into());
         }
-        if self.threads == 0 || self.threads > self.clients {
-            return Err(format!("--threads: 1 to {}, the number of connections", self.clients));
+        if self.threads == 0 || self.threads > clients {
+            return Err(format!("--threads: 1 to {clients}, the number of connections"));
         }
         if self.pipeline == 0 || self.pipeline > 1_000_000 {
             return Err("-P: 1 to 1000000".into());
@@ -178,17 +197,30 @@ impl LoadOptions {
         if self.keyspace > names.count_max() {
             return Err(format!("{} digits do not tell {} keys apart", names.digits, self.keyspace));
         }
-        let rate = self.rate.or(self.rate_limiting.map(|rate| rate * self.clients as f64));
+        let rate = self.rate.or(self.rate_limiting.map(|rate| rate * clients as f64));
         if rate.is_some() && self.keep_alive == 0 {
             return Err("-k 0 and an open loop (--rate) exclude each other".into());
         }
+        let mut workloads = self.workloads(names)?;
+        let requests = self.requests.unwrap_or(REQUESTS_DEFAULT);
+        let requests = match &workloads[0].trace {
+            None => requests,
+            Some(trace) if self.requests.is_none_or(|count| count <= trace.len()) => {
+                self.requests.unwrap_or(trace.len())
+            }
+            Some(trace) => return Err(format!("-n: the trace has {} requests", trace.len())),
+        };
+        let verifier = match self.verify {
+            false => None,
+            true => Some(Arc::new(self.verifier(clients, &workloads)?)),
+        };
         let target = self.target()?;
         let plan = |workload: Workload| Plan {
             target: target.clone(),
             workload,
             threads: self.threads,
             cpus: self.cpus.clone().map_or(Vec::new(), |list| list.0),
-            connections: self.clients,
+            connections: clients,
             pipeline: self.pipeline,
             keep_alive: self.keep_alive == 1,
             pace: match rate {
@@ -197,14 +229,34 @@ impl LoadOptions {
             },
             until: match self.test_time {
                 Some(seconds) => Until::Time(Duration::from_secs_f64(seconds)),
-                None => Until::Requests(self.requests.unwrap_or(REQUESTS_DEFAULT)),
+                None => Until::Requests(requests),
             },
             seed: self.seed,
+            cluster: self.cluster,
+            verifier: verifier.clone(),
         };
-        let mut workloads = self.workloads(names)?;
         let preload = self.preload.then(|| preload_of(&plan(workloads[0].clone())));
         let plans = workloads.drain(..).map(plan).collect();
         Ok(Checked { preload, plans })
+    }
+
+    fn verifier(&self, clients: usize, workloads: &[Workload]) -> Result<Verifier, String> {
+        const KEYS_MAX: u64 = 100_000_000;
+        if self.keyspace < clients as u64 || self.keyspace > KEYS_MAX {
+            return Err(format!(
+                "--verify needs a key (-r) for each of the {clients} connections, and at most {KEYS_MAX}"
+            ));
+        }
+        if workloads[0].sizes.min() < HEADER_BYTES {
+            return Err(format!("--verify needs values of {HEADER_BYTES} bytes or more (-d)"));
+        }
+        let mut actions = workloads.iter().flat_map(|workload| &workload.mix);
+        if self.protocol == Protocol::Memcache && actions.any(|(action, _)| matches!(action, Action::MGet(_))) {
+            return Err("--verify cannot tell which keys memcached left out of an MGET".into());
+        }
+        // Another one each time: what an earlier run left behind is not a fault of this one.
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        Ok(Verifier::new(mix(now.as_nanos() as u64) as u32, self.keyspace, clients))
     }
 
     fn target(&self) -> Result<Target, String> {
@@ -234,16 +286,46 @@ impl LoadOptions {
                 _ => return Err("--key-zipf-exp belongs to --key-pattern Z".into()),
             }
         }
+        if self.cluster && (self.keyspace > cluster::KEYS_MAX || self.protocol == Protocol::Memcache) {
+            return Err(format!("--cluster: up to {} keys, and not with memcached", cluster::KEYS_MAX));
+        }
+        let trace = match &self.trace {
+            None => None,
+            Some(path) => Some(Arc::new(Trace::load(path)?)),
+        };
+        if let Some(trace) = &trace {
+            if trace.largest_key() >= names.count_max() {
+                return Err(format!("--key-digits {}: too few for the keys of the trace", names.digits));
+            }
+            let name = format!(
+                "trace {}",
+                self.trace.iter().filter_map(|path| path.file_name()?.to_str()).collect::<String>()
+            );
+            return Ok(vec![Workload {
+                name,
+                mix: vec![(Action::Get, 1)],
+                keys: trace.unique,
+                distribution: Distribution::Sequential,
+                names,
+                sizes: self.data_size.unwrap_or(Sizes::Fixed(SIZE_DEFAULT)),
+                expire_seconds: self.expire.unwrap_or(60),
+                set_expires: self.expire.is_some(),
+                fill: true,
+                trace: Some(trace.clone()),
+            }]);
+        }
+        let size_default = if self.verify { 64 } else { SIZE_DEFAULT };
         let base = Workload {
             name: String::new(),
             mix: Vec::new(),
             keys: self.keyspace,
             distribution,
             names,
-            sizes: self.data_size.or(self.data_size_range).unwrap_or(Sizes::Fixed(3)),
+            sizes: self.data_size.or(self.data_size_range).unwrap_or(Sizes::Fixed(size_default)),
             expire_seconds: self.expire.unwrap_or(60),
             set_expires: self.expire.is_some(),
             fill: self.fill,
+            trace: None,
         };
         let mixes: Vec<(String, Vec<(Action, u32)>)> = if !self.words.is_empty() {
             vec![(self.words.join(" "), vec![(Action::Words(self.words.clone()), 1)])]
@@ -279,7 +361,9 @@ pub fn preload_of(plan: &Plan) -> Plan {
     preload.workload.distribution = Distribution::Sequential;
     preload.workload.fill = false;
     preload.pipeline = 64;
-    preload.connections = plan.connections.clamp(plan.threads, 16.max(plan.threads));
+    if !plan.cluster {
+        preload.connections = plan.connections.clamp(plan.threads, 16.max(plan.threads));
+    }
     preload.keep_alive = true;
     preload.pace = Pace::Closed;
     preload.until = Until::Requests(plan.workload.keys);
@@ -385,6 +469,13 @@ mod tests {
             "-k 2",
             "--cpus 3-1",
             "--fill --mix mget=1",
+            "--verify -d 31",
+            "--verify -r 49",
+            "--verify --fill",
+            "--verify PING",
+            "--trace /nonexistent",
+            "--cluster --verify",
+            "--cluster --protocol memcache",
         ] {
             assert!(check(line).is_err(), "{line}");
         }

@@ -3,8 +3,10 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
+use crate::verify::Verifier;
 use crate::wire::Protocol;
 use crate::workload::Workload;
 
@@ -74,6 +76,10 @@ pub struct Plan {
     pub pace: Pace,
     pub until: Until,
     pub seed: u64,
+    /// Ask the server who owns which keys, and send each request there.
+    pub cluster: bool,
+    /// Judges what is read.
+    pub verifier: Option<Arc<Verifier>>,
 }
 
 impl Plan {

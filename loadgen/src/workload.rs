@@ -1,9 +1,12 @@
 //! What is asked: commands and their mix, keys, value sizes.
 
 use std::str::FromStr;
+use std::sync::Arc;
 
 use crate::keys::{Distribution, KeyStream};
 use crate::random::Random;
+use crate::template::write_digits;
+use crate::trace::Trace;
 use crate::wire::Answer;
 
 /// Keys of one MGET or MSET at most: what a template is still sensible for.
@@ -51,6 +54,11 @@ impl Action {
 
     pub fn is_read(&self) -> bool {
         matches!(self, Action::Get | Action::MGet(_))
+    }
+
+    /// Whether what is stored under its keys is another afterwards.
+    pub fn changes_values(&self) -> bool {
+        matches!(self, Action::Set | Action::MSet(_) | Action::Del)
     }
 
     pub fn writes_values(&self) -> bool {
@@ -151,6 +159,12 @@ pub enum Sizes {
 pub const VALUE_BYTES_MAX: usize = 512 * 1024 * 1024;
 
 impl Sizes {
+    pub fn min(self) -> usize {
+        match self {
+            Sizes::Fixed(bytes) | Sizes::Range(bytes, _) => bytes,
+        }
+    }
+
     #[inline]
     pub fn draw(self, random: &mut Random) -> usize {
         match self {
@@ -211,6 +225,13 @@ impl KeyNames {
         self.prefix.len() + self.digits
     }
 
+    pub fn write(&self, key: u64, out: &mut Vec<u8>) {
+        out.extend_from_slice(self.prefix.as_bytes());
+        let start = out.len();
+        out.resize(start + self.digits, b'0');
+        write_digits(&mut out[start..], key);
+    }
+
     /// The largest number of keys that these names can tell apart.
     pub fn count_max(&self) -> u64 {
         10u64.checked_pow(self.digits as u32).unwrap_or(u64::MAX)
@@ -232,6 +253,8 @@ pub struct Workload {
     pub set_expires: bool,
     /// A miss of GET is followed by a SET of its key.
     pub fill: bool,
+    /// Keys and sizes come from here instead.
+    pub trace: Option<Arc<Trace>>,
 }
 
 /// Chooses commands of a mix by weight.

@@ -45,7 +45,7 @@ impl Load {
         check_limits(plan.threads)?;
         let (sender, slices) = mpsc::channel();
         let count = plan.threads;
-        let shared = Arc::new(Shared::new(plan));
+        let shared = Arc::new(Shared::new(plan)?);
         let mut load = Load { shared, slices, threads: Vec::new(), ended: vec![false; count] };
         for index in 0..count {
             let shared = load.shared.clone();
@@ -89,7 +89,7 @@ impl Load {
 
     /// Requests that may still be claimed are not; those that wait for replies get them.
     pub fn stop(&self) {
-        self.shared.budget.close();
+        self.shared.close();
     }
 
     pub fn first_error(&self) -> Option<FirstError> {

@@ -2,16 +2,20 @@
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
+use crate::cluster::Cluster;
 use crate::failure::Failure;
-use crate::plan::{Plan, Until};
+use crate::plan::{Endpoint, Plan, Target, Until};
 use crate::record::Record;
+use crate::wire::Scanner;
 
 pub struct Shared {
     pub plan: Plan,
-    pub budget: Budget,
+    pub cluster: Option<Arc<Cluster>>,
+    /// One for each node; one if there is no cluster.
+    pub budgets: Vec<Budget>,
     pub gate: Gate,
     pub progress: Vec<Progress>,
     /// Counts the cuts asked for. A thread that sees a new number hands over what it has.
@@ -47,13 +51,23 @@ pub struct Slice {
 }
 
 impl Shared {
-    pub fn new(plan: Plan) -> Shared {
+    pub fn new(plan: Plan) -> Result<Shared, Failure> {
         let total = match plan.until {
             Until::Requests(count) => count,
-            Until::Time(_) => u64::MAX,
+            Until::Time(_) => plan.workload.trace.as_ref().map_or(u64::MAX, |trace| trace.len()),
         };
-        Shared {
-            budget: Budget::new(total),
+        let cluster = match plan.cluster {
+            true => Some(Arc::new(Cluster::discover(&plan.target, &plan.workload.names, plan.workload.keys)?)),
+            false => None,
+        };
+        let budgets = match &cluster {
+            Some(cluster) if total != u64::MAX => cluster.shares(total).into_iter().map(Budget::new).collect(),
+            Some(cluster) => cluster.nodes.iter().map(|_| Budget::new(u64::MAX)).collect(),
+            None => vec![Budget::new(total)],
+        };
+        Ok(Shared {
+            cluster,
+            budgets,
             gate: Gate::default(),
             progress: (0..plan.threads).map(|_| Progress::default()).collect(),
             epoch: AtomicU64::new(0),
@@ -62,7 +76,24 @@ impl Shared {
             failure: Mutex::new(None),
             origin: Instant::now(),
             plan,
+        })
+    }
+
+    /// What connections to `node` talk to.
+    pub fn target_of(&self, node: usize) -> Target {
+        match &self.cluster {
+            None => self.plan.target.clone(),
+            Some(cluster) => Target { endpoint: Endpoint::Tcp(cluster.nodes[node]), ..self.plan.target.clone() },
         }
+    }
+
+    pub fn scanner(&self) -> Scanner {
+        Scanner::new(self.plan.target.protocol, self.plan.verifier.is_some())
+    }
+
+    /// No more requests are handed out.
+    pub fn close(&self) {
+        self.budgets.iter().for_each(Budget::close);
     }
 
     /// Nanoseconds since the load was made; the clock of everything measured.
@@ -106,14 +137,18 @@ impl Budget {
     /// Up to `count` request numbers; an empty range is the end.
     #[inline]
     pub fn claim(&self, count: u64) -> Range<u64> {
-        if self.closed.load(Ordering::Relaxed) || self.next.load(Ordering::Relaxed) >= self.total {
+        if self.is_exhausted() {
             return 0..0;
         }
         let start = self.next.fetch_add(count, Ordering::Relaxed);
         start.min(self.total)..start.saturating_add(count).min(self.total)
     }
 
-    pub fn close(&self) {
+    pub fn is_exhausted(&self) -> bool {
+        self.closed.load(Ordering::Relaxed) || self.next.load(Ordering::Relaxed) >= self.total
+    }
+
+    fn close(&self) {
         self.closed.store(true, Ordering::Relaxed);
     }
 }

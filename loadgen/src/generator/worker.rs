@@ -15,15 +15,16 @@ use std::sync::mpsc::Sender;
 use std::time::Duration;
 
 use super::pacing::Schedule;
-use super::requests::{Pending, Requests};
-use super::shared::{FirstError, Shared, Slice};
+use super::requests::{Due, FillOf, Requests};
+use super::shared::{Budget, FirstError, Shared, Slice};
 use crate::failure::{Failure, explain};
 use crate::plan::{Pace, Until};
 use crate::random::Random;
 use crate::record::Record;
 use crate::ring::{Event, Ring};
 use crate::session::Session;
-use crate::wire::{Answer, Scanner, printable};
+use crate::verify::{Expectation, Verifier};
+use crate::wire::{Answer, Captured, Scanner, printable};
 use crate::workload::Action;
 
 /// A thread looks at the world at least this often.
@@ -35,14 +36,17 @@ const SPIN_NS: u64 = 50_000;
 const LAST_BYTES: usize = 64;
 
 struct Connection {
+    /// Among all connections of the load.
+    number: u64,
+    /// In a cluster, whom it talks to.
+    node: usize,
     scanner: Scanner,
-    pending: VecDeque<Pending>,
-    /// Requests whose replies have not arrived.
-    due: usize,
+    /// What has been asked and not been answered.
+    due: Due,
     /// Request numbers of this pipeline that are not written yet.
     claim: Range<u64>,
-    /// Keys that were missed and are to be set.
-    fills: VecDeque<u64>,
+    /// What was missed and is to be set.
+    fills: VecDeque<FillOf>,
     sent_ns: u64,
     progress_ns: u64,
     /// Waits in the worker's `ready` line.
@@ -100,17 +104,19 @@ impl Worker {
         let count = plan.connections_of(thread);
         let mut ring = Ring::new(count).map_err(|error| Failure::system("cannot set up io_uring", error))?;
         let mut connections = Vec::with_capacity(count);
-        for _ in 0..count {
+        for index in 0..count {
             if shared.stop.load(Ordering::Relaxed) {
                 break;
             }
-            let session = Session::open(&plan.target)?;
+            let number = index * plan.threads + thread;
+            let node = number % shared.budgets.len();
+            let session = Session::open(&shared.target_of(node))?;
             ring.add(session.into_fd()).map_err(|error| Failure::system("io_uring", error))?;
-            connections.push(Connection::new(Scanner::new(plan.target.protocol, false)));
+            connections.push(Connection::new(number as u64, node, shared.scanner()));
         }
         let commands = shared.record_commands();
         Ok(Worker {
-            requests: Requests::new(plan, thread),
+            requests: Requests::new(&shared, thread),
             schedule: None,
             ready: VecDeque::new(),
             departing: Vec::new(),
@@ -190,7 +196,8 @@ impl Worker {
     fn receive(&mut self, index: usize, now_ns: u64, lease: &crate::ring::Lease) -> Result<(), Failure> {
         let bytes = self.ring.bytes(lease);
         let connection = &mut self.connections[index];
-        let Connection { scanner, pending, due, fills, .. } = connection;
+        let Connection { scanner, due, fills, .. } = connection;
+        let Due { replies: replies_due, pending, expected } = due;
         let plan = &self.shared.plan;
         let mix = &plan.workload.mix;
         let open = self.schedule.is_some();
@@ -199,7 +206,7 @@ impl Worker {
         let mut replies = 0;
         let mut wrong = None;
         let mut first_error = None;
-        let scanned = scanner.feed(bytes, |answer, _| {
+        let scanned = scanner.feed(bytes, |answer, captured| {
             let Some(front) = pending.front_mut() else {
                 wrong.get_or_insert(("a reply that nobody asked for".to_owned(), answer_bytes(&answer)));
                 return;
@@ -208,6 +215,9 @@ impl Worker {
             let command = front.command as usize;
             let action = mix.get(command).map_or(&Action::Set, |(action, _)| action);
             let counts = &mut record.commands[command];
+            if let Some(verifier) = &plan.verifier {
+                verify(verifier, action, &answer, captured, expected);
+            }
             match answer {
                 Answer::Error(text) => {
                     counts.errors += 1;
@@ -221,7 +231,7 @@ impl Worker {
                     counts.hits += hits;
                     counts.misses += misses;
                     if misses > 0 && plan.workload.fill {
-                        fills.push_back(front.key);
+                        fills.push_back(front.fill);
                     }
                 }
                 _ => {}
@@ -236,7 +246,7 @@ impl Worker {
                 pending.pop_front();
             }
         });
-        *due -= replies as usize;
+        *replies_due -= replies as usize;
         if !open {
             // All replies of a chunk arrived together, and their requests left together.
             let latency_ns = now_ns.saturating_sub(connection.sent_ns);
@@ -279,9 +289,9 @@ impl Worker {
             return Ok(());
         }
         if !connection.claim.is_empty() {
-            return self.send_claim(index, false);
+            return self.send_claim(index);
         }
-        if connection.due > 0 {
+        if connection.due.replies > 0 {
             return Ok(());
         }
         if !self.shared.plan.keep_alive {
@@ -298,35 +308,38 @@ impl Worker {
         let connection = &mut self.connections[index];
         let room = pipeline.saturating_sub(connection.fills.len()) as u64;
         if room > 0 {
-            connection.claim = self.shared.budget.claim(room);
+            connection.claim = self.shared.budgets[connection.node].claim(room);
         }
         if connection.claim.is_empty() && connection.fills.is_empty() {
             connection.over = true;
             self.active -= 1;
             return Ok(());
         }
-        self.send_claim(index, true)
+        self.send_claim(index)
     }
 
-    fn send_claim(&mut self, index: usize, first: bool) -> Result<(), Failure> {
-        let pipeline = self.shared.plan.pipeline;
+    /// Sends what fits in one send of the fills and of the claim.
+    fn send_claim(&mut self, index: usize) -> Result<(), Failure> {
         let mut out = self.ring.take_buffer(index);
         let connection = &mut self.connections[index];
-        let waiting = (connection.claim.end - connection.claim.start) as usize;
-        if !connection.fills.is_empty() && first {
+        let idle = connection.due.replies == 0;
+        self.requests.address(connection.number, connection.node);
+        if idle && !connection.fills.is_empty() {
             self.requests.begin(&mut out);
-            let count = connection.fills.len().min(pipeline);
-            for key in connection.fills.drain(..count) {
-                self.requests.write_fill(key, 0, &mut out, &mut connection.pending);
+            self.record.fills += connection.fills.len() as u64;
+            for fill in connection.fills.drain(..) {
+                self.requests.write_fill(fill, 0, &mut out, &mut connection.due);
             }
             self.requests.end(&mut out);
-            connection.due += count;
-            self.record.fills += count as u64;
         } else {
-            self.requests.write_claim(&mut connection.claim, &mut out, &mut connection.pending);
-            connection.due += waiting - (connection.claim.end - connection.claim.start) as usize;
+            let before = connection.claim.start;
+            self.requests.write_claim(&mut connection.claim, &mut out, &mut connection.due);
+            if connection.claim.start == before {
+                // It waits for replies; its next chance is when they are in.
+                return Ok(());
+            }
         }
-        if first {
+        if idle {
             self.departing.push(index);
         }
         self.send(index, out)
@@ -356,7 +369,7 @@ impl Worker {
     /// Open loop: a connection that can take a request joins the line of those that can.
     fn make_ready(&mut self, index: usize) {
         let connection = &mut self.connections[index];
-        if !connection.ready && connection.due < self.shared.plan.pipeline && !self.ring.is_sending(index) {
+        if !connection.ready && connection.due.replies < self.shared.plan.pipeline && !self.ring.is_sending(index) {
             connection.ready = true;
             self.ready.push_back(index);
         }
@@ -372,7 +385,7 @@ impl Worker {
         while let Some(&index) = self.ready.front() {
             let connection = &mut self.connections[index];
             // Bytes under way cannot be added to: back in line once they are sent.
-            if self.ring.is_sending(index) || connection.due >= pipeline {
+            if self.ring.is_sending(index) || connection.due.replies >= pipeline {
                 self.ready.pop_front();
                 connection.ready = false;
                 continue;
@@ -383,11 +396,13 @@ impl Worker {
                 if !open || schedule.next_ns() > now_ns {
                     break;
                 }
-                match self.shared.budget.claim(1).next() {
+                match self.shared.budgets[connection.node].claim(1).next() {
                     Some(number) => request = number,
                     None => {
-                        open = false;
-                        break;
+                        open = !self.shared.budgets.iter().all(Budget::is_exhausted);
+                        self.ready.pop_front();
+                        connection.ready = false;
+                        continue;
                     }
                 }
             }
@@ -402,17 +417,17 @@ impl Worker {
                 }
             };
             let out = &mut batches[slot].1;
+            self.requests.address(connection.number, connection.node);
             match fill {
-                Some(key) => {
-                    self.requests.write_fill(key, now_ns, out, &mut connection.pending);
+                Some(fill) => {
+                    self.requests.write_fill(fill, now_ns, out, &mut connection.due);
                     self.record.fills += 1;
                 }
                 None => {
-                    self.requests.write_one(request, schedule.next_ns(), out, &mut connection.pending);
+                    self.requests.write_one(request, schedule.next_ns(), out, &mut connection.due);
                     schedule.advance();
                 }
             }
-            connection.due += 1;
             connection.progress_ns = now_ns;
             self.ready.push_back(index);
         }
@@ -420,7 +435,9 @@ impl Worker {
             self.requests.end(&mut out);
             self.send(index, out)?;
         }
-        if !open && self.connections.iter().all(|connection| connection.due == 0 && connection.fills.is_empty()) {
+        let idle = |connection: &Connection| connection.due.replies == 0 && connection.fills.is_empty();
+        open &= !self.shared.budgets.iter().all(Budget::is_exhausted);
+        if !open && self.connections.iter().all(idle) {
             self.active = 0;
         }
         Ok(())
@@ -443,20 +460,20 @@ impl Worker {
     fn closed(&mut self, index: usize, error: Option<io::Error>) -> Result<(), Failure> {
         let connection = &mut self.connections[index];
         if !connection.reopening {
-            if connection.over && connection.due == 0 {
+            if connection.over && connection.due.replies == 0 {
                 return Ok(());
             }
             return Err(Failure::Gone {
                 endpoint: self.shared.plan.target.endpoint.to_string(),
-                replies_due: connection.due as u64,
+                replies_due: connection.due.replies as u64,
                 reason: error.map_or("end of stream".into(), |error| explain(&error)),
                 last: connection.last[..connection.last_len].to_vec(),
             });
         }
         connection.reopening = false;
         connection.sent_ns = self.shared.now_ns();
-        connection.scanner = Scanner::new(self.shared.plan.target.protocol, false);
-        let session = Session::open(&self.shared.plan.target)?;
+        connection.scanner = self.shared.scanner();
+        let session = Session::open(&self.shared.target_of(connection.node))?;
         self.ring.replace(index, session.into_fd()).map_err(|error| Failure::system("io_uring", error))?;
         self.next_batch(index)
     }
@@ -465,7 +482,7 @@ impl Worker {
     fn look_around(&mut self, now_ns: u64) -> Result<(), Failure> {
         self.shared.progress[self.thread].replies.store(self.replies, Ordering::Relaxed);
         if now_ns >= self.deadline_ns {
-            self.shared.budget.close();
+            self.shared.close();
         }
         let epoch = self.shared.epoch.load(Ordering::Relaxed);
         if epoch != self.epoch {
@@ -479,10 +496,10 @@ impl Worker {
         let timeout_ns = self.shared.plan.target.timeout.as_nanos() as u64;
         for connection in &self.connections {
             let waited_ns = now_ns.saturating_sub(connection.progress_ns);
-            if connection.due > 0 && waited_ns > timeout_ns {
+            if connection.due.replies > 0 && waited_ns > timeout_ns {
                 return Err(Failure::Silent {
                     endpoint: self.shared.plan.target.endpoint.to_string(),
-                    replies_due: connection.due as u64,
+                    replies_due: connection.due.replies as u64,
                     waited_ms: waited_ns / 1_000_000,
                     last: connection.last[..connection.last_len].to_vec(),
                 });
@@ -506,11 +523,12 @@ impl Worker {
 }
 
 impl Connection {
-    fn new(scanner: Scanner) -> Connection {
+    fn new(number: u64, node: usize, scanner: Scanner) -> Connection {
         Connection {
+            number,
+            node,
             scanner,
-            pending: VecDeque::new(),
-            due: 0,
+            due: Due::default(),
             claim: 0..0,
             fills: VecDeque::new(),
             sent_ns: 0,
@@ -533,6 +551,32 @@ fn found(action: &Action, answer: &Answer<'_>) -> (u64, u64) {
         // memcached leaves out what it has not.
         Answer::Array { values, .. } => (u64::from(*values), keys.saturating_sub(u64::from(*values))),
         _ => (0, keys),
+    }
+}
+
+/// Judges the values of a reply, and notes what it acknowledges.
+fn verify(
+    verifier: &Verifier,
+    action: &Action,
+    answer: &Answer<'_>,
+    captured: &Captured,
+    expected: &mut VecDeque<Expectation>,
+) {
+    if !action.is_read() && !action.changes_values() {
+        return;
+    }
+    let mut values = captured.iter();
+    for expected in expected.drain(..action.keys().min(expected.len())) {
+        match answer {
+            Answer::Error(_) if action.changes_values() => verifier.doubt(),
+            Answer::Error(_) => {}
+            _ if action.changes_values() => verifier.settle(expected),
+            _ => {
+                if let Some(Some(value)) = values.next() {
+                    verifier.check(expected, value);
+                }
+            }
+        }
     }
 }
 

@@ -94,6 +94,9 @@ pub fn notes(outcome: &Outcome) -> Vec<String> {
             record.never_sent
         ));
     }
+    if let Some(verifier) = &plan.verifier {
+        notes.extend(verifier.report());
+    }
     let busy = generator_busy(record, plan.threads);
     notes.push(format!(
         "generator: {:.0} % of {} CPU{}, {:.3} µs per request",

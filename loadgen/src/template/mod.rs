@@ -271,6 +271,7 @@ mod tests {
             expire_seconds: 60,
             set_expires: false,
             fill: false,
+            trace: None,
         }
     }
 

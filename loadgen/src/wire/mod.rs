@@ -73,7 +73,6 @@ pub struct Captured {
 }
 
 impl Captured {
-    #[cfg(test)]
     pub fn iter(&self) -> impl Iterator<Item = Option<&[u8]>> {
         self.spans.iter().map(|span| span.map(|(start, len)| &self.bytes[start..start + len]))
     }
