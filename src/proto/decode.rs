@@ -18,8 +18,9 @@ pub enum Protocol {
 pub enum Step {
     /// A whole command, whose arguments were appended to [`Arguments::ranges`]. It ends before `input[end]`.
     Command { verb: Verb, source: Source, end: usize },
-    /// The command at `from` is not whole: it needs at least this many bytes more (never over 64 KiB,
-    /// however long the command is; exactly the rest of the argument it stopped in when its length is known).
+    /// The command at `from` is not whole. With fewer than `at_least` bytes more (never over 64 KiB, however
+    /// long the command is) it will be neither whole nor known to be wrong, so that there is no use in asking
+    /// before; all of them belong to the command. More may: see [`Decoder::belonging`].
     Incomplete { at_least: usize },
     /// A value of `len` bytes (at least [`limits::LARGE_VALUE_BYTES_MIN`]) begins at `input[end]`; `end` may
     /// be the end of the input. To be taken out of the stream, then [`Decoder::large_done`].
@@ -202,6 +203,17 @@ impl Decoder {
             (Some(Protocol::Binary), _) => self.binary(input, from, arguments, limits),
             (_, Stage::Inline) => self.inline(input, from, arguments, limits),
             _ => self.resp(input, from, arguments, limits),
+        }
+    }
+
+    /// How many of the bytes `more`, received behind a command that misses `at_least` bytes, belong to that
+    /// command for certain: where it stopped inside a line, all up to the line's end.
+    pub fn belonging(&self, at_least: usize, more: &[u8]) -> usize {
+        match self.stage {
+            Stage::Count | Stage::Header | Stage::Inline => {
+                memchr::memchr(b'\n', more).map_or(more.len(), |line_end| line_end + 1)
+            }
+            _ => at_least.min(more.len()),
         }
     }
 

@@ -1,9 +1,15 @@
 //! A caller of the decoder for tests and fuzzing: feeds it input in pieces, keeps the bytes of incomplete
-//! commands, takes large values out of the stream, and writes down what came out.
+//! commands, asks again only when as much has come as the decoder said, takes large values out of the
+//! stream, and writes down what came out.
 
 use bytes::Bytes;
 
 use super::{Arguments, DecodeLimits, Decoder, ProtocolError, Step, Verb, refusal_text};
+
+/// Small bounds, so that inputs past them stay short.
+pub fn tight_limits() -> DecodeLimits {
+    DecodeLimits { line_bytes_max: 100, command_bytes_max: 200_000, ..DecodeLimits::new(70_000) }
+}
 
 /// Everything that one connection's input was decoded to.
 #[derive(Debug, PartialEq, Eq, Default)]
@@ -46,6 +52,10 @@ struct Caller {
     large: Vec<Bytes>,
     /// The length of the large value that is being received, and what is here of it.
     receiving: Option<(usize, Vec<u8>)>,
+    /// Bytes that have to come before the decoder is asked again.
+    missing: usize,
+    /// Where the incomplete command ends at the earliest.
+    end_min: usize,
     outcome: Outcome,
 }
 
@@ -66,7 +76,15 @@ impl Caller {
                 self.large.push(std::mem::take(value).into());
                 self.receiving = None;
             }
+            if !self.kept.is_empty() {
+                let belonging = self.decoder.belonging(self.missing, &piece);
+                self.end_min = self.end_min.max(self.kept.len() + belonging);
+            }
+            self.missing = self.missing.saturating_sub(piece.len());
             self.kept.append(&mut piece);
+            if self.missing > 0 {
+                return;
+            }
             let Some((len, after)) = self.decode(limits) else {
                 return;
             };
@@ -86,7 +104,7 @@ impl Caller {
             let step = self.decoder.next(&input, from, &mut self.arguments, limits);
             match step {
                 Ok(Step::Command { verb, source, end }) => {
-                    assert!(end > from && end <= input.len());
+                    assert!(end > from && end <= input.len() && end >= from + std::mem::take(&mut self.end_min));
                     assert!(self.arguments.scratch.len() - before <= 64 + end - from, "the scratch outgrew its input");
                     let args = self.arguments.args(first, source, &input, &self.large);
                     self.outcome.commands.push(Command {
@@ -105,18 +123,21 @@ impl Caller {
                     from = end;
                 }
                 Ok(Step::Skip { end }) => {
-                    assert!(end > from && end <= input.len());
+                    assert!(end > from && end <= input.len() && end >= from + std::mem::take(&mut self.end_min));
                     from = end;
                 }
                 Ok(Step::Incomplete { at_least }) => {
                     assert!((1..=64 * 1024).contains(&at_least), "{at_least} bytes wanted");
                     assert_eq!(self.arguments.ranges.len(), first, "an incomplete command left something behind");
                     self.kept = input[from..].to_vec();
+                    self.missing = at_least;
+                    self.end_min = self.kept.len() + at_least;
                     return None;
                 }
                 Ok(Step::Large { len, end }) => {
                     assert!(end > from && end <= input.len());
                     self.kept = input[from..end].to_vec();
+                    self.end_min = 0;
                     return Some((len, input[end..].to_vec()));
                 }
                 Err(error) => {

@@ -136,7 +136,7 @@ impl Decoder {
                     match command.get(self.at as usize) {
                         Some(b'$') => {}
                         Some(&got) => return Err(ProtocolError::ExpectedBulk { got }),
-                        None => return Ok(Step::Incomplete { at_least: EMPTY_BULK_BYTES }),
+                        None => return Ok(Step::Incomplete { at_least: 1 }),
                     }
                     let Some(length) = self.length_line(command, limits, Line::BULK)? else {
                         return Ok(Step::Incomplete { at_least: 1 });
@@ -239,9 +239,6 @@ impl Decoder {
         Ok(Some(number))
     }
 }
-
-/// `$0\r\n\r\n`
-const EMPTY_BULK_BYTES: usize = 6;
 
 /// How the lines that hold a length can go wrong.
 struct Line {

@@ -1,17 +1,12 @@
 //! Decoding is judged by splitting the input: the result may not depend on where the network cut.
 
-use super::driver::{Outcome, decode_in_pieces};
+use super::driver::{Outcome, decode_in_pieces, tight_limits};
 use super::{DecodeLimits, ProtocolError, binary, client};
 use crate::limits;
 
-/// Small bounds, so that inputs past them stay short enough to be split everywhere.
-fn tight() -> DecodeLimits {
-    DecodeLimits { line_bytes_max: 100, ..DecodeLimits::new(70_000) }
-}
-
 /// The outcome of the whole input, which every split must share.
 fn decode_split_everywhere(input: &[u8]) -> Outcome {
-    let limits = tight();
+    let limits = tight_limits();
     let whole = decode_in_pieces(input, &[], &limits);
     for cut in 0..=input.len() {
         assert_eq!(decode_in_pieces(input, &[cut], &limits), whole, "{} cut at {cut}", input.escape_ascii());
@@ -120,7 +115,7 @@ fn large_values_travel_on_their_own() {
     input.extend_from_slice(&value);
     input.extend_from_slice(b"\r\n$2\r\nPX\r\n$4\r\n1000\r\n*1\r\n$4\r\nPING\r\n");
     for cuts in [vec![], vec![1], vec![40], vec![100], vec![input.len() - 45], (0..input.len()).collect()] {
-        let outcome = decode_in_pieces(&input, &cuts, &tight());
+        let outcome = decode_in_pieces(&input, &cuts, &tight_limits());
         assert_eq!(outcome.error, None);
         assert_eq!(outcome.commands.len(), 2);
         assert_eq!(outcome.commands[0].large, [false, true, false, false]);
@@ -128,7 +123,7 @@ fn large_values_travel_on_their_own() {
         assert_eq!(outcome.commands[1].name, "ping");
     }
     input[28 + value.len()] = b'x';
-    assert_eq!(decode_in_pieces(&input, &[], &tight()).error, Some(ProtocolError::BulkEnd));
+    assert_eq!(decode_in_pieces(&input, &[], &tight_limits()).error, Some(ProtocolError::BulkEnd));
 }
 
 #[test]
@@ -283,7 +278,7 @@ fn random_lines(random: &mut Random) -> Vec<u8> {
 fn random_input_may_be_cut_anywhere() {
     let seed = 0x5EED_0003;
     let mut random = Random(seed);
-    let limits = tight();
+    let limits = tight_limits();
     let (mut good, mut bad) = (0, 0);
     for round in 0..1_500 {
         let mut input = match random.below(3) {
@@ -318,7 +313,7 @@ fn random_input_may_be_cut_anywhere() {
 fn random_commands_make_the_round_trip() {
     let seed = 0x5EED_0004;
     let mut random = Random(seed);
-    let limits = tight();
+    let limits = tight_limits();
     for round in 0..2_000 {
         let all: Vec<Vec<Vec<u8>>> = (0..1 + random.below(6)).map(|_| random_words(&mut random)).collect();
         let (mut resp, mut binary) = (Vec::new(), Vec::new());
@@ -437,7 +432,7 @@ fn large_values_of_operations_travel_on_their_own() {
     frame.ping();
     frame.end();
     for cuts in [vec![], vec![1], vec![7], vec![30], vec![40_000], vec![70_000], (0..input.len()).collect()] {
-        let outcome = decode_in_pieces(&input, &cuts, &tight());
+        let outcome = decode_in_pieces(&input, &cuts, &tight_limits());
         assert_eq!((outcome.error, outcome.commands.len()), (None, 3));
         assert_eq!(outcome.commands[0].args, [b"k".as_slice(), &value, b"IFEQ", &value, b"PX", b"5"]);
         assert_eq!(outcome.commands[0].large, [false, true, false, true, false, false]);

@@ -85,11 +85,14 @@ impl Decoder {
         limits: &DecodeLimits,
     ) -> Result<Step, ProtocolError> {
         let operation = &input[from..];
+        let Some(&code) = operation.first() else {
+            return Ok(Step::Incomplete { at_least: 1 });
+        };
+        let shape = Shape::of(code).ok_or(ProtocolError::UnknownShape { opcode: code })?;
         if let Err(at_least) = self.within_frame(operation, 2)? {
             return Ok(Step::Incomplete { at_least });
         }
-        let (code, flags) = (operation[0], operation[1]);
-        let shape = Shape::of(code).ok_or(ProtocolError::UnknownShape { opcode: code })?;
+        let flags = operation[1];
         let header_bytes = shape.header_bytes(flags);
         if self.stage == Stage::Frame {
             if let Err(at_least) = self.within_frame(operation, header_bytes)? {
@@ -266,6 +269,7 @@ fn frame_length(bytes: &[u8]) -> Result<Result<u32, usize>, ProtocolError> {
         [magic, ..] if magic != MAGIC => Err(ProtocolError::FrameMagic { got: magic }),
         [_, version, ..] if version != VERSION => Err(ProtocolError::FrameVersion { got: version }),
         [_, _, a, b, c, d, ..] => Ok(Ok(u32::from_le_bytes([a, b, c, d]))),
+        [] | [_] => Ok(Err(1)),
         _ => Ok(Err(FRAME_HEADER_BYTES - bytes.len())),
     }
 }
