@@ -127,6 +127,4 @@ pub enum Wire {
     Resp2,
     Resp3,
     Binary,
-    /// Inline text typed by a person: values as lines, no framing.
-    Text,
 }

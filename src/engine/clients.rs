@@ -110,7 +110,6 @@ impl ClientRecord {
             Wire::Resp2 => "resp2",
             Wire::Resp3 => "resp3",
             Wire::Binary => "binary",
-            Wire::Text => "text",
         };
         write!(line, " core={} proto={protocol}", self.core)?;
         write!(line, " tot-net-in={} tot-net-out={} tot-cmds={}", self.bytes_received, self.bytes_sent, self.commands)

@@ -9,7 +9,7 @@ use crate::request::Wire;
 #[inline]
 pub fn encode(wire: Wire, reply: &Reply<'_>, out: &mut Out) {
     match wire {
-        Wire::Resp2 | Wire::Text => resp(reply, Resp::Two, out),
+        Wire::Resp2 => resp(reply, Resp::Two, out),
         Wire::Resp3 => resp(reply, Resp::Three, out),
         Wire::Binary => binary::encode(reply, out),
     }
