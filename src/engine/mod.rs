@@ -636,7 +636,7 @@ impl Engine {
         self.shard.tick(self.now, budget, &mut ())
     }
 
-    /// Whether something has to happen at a certain time even when no client says anything.
+    /// Whether keys will expire even when no client says anything.
     pub fn has_housekeeping(&self) -> bool {
         self.shard.counters().keys_with_expiry > 0
     }

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tracing::{debug, warn};
 
 use super::background::Background;
+use super::bridge::Bridge;
 use super::doorbell::Doorbell;
 use super::listen::CoreListeners;
 use super::mesh::MeshPort;
@@ -30,6 +31,8 @@ const SLEEP_MAX: Duration = Duration::from_millis(100);
 /// Longest sleep after a turn with sends: bounds what one reader that stops reading can cost the others,
 /// because a wait counts on sends being done at once.
 const SLEEP_AFTER_SENDS: Duration = Duration::from_millis(1);
+/// The same while keys expire: their memory is due back within a second.
+const SLEEP_WITH_HOUSEKEEPING: Duration = Duration::from_millis(10);
 const TICK: Duration = Duration::from_millis(1);
 /// Items that housekeeping may look at in one tick.
 const TICK_BUDGET: usize = 256;
@@ -84,6 +87,8 @@ struct Core {
     /// Sockets whose multishot receive ran out of buffers.
     exhausted: Vec<u32>,
     resting: Vec<(u32, Instant)>,
+    /// The last tick left expired keys or flushed memory for the next one.
+    behind: bool,
     draining: Option<Instant>,
     drained: bool,
 }
@@ -94,6 +99,7 @@ pub async fn run(parts: CoreParts) -> io::Result<()> {
     let spin = parts.spin;
     let mut core = Core::new(parts)?;
     let background = Background::default();
+    let bridge = Bridge::new(&mut core.ring)?;
     let mut now = Instant::now();
     let mut last_tick = now;
     let mut last_yield = now;
@@ -119,18 +125,21 @@ pub async fn run(parts: CoreParts) -> io::Result<()> {
         if core.is_drained(now) {
             return Ok(());
         }
-        // Files, timers and background tasks are the executor's. It is let in now and then, and sleeps
-        // for us when it has something under way.
         let busy = core.is_busy();
-        if now - last_yield >= YIELD_EVERY || background.is_busy() {
-            last_yield = now;
-            glommio::executor().yield_now().await;
-        }
         wait = match () {
             () if busy => Duration::ZERO,
             () if core.ring.has_submissions() => SLEEP_AFTER_SENDS,
-            () => core.sleep_bound(now),
+            () => core.sleep_bound(),
         };
+        // Files, timers and background tasks are the executor's. It is let in now and then, and sleeps
+        // for both of us while it has something under way.
+        if background.is_busy() && !busy {
+            core.sleep_in_executor(&bridge, wait).await?;
+            wait = Duration::ZERO;
+        } else if now - last_yield >= YIELD_EVERY {
+            last_yield = now;
+            glommio::executor().yield_now().await;
+        }
     }
 }
 
@@ -157,6 +166,7 @@ impl Core {
             held_bytes: 0,
             exhausted: Vec::new(),
             resting: Vec::new(),
+            behind: false,
             draining: None,
             drained: false,
         })
@@ -199,6 +209,17 @@ impl Core {
         let entered = self.ring.wait(wait);
         self.mesh.wake_up();
         entered
+    }
+
+    async fn sleep_in_executor(&mut self, bridge: &Bridge, bound: Duration) -> io::Result<()> {
+        self.ring.poll()?;
+        if self.ring.has_events() || !self.mesh.fall_asleep() {
+            return Ok(());
+        }
+        self.engine.counters.sleeps += 1;
+        bridge.sleep(&mut self.ring, bound).await;
+        self.mesh.wake_up();
+        Ok(())
     }
 
     // ---- input ----------------------------------------------------------------------------------
@@ -387,7 +408,7 @@ impl Core {
     // ---- housekeeping ---------------------------------------------------------------------------
 
     fn tick(&mut self, now: Instant) {
-        self.engine.tick(TICK_BUDGET);
+        self.behind = self.engine.tick(TICK_BUDGET) >= TICK_BUDGET;
         let stats = self.ring.stats;
         let counters = &mut self.engine.counters;
         counters.ring_enters = stats.enters;
@@ -414,14 +435,13 @@ impl Core {
     }
 
     /// How long nothing has to happen.
-    fn sleep_bound(&self, now: Instant) -> Duration {
-        match (&self.draining, self.resting.is_empty(), self.engine.has_housekeeping()) {
-            (None, true, false) => SLEEP_MAX,
-            (None, true, true) => Duration::from_millis(10),
-            _ => {
-                let _ = now;
-                TICK
-            }
+    fn sleep_bound(&self) -> Duration {
+        if self.draining.is_some() || self.behind || !self.resting.is_empty() {
+            TICK
+        } else if self.engine.has_housekeeping() {
+            SLEEP_WITH_HOUSEKEEPING
+        } else {
+            SLEEP_MAX
         }
     }
 

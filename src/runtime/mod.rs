@@ -8,6 +8,7 @@
 //! ```
 
 pub mod background;
+pub mod bridge;
 pub mod core;
 pub mod doorbell;
 pub mod host;

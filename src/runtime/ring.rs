@@ -538,6 +538,18 @@ impl NetRing {
         !self.ring.submission().is_empty()
     }
 
+    /// Names the eventfd that [`NetRing::signal_completions`] turns on and off.
+    pub fn signal_completions_to(&mut self, eventfd: RawFd) -> io::Result<()> {
+        self.ring.submitter().register_eventfd(eventfd)?;
+        self.signal_completions(false);
+        Ok(())
+    }
+
+    pub fn signal_completions(&mut self, on: bool) {
+        let completions = self.ring.completion();
+        if on { completions.enable_eventfd() } else { completions.disable_eventfd() }
+    }
+
     /// Whether events have been taken from the kernel and not yet from here.
     #[inline]
     pub fn has_events(&self) -> bool {
