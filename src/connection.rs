@@ -331,7 +331,8 @@ impl Connection {
             if self.closing != Closing::No {
                 return input.len();
             }
-            if self.pause.any() {
+            // What came before and has not been resumed yet goes first.
+            if self.pause.any() || !self.stash.is_empty() {
                 self.stash.extend_from_slice(&input[from..]);
                 return input.len();
             }
@@ -541,7 +542,7 @@ impl Connection {
 
     /// The large value being received, to be filled directly by the ring.
     pub fn take_large_in(&mut self) -> Option<LargeIn> {
-        if self.pause.any() { None } else { self.large_in.take() }
+        if self.pause.any() || !self.stash.is_empty() { None } else { self.large_in.take() }
     }
 
     /// How much of a large value is still to come, if one is being received.
