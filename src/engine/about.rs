@@ -22,7 +22,7 @@ pub fn command_reply(op: Op, args: Args<'_>) -> Reply<'static> {
         Op::CommandGetKeys => get_keys(args).map_or_else(Reply::Error, Reply::Array),
         Op::CommandInfo if args.is_empty() => Reply::Array(top_level().map(info).collect()),
         Op::CommandInfo => {
-            Reply::Array(args.iter().map(|name| lookup_full_name(name).map_or(Reply::NilArray, info)).collect())
+            Reply::Array(args.iter().map(|name| lookup_full_name(name).map_or(Reply::Nil, info)).collect())
         }
         Op::CommandList => list(args).map_or_else(Reply::Error, Reply::Array),
         _ => unreachable!("{op:?} is not a question about commands"),
@@ -267,7 +267,7 @@ mod tests {
             Reply::Owned(bytes) => String::from_utf8_lossy(bytes).into_owned(),
             Reply::Status(text) => format!("+{text}"),
             Reply::Int(number) => number.to_string(),
-            Reply::NilArray => "nil".into(),
+            Reply::Nil => "nil".into(),
             Reply::Array(items) => format!("[{}]", all(items)),
             Reply::Set(items) => format!("~({})", all(items)),
             Reply::Map(pairs) => {
@@ -410,7 +410,7 @@ mod tests {
             lines(Wire::Resp2),
             "*2 *10 $3 get :2 *2 +readonly +fast :1 :1 :1 *3 +@read +@string +@fast *0 \
              *1 *6 $5 flags *2 +RO +access $12 begin_search *4 $4 type $5 index $4 spec *2 $5 index :1 \
-             $9 find_keys *4 $4 type $5 range $4 spec *6 $7 lastkey :0 $7 keystep :1 $5 limit :0 *0 *-1 "
+             $9 find_keys *4 $4 type $5 range $4 spec *6 $7 lastkey :0 $7 keystep :1 $5 limit :0 *0 $-1 "
         );
         assert_eq!(
             lines(Wire::Resp3),

@@ -71,7 +71,10 @@ impl Engine {
             Err(refused) => self.answer(index, &refused),
             Ok(Some(owner)) if owner == self.config.core => self.apply_here(index, spec, args),
             Ok(Some(owner)) => self.forward(index, owner, spec, args),
-            Ok(None) => self.split_over_cores(index, spec, args),
+            Ok(None) => match crate::store::check_keys(&Call { spec, args, hash: 0 }) {
+                Some(error) => self.answer(index, &error.into()),
+                None => self.split_over_cores(index, spec, args),
+            },
         }
     }
 
@@ -163,6 +166,10 @@ impl Engine {
             Ok(Some(owner)) if owner == self.config.core => return self.apply_here(index, spec, args),
             Ok(Some(owner)) => return self.forward(index, owner, spec, args),
             Ok(None) => {}
+        }
+        // Before anything is taken from its place.
+        if let Some(error) = crate::store::check_keys(&Call { spec, args, hash: 0 }) {
+            return self.answer(index, &error.into());
         }
         let (source, target) = (args.get(0).to_vec(), args.get(1).to_vec());
         let (from, to) = (self.owner_of(&source), self.owner_of(&target));

@@ -35,7 +35,7 @@ impl Engine {
             Op::Select => match parse_i64(args.get(0)) {
                 Some(0) => Reply::Ok,
                 Some(_) => Reply::error("ERR DB index is out of range"),
-                None => Reply::error("ERR invalid DB index"),
+                None => ReplyError::NotAnInteger.into(),
             },
             Op::Reset => {
                 connection.wire = if connection.wire == Wire::Binary { Wire::Binary } else { Wire::Resp2 };
