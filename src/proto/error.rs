@@ -49,6 +49,7 @@ impl ProtocolError {
             BulkLength => "ERR Protocol error: invalid bulk length",
             BulkLengthBeforeAuth => "ERR Protocol error: unauthenticated bulk length",
             BulkLineTooLong => "ERR Protocol error: too big bulk count string",
+            ExpectedBulk { got: b'\r' | b'\n' } => "ERR Protocol error: expected '$', got ' '",
             ExpectedBulk { got } => {
                 return owned(format!("ERR Protocol error: expected '$', got '{}'", got.escape_ascii()));
             }

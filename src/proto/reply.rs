@@ -80,7 +80,7 @@ pub fn skip(wire: Wire, bytes: &[u8]) -> Result<Option<Skipped>, MalformedReply>
 
 /// A simple string: the ones that the server itself knows are told apart.
 pub(super) fn status(line: &[u8]) -> Reply<'static> {
-    const KNOWN: [&str; 5] = ["QUEUED", "RESET", "none", "string", "Background saving started"];
+    const KNOWN: [&str; 4] = ["QUEUED", "RESET", "none", "string"];
     match line {
         b"OK" => Reply::Ok,
         b"PONG" => Reply::Pong,
