@@ -262,6 +262,8 @@ pub struct Connection {
     pending: VecDeque<Pending>,
     /// Sequence number of the first pending reply.
     pending_first: u32,
+    /// Bytes of replies that are there and wait in `pending` for earlier ones.
+    held_up: usize,
     pub record: Box<ClientRecord>,
 }
 
@@ -310,6 +312,7 @@ impl Connection {
             large: Vec::new(),
             pending: VecDeque::new(),
             pending_first: 0,
+            held_up: 0,
             record,
         }
     }
@@ -540,7 +543,8 @@ impl Connection {
         }
     }
 
-    /// The large value being received, to be filled directly by the ring.
+    /// The large value being received, to be filled directly by the ring. None while some of its bytes
+    /// are in the stash, or might get there.
     pub fn take_large_in(&mut self) -> Option<LargeIn> {
         if self.pause.any() || !self.stash.is_empty() { None } else { self.large_in.take() }
     }
@@ -568,7 +572,9 @@ impl Connection {
 
     /// Bytes held for commands that have not been decoded.
     pub fn input_len(&self) -> usize {
-        self.partial.len() + self.stash.len() + self.large_in.as_ref().map_or(0, |large| large.bytes.len())
+        let large = self.large.iter().map(Bytes::len).sum::<usize>();
+        let large_in = self.large_in.as_ref().map_or(0, |large| large.bytes.len());
+        self.partial.len() + self.stash.len() + large + large_in
     }
 
     /// Whether more input is of use now: paused connections take only so much.
@@ -578,33 +584,29 @@ impl Connection {
 
     // ---- output ---------------------------------------------------------------------------------
 
-    /// Where the reply of the command being applied has to be written: straight to the output, or
-    /// behind the last reply that is still awaited.
-    #[inline]
-    pub fn reply_out(&mut self, pool: &mut OutPool) -> &mut Out {
-        match self.pending.back_mut() {
-            None => {
-                if self.out.bytes.capacity() == 0 {
-                    self.out = pool.take();
-                }
-                &mut self.out
-            }
-            Some(last) => {
-                if last.followers.bytes.capacity() == 0 {
-                    last.followers = pool.take();
-                }
-                &mut last.followers
-            }
-        }
-    }
-
+    /// Writes the reply of the command being applied: straight to the output, or behind the last reply
+    /// that is still awaited.
     #[inline]
     pub fn reply(&mut self, reply: &Reply<'_>, pool: &mut OutPool) {
         if self.replies != Replies::On && !self.reply_wanted() {
             return;
         }
-        let wire = self.wire;
-        proto::encode(wire, reply, self.reply_out(pool));
+        match self.pending.back_mut() {
+            None => {
+                if self.out.bytes.capacity() == 0 {
+                    self.out = pool.take();
+                }
+                proto::encode(self.wire, reply, &mut self.out);
+            }
+            Some(last) => {
+                if last.followers.bytes.capacity() == 0 {
+                    last.followers = pool.take();
+                }
+                let before = last.followers.len();
+                proto::encode(self.wire, reply, &mut last.followers);
+                self.held_up += last.followers.len() - before;
+            }
+        }
     }
 
     /// Whether the reply of the command being applied is to be sent.
@@ -664,6 +666,7 @@ impl Connection {
             if wanted {
                 reply.append_range(from, range, first_large);
             }
+            self.held_up += reply.len();
             self.pending[place].reply = Some(reply);
         }
     }
@@ -693,15 +696,17 @@ impl Connection {
 
     fn append(&mut self, from: Out, pool: &mut OutPool) {
         if !from.is_empty() {
+            self.held_up -= from.len();
             self.out.append_range(&from, 0..from.bytes.len(), 0);
         }
         pool.give_back(from);
     }
 
-    /// Unsent bytes: what is ready, and what the ring has not got rid of yet.
+    /// Unsent bytes: what is ready, what waits for earlier replies, and what the ring has not got rid of
+    /// yet.
     #[inline]
     pub fn unsent(&self) -> usize {
-        self.out.len() + self.in_flight
+        self.out.len() + self.held_up + self.in_flight
     }
 
     /// Whether nothing is owed any more and the connection can go.
@@ -712,6 +717,7 @@ impl Connection {
             Closing::No => {
                 self.input_ended
                     && !self.pause.any()
+                    && !self.resuming
                     && self.stash.is_empty()
                     && self.pending.is_empty()
                     && self.unsent() == 0
@@ -721,12 +727,12 @@ impl Connection {
 
     /// The line of CLIENT LIST, with the numbers of this moment.
     pub fn client_line(&mut self, now: Now) -> String {
+        let (query_bytes, output_bytes) = (self.input_len(), self.unsent());
         let record = &mut self.record;
         record.wire = self.wire;
-        record.query_bytes =
-            self.partial.len() + self.stash.len() + self.large_in.as_ref().map_or(0, |large| large.bytes.len());
+        record.query_bytes = query_bytes;
         record.query_bytes_free = self.partial.capacity() - self.partial.len();
-        record.output_bytes = self.out.len() + self.in_flight;
+        record.output_bytes = output_bytes;
         record.flags.close_after_reply = self.closing != Closing::No;
         record.line(now.uptime_us)
     }
@@ -742,3 +748,6 @@ impl Connection {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

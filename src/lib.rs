@@ -28,6 +28,8 @@ pub mod limits;
 pub mod metrics;
 pub mod number;
 pub mod proto;
+#[cfg(test)]
+mod random;
 pub mod reply;
 pub mod request;
 pub mod runtime;
