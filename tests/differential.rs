@@ -1,0 +1,505 @@
+//! The same random commands to this server and to a redis-server beside it: every reply must be the same,
+//! byte by byte, in RESP2 and RESP3, however the stream is cut. A failure prints the seed that repeats it.
+//!
+//! `CRABCACHE_TEST_ROUNDS` sets how long it runs, `CRABCACHE_TEST_ADDR=host:port` what is compared.
+
+mod harness;
+mod support;
+
+use std::io::Write;
+use std::net::ToSocketAddrs;
+
+use harness::Server;
+use support::client::{Client, push_command};
+use support::peers::{Redis, skip};
+use support::random::Random;
+use support::value::{Value, quoted};
+
+const ROUNDS_DEFAULT: usize = 150;
+
+/// How two replies to one command are compared.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Comparison {
+    Exact,
+    /// Integers may differ by this much: they count from two readings of the clock.
+    Within(i64),
+    /// Any order.
+    Sorted,
+    /// Only whether it is an error.
+    Outcome,
+}
+
+struct Sent {
+    words: Vec<Vec<u8>>,
+    comparison: Comparison,
+}
+
+#[test]
+fn replies_equal_those_of_redis() {
+    let test = "replies_equal_those_of_redis";
+    let Some(redis) = Redis::start() else {
+        return skip(test, "redis-server is not installed");
+    };
+    let (server, address) = match std::env::var("CRABCACHE_TEST_ADDR") {
+        Ok(text) => (None, text.to_socket_addrs().expect("host:port").next().expect("an address")),
+        Err(_) => {
+            let server = Server::start(&["--cores", "4"]);
+            let address = server.address();
+            (Some(server), address)
+        }
+    };
+    let rounds = std::env::var("CRABCACHE_TEST_ROUNDS").map_or(ROUNDS_DEFAULT, |text| text.parse().expect("a number"));
+    let mut random = Random::announced(test);
+    let mut commands = 0;
+    for round in 0..rounds {
+        let protocol = if round % 2 == 0 { "HELLO 2" } else { "HELLO 3" };
+        let mut pair = [Client::connect(address), Client::connect(redis.address)];
+        for client in &mut pair {
+            assert_eq!(client.call("FLUSHALL"), Value::ok());
+            assert!(!client.call(protocol).is_error());
+        }
+        let mut generator = Generator::new(&mut random);
+        let mut history: Vec<Sent> = Vec::new();
+        for _ in 0..1 + generator.random.below(8) {
+            let (batch, bytes) = generator.batch();
+            let cuts = generator.random.cuts(bytes.len());
+            let replies = [0, 1].map(|index| exchange(&mut pair[index], &bytes, &cuts, batch.len()));
+            commands += batch.len();
+            for (index, sent) in batch.into_iter().enumerate() {
+                let (ours, theirs) = (&replies[0][index], &replies[1][index]);
+                if !same(&sent, ours, theirs) {
+                    panic!(
+                        "round {round} ({protocol}), {:?}:\n  {}\n  ours   {ours:?}\n  theirs {theirs:?}\nbefore it, on its keys:\n{}",
+                        sent.comparison,
+                        shown(&sent),
+                        relevant(&history, &sent),
+                    );
+                }
+                history.push(sent);
+            }
+        }
+        compare_contents(&mut pair, round, &history);
+    }
+    println!("{test}: {commands} commands in {rounds} rounds");
+    drop(server);
+}
+
+/// Sends everything while it reads the replies, so that neither side waits for the other for ever.
+fn exchange(client: &mut Client, bytes: &[u8], cuts: &[usize], count: usize) -> Vec<Value> {
+    let mut writer = client.writer();
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            let mut from = 0;
+            for &cut in cuts.iter().chain([&bytes.len()]) {
+                writer.write_all(&bytes[from..cut]).expect("send");
+                from = cut;
+            }
+        });
+        client.replies(count)
+    })
+}
+
+/// At the end of a round every key must hold the same on both sides.
+fn compare_contents(pair: &mut [Client; 2], round: usize, history: &[Sent]) {
+    let contents = [0, 1].map(|index| {
+        let client = &mut pair[index];
+        client.call("HELLO 2");
+        let keys = sorted(&client.call("KEYS *"));
+        let values: Vec<(Value, Value, bool)> = keys
+            .into_iter()
+            .map(|key| {
+                let value = client.call_words(&[b"GET", key.as_bytes()]);
+                let expires = client.call_words(&[b"TTL", key.as_bytes()]) != Value::Int(-1);
+                (key, value, expires)
+            })
+            .collect();
+        values
+    });
+    if contents[0] != contents[1] {
+        let different = contents[0].iter().find(|entry| !contents[1].contains(entry));
+        let missing = contents[1].iter().find(|entry| !contents[0].contains(entry));
+        let key = different.or(missing).expect("they differ").0.clone();
+        let about = Sent { words: vec![b"GET".to_vec(), key.as_bytes().to_vec()], comparison: Comparison::Exact };
+        panic!("round {round}: contents differ: ours {different:?}, theirs {missing:?}\n{}", relevant(history, &about));
+    }
+}
+
+fn same(sent: &Sent, ours: &Value, theirs: &Value) -> bool {
+    let (ours, theirs) = (&without_deliberate_differences(ours), &without_deliberate_differences(theirs));
+    match (sent.comparison, ours, theirs) {
+        (Comparison::Within(tolerance), Value::Int(ours), Value::Int(theirs)) if *ours >= 0 && *theirs >= 0 => {
+            ours.abs_diff(*theirs) <= tolerance as u64
+        }
+        (Comparison::Sorted, Value::Array(_), Value::Array(_)) => sorted(ours) == sorted(theirs),
+        (Comparison::Outcome, ours, theirs) => ours.is_error() == theirs.is_error(),
+        _ => ours == theirs,
+    }
+}
+
+/// What `tests/commands/*.txt` lists under `redis7:`, as far as it is sent here.
+fn without_deliberate_differences(reply: &Value) -> Value {
+    match reply {
+        Value::Error(text) if text == b"ERR string exceeds maximum allowed size (proto-max-bulk-len)" => {
+            Value::Error(b"ERR string exceeds maximum allowed size (proto-max-bulk-len)".to_vec())
+        }
+        other => other.clone(),
+    }
+}
+
+fn sorted(value: &Value) -> Vec<Value> {
+    let mut items = value.as_array().to_vec();
+    items.sort();
+    items
+}
+
+fn shown(sent: &Sent) -> String {
+    sent.words.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" ")
+}
+
+/// The last commands that share a word of some length with `sent`.
+fn relevant(history: &[Sent], sent: &Sent) -> String {
+    let keys = &sent.words[1..];
+    let touching = history.iter().rev().filter(|earlier| {
+        let name = earlier.words[0].to_ascii_lowercase();
+        name.starts_with(b"flush") || earlier.words[1..].iter().any(|word| keys.contains(word))
+    });
+    let mut lines: Vec<String> = touching.take(25).map(|earlier| format!("  {}", shown(earlier))).collect();
+    lines.reverse();
+    lines.join("\n")
+}
+
+struct Generator<'a> {
+    random: &'a mut Random,
+    keys: Vec<Vec<u8>>,
+    /// Relative expiries are all different by more than any delay, so that GT and LT are certain.
+    expiries: i64,
+}
+
+impl Generator<'_> {
+    fn new(random: &mut Random) -> Generator<'_> {
+        let mut keys: Vec<Vec<u8>> = (0..10).map(|i| format!("key:{i}").into_bytes()).collect();
+        keys.extend(["{tag}a", "{tag}b", "a*b", "a?b", "[a-c]", "a\\b", "]", "^", "", " ", "12", "-1"].map(Vec::from));
+        for len in [1, 7, 8, 9, 15, 16, 17, 31, 63, 64, 255, 300] {
+            keys.push(random.bytes(len));
+        }
+        Generator { random, keys, expiries: 0 }
+    }
+
+    /// Some commands and their bytes, most as arrays, some inline.
+    fn batch(&mut self) -> (Vec<Sent>, Vec<u8>) {
+        let count = match self.random.below(3) {
+            0 => 1,
+            1 => 1 + self.random.below(30),
+            _ => 1 + self.random.below(300),
+        };
+        let mut batch = Vec::new();
+        let mut bytes = Vec::new();
+        for _ in 0..count {
+            let sent = self.command();
+            let is_plain = |word: &Vec<u8>| {
+                !word.is_empty() && word.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b':' | b'-'))
+            };
+            if sent.words.iter().all(is_plain) && self.random.chance(10) {
+                bytes.extend_from_slice(&sent.words.join(&b' '));
+                bytes.extend_from_slice(if self.random.chance(2) { b"\r\n" } else { b"\n" });
+            } else {
+                push_command(&mut bytes, &sent.words);
+            }
+            batch.push(sent);
+        }
+        (batch, bytes)
+    }
+
+    fn command(&mut self) -> Sent {
+        let mut words = self.well_formed();
+        if self.random.chance(40) && !words.iter().any(|word| word.starts_with(b"float:")) {
+            // Wrong somehow: a word lost, doubled or replaced.
+            match 1 + self.random.below(words.len()) {
+                at if at == words.len() => words.push(self.word()),
+                at => match self.random.below(3) {
+                    0 => drop(words.remove(at)),
+                    1 => words.insert(at, words[at].clone()),
+                    _ => words[at] = self.word(),
+                },
+            }
+        }
+        if self.random.chance(3) {
+            words[0] = words[0].to_ascii_lowercase();
+        }
+        let comparison = self.comparison(&words);
+        Sent { words, comparison }
+    }
+
+    fn comparison(&self, words: &[Vec<u8>]) -> Comparison {
+        match words[0].to_ascii_uppercase().as_slice() {
+            b"TTL" | b"EXPIRETIME" => Comparison::Within(60),
+            b"PTTL" | b"PEXPIRETIME" => Comparison::Within(60_000),
+            b"KEYS" => Comparison::Sorted,
+            // DBSIZE also counts what has expired until somebody meets it.
+            b"HELLO" | b"DBSIZE" => Comparison::Outcome,
+            _ => Comparison::Exact,
+        }
+    }
+
+    fn well_formed(&mut self) -> Vec<Vec<u8>> {
+        let key = self.key();
+        let name = *self.random.pick(&[
+            "GET",
+            "GET",
+            "GET",
+            "SET",
+            "SET",
+            "SET",
+            "SET",
+            "SETNX",
+            "SETEX",
+            "PSETEX",
+            "GETSET",
+            "GETDEL",
+            "GETEX",
+            "MGET",
+            "MSET",
+            "MSETNX",
+            "STRLEN",
+            "APPEND",
+            "GETRANGE",
+            "SUBSTR",
+            "SETRANGE",
+            "INCR",
+            "DECR",
+            "INCRBY",
+            "DECRBY",
+            "INCRBYFLOAT",
+            "DEL",
+            "UNLINK",
+            "EXISTS",
+            "TOUCH",
+            "TYPE",
+            "EXPIRE",
+            "PEXPIRE",
+            "EXPIREAT",
+            "PEXPIREAT",
+            "TTL",
+            "PTTL",
+            "EXPIRETIME",
+            "PEXPIRETIME",
+            "PERSIST",
+            "RENAME",
+            "RENAMENX",
+            "COPY",
+            "KEYS",
+            "DBSIZE",
+            "PING",
+            "ECHO",
+            "SELECT",
+            "FLUSH",
+            "HELLO",
+            "COMMAND",
+            "NOSUCH",
+        ]);
+        let mut words = vec![name.as_bytes().to_vec()];
+        match name {
+            "GET" | "GETDEL" | "STRLEN" | "INCR" | "DECR" | "TYPE" | "TTL" | "PTTL" | "EXPIRETIME" | "PEXPIRETIME"
+            | "PERSIST" => words.push(key),
+            "SET" => {
+                words.extend([key, self.value()]);
+                while self.random.chance(2) && words.len() < 8 {
+                    self.push_set_option(&mut words);
+                }
+            }
+            "SETNX" | "GETSET" | "APPEND" => words.extend([key, self.value()]),
+            "SETEX" | "PSETEX" => {
+                let expiry = self.relative_expiry(name == "PSETEX");
+                words.extend([key, expiry, self.value()]);
+            }
+            "GETEX" => {
+                words.push(key);
+                while self.random.chance(2) && words.len() < 5 {
+                    self.push_set_option(&mut words);
+                }
+            }
+            "MGET" | "DEL" | "UNLINK" | "EXISTS" | "TOUCH" => {
+                words.push(key);
+                for _ in 0..self.random.below(6) {
+                    words.push(self.key());
+                }
+            }
+            "MSET" | "MSETNX" => {
+                words.extend([key, self.value()]);
+                for _ in 0..self.random.below(5) {
+                    words.extend([self.key(), self.value()]);
+                }
+            }
+            "GETRANGE" | "SUBSTR" => words.extend([key, self.offset(), self.offset()]),
+            "SETRANGE" => words.extend([key, self.offset(), self.value()]),
+            "INCRBY" | "DECRBY" => words.extend([key, self.integer()]),
+            // Keys of their own, to which nothing is appended: the sums stay exact.
+            "INCRBYFLOAT" => {
+                words[0] = self.random.pick(&["INCRBYFLOAT", "INCRBYFLOAT", "SET", "GET"]).as_bytes().to_vec();
+                words.push(format!("float:{}", self.random.below(3)).into_bytes());
+                if words[0] != b"GET" {
+                    words.push(self.float());
+                }
+            }
+            "EXPIRE" | "PEXPIRE" | "EXPIREAT" | "PEXPIREAT" => {
+                let is_ms = name.starts_with('P');
+                let when = if name.ends_with("AT") { self.absolute_expiry(is_ms) } else { self.relative_expiry(is_ms) };
+                words.extend([key, when]);
+                while self.random.chance(2) && words.len() < 6 {
+                    words.push(self.random.pick(&["NX", "XX", "GT", "LT", "gt", "BOGUS"]).as_bytes().to_vec());
+                }
+            }
+            "RENAME" | "RENAMENX" => words.extend([key, self.key()]),
+            "COPY" => {
+                words.extend([key, self.key()]);
+                let options = *self.random.pick(&["", "REPLACE", "DB 0", "DB 1", "DB 0 REPLACE"]);
+                words.extend(options.split_whitespace().map(|option| option.as_bytes().to_vec()));
+            }
+            "KEYS" => words.push(self.pattern()),
+            "PING" if self.random.chance(2) => {}
+            "PING" | "ECHO" => words.push(self.value()),
+            "SELECT" => words.push(self.random.pick(&["0", "1", "x"]).as_bytes().to_vec()),
+            "FLUSH" if self.random.chance(10) => words = vec![b"FLUSHALL".to_vec()],
+            "FLUSH" => words = vec![b"DBSIZE".to_vec()],
+            "HELLO" if self.random.chance(3) => words.push(self.random.pick(&["2", "3", "4"]).as_bytes().to_vec()),
+            "HELLO" => words = vec![b"PING".to_vec()],
+            "COMMAND" => {
+                words.push(b"GETKEYS".to_vec());
+                words.extend([
+                    self.random.pick(&["GET", "SET", "MSET", "DEL", "PING"]).as_bytes().to_vec(),
+                    key,
+                    self.value(),
+                ]);
+            }
+            // Errors are text here: what they quote of the command is not taken over byte by byte.
+            "NOSUCH" => words.extend([self.integer(), self.integer()]),
+            _ => {}
+        }
+        words
+    }
+
+    fn push_set_option(&mut self, words: &mut Vec<Vec<u8>>) {
+        let option =
+            *self.random.pick(&["NX", "XX", "GET", "KEEPTTL", "PERSIST", "EX", "PX", "EXAT", "PXAT", "ex", "BOGUS"]);
+        words.push(option.as_bytes().to_vec());
+        match option {
+            "EX" | "ex" => words.push(self.relative_expiry(false)),
+            "PX" => words.push(self.relative_expiry(true)),
+            "EXAT" => words.push(self.absolute_expiry(false)),
+            "PXAT" => words.push(self.absolute_expiry(true)),
+            _ => {}
+        }
+    }
+
+    fn key(&mut self) -> Vec<u8> {
+        self.random.pick(&self.keys).clone()
+    }
+
+    /// Errors may quote it, and they are text: no bytes that text would change.
+    fn word(&mut self) -> Vec<u8> {
+        match self.random.below(3) {
+            0 => self.integer(),
+            1 => self.random.pick(&["NX", "EX", "", "GET", "0", "two words", "key:1"]).as_bytes().to_vec(),
+            _ => (0..self.random.below(200)).map(|_| b'a' + self.random.below(26) as u8).collect(),
+        }
+    }
+
+    fn value(&mut self) -> Vec<u8> {
+        match self.random.below(40) {
+            0..12 => self.integer(),
+            12..16 => self.float(),
+            16..18 => Vec::new(),
+            18..38 => {
+                let len = self.random.below(150);
+                self.random.bytes(len)
+            }
+            38 => {
+                let len = self.random.below(5000);
+                self.random.bytes(len)
+            }
+            // Around the sizes at which values are handled differently.
+            _ => {
+                let around = *self.random.pick(&[16 * 1024, 32 * 1024, 48 * 1024]);
+                let len = around - 20 + self.random.below(40);
+                self.random.bytes(len)
+            }
+        }
+    }
+
+    fn integer(&mut self) -> Vec<u8> {
+        match self.random.below(8) {
+            0..5 => (self.random.below(2000) as i64 - 1000).to_string().into_bytes(),
+            5 => {
+                let extremes = [i64::MAX, i64::MIN, i64::MAX - 1, i64::MIN + 1, i64::MAX / 2, 1 << 31, 1 << 32];
+                self.random.pick(&extremes).to_string().into_bytes()
+            }
+            _ => {
+                let odd = ["abc", "", "1.0", " 1", "01", "+1", "-0", "9223372036854775808", "1e3", "-"];
+                self.random.pick(&odd).as_bytes().to_vec()
+            }
+        }
+    }
+
+    /// Eighths, whose sums are exact: Redis computes with a mantissa of 64 bits and we with one of 53.
+    fn float(&mut self) -> Vec<u8> {
+        match self.random.below(6) {
+            0..4 => format!("{}", (self.random.below(800) as f64 - 400.0) / 8.0).into_bytes(),
+            4 => self.random.pick(&["1e1", "5.", ".5", "-.25", "3.0", "0", "-0", "25e-2"]).as_bytes().to_vec(),
+            _ => self.random.pick(&["abc", "", "nan", "inf", "-inf", " 1", "1 ", "1e", "--1"]).as_bytes().to_vec(),
+        }
+    }
+
+    fn offset(&mut self) -> Vec<u8> {
+        match self.random.below(6) {
+            0..4 => (self.random.below(300) as i64 - 150).to_string().into_bytes(),
+            4 => self.random.below(70_000).to_string().into_bytes(),
+            // Between them and this lies the longest value of either server.
+            _ => {
+                self.random.pick(&["600000000", "9223372036854775807", "-9223372036854775808", "x"]).as_bytes().to_vec()
+            }
+        }
+    }
+
+    fn relative_expiry(&mut self, is_ms: bool) -> Vec<u8> {
+        self.expiries += 1;
+        let seconds = 100_000 + (self.expiries * 7919 % 10_007) * 600;
+        match self.random.below(8) {
+            0..6 => (seconds * if is_ms { 1000 } else { 1 }).to_string().into_bytes(),
+            6 => self.random.pick(&["0", "-1", "-100"]).as_bytes().to_vec(),
+            _ => {
+                self.random.pick(&["abc", "", "9223372036854775807", "-9223372036854775808", "1.5"]).as_bytes().to_vec()
+            }
+        }
+    }
+
+    fn absolute_expiry(&mut self, is_ms: bool) -> Vec<u8> {
+        let seconds = 33_177_117_420 + self.random.below(1000) as i64;
+        match self.random.below(8) {
+            0..6 if is_ms => (seconds * 1000 + self.random.below(1000) as i64).to_string().into_bytes(),
+            0..6 => seconds.to_string().into_bytes(),
+            6 => self.random.pick(&["0", "1", "-1"]).as_bytes().to_vec(),
+            _ => self.random.pick(&["abc", "9223372036854775807", "-9223372036854775808"]).as_bytes().to_vec(),
+        }
+    }
+
+    /// A pattern over the characters that keys and patterns have; no two stars in a row, which Redis does
+    /// not let match the empty key.
+    fn pattern(&mut self) -> Vec<u8> {
+        if self.random.chance(4) {
+            return self
+                .random
+                .pick(&["*", "key:*", "*:[0-4]", "key:[^1-8]", "{tag}?", "a\\*b", "a[*]b"])
+                .as_bytes()
+                .to_vec();
+        }
+        let mut pattern = Vec::new();
+        for _ in 0..1 + self.random.below(6) {
+            let part =
+                *self.random.pick(&["*", "?", "[", "]", "a", "b", "\\", "^", "-", "c", "key", ":", "[a-c]", "[^a]"]);
+            if !(part == "*" && pattern.last() == Some(&b'*')) {
+                pattern.extend_from_slice(part.as_bytes());
+            }
+        }
+        pattern
+    }
+}
