@@ -1,0 +1,428 @@
+//! Clients that read slowly, vanish, come in thousands or send rubbish. The server survives all of it, and
+//! afterwards holds no more descriptors, clients and memory than before.
+
+mod harness;
+mod support;
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use crabcache::limits::PENDING_REPLIES_MAX;
+use harness::Server;
+use nix::sys::resource::Resource;
+use nix::sys::signal::Signal;
+use support::client::{Client, PATIENCE, command, push_command};
+use support::random::Random;
+use support::value::Value;
+use support::vitals::{Vitals, descriptors, info_number, raise_descriptor_limit, resident_bytes};
+
+const MIB: usize = 1024 * 1024;
+/// What an allocator may keep of what it has got back.
+const MEMORY_SLACK_BYTES: usize = 48 * MIB;
+
+fn server() -> Server {
+    Server::start(&["--cores", "4"])
+}
+
+fn pong() -> Value {
+    Value::Simple(b"PONG".to_vec())
+}
+
+/// Runs `storm` until buffers for reuse are as many as they get, and `times` more; afterwards nothing may
+/// have been left behind.
+fn survives(server: &Server, times: usize, mut storm: impl FnMut()) {
+    for _ in 0..3 {
+        storm();
+    }
+    let idle = descriptors(server);
+    let before = Vitals::settled(server, 0, idle);
+    for _ in 0..times {
+        storm();
+    }
+    let after = Vitals::settled(server, 0, before.descriptors);
+    assert!(
+        after.resident_bytes <= before.resident_bytes + MEMORY_SLACK_BYTES,
+        "memory has grown: {before:?}, then {after:?}"
+    );
+    assert_eq!(Client::connect(server.address()).call("PING"), pong());
+}
+
+#[test]
+fn a_slow_reader_is_paused_and_resumed_and_costs_no_memory() {
+    let server = server();
+    let mut client = Client::connect(server.address());
+    let value = vec![b'v'; 10_000];
+    client.call_words(&[b"SET", b"k".as_slice(), &value]);
+    let before = resident_bytes(&server);
+    let pauses = info_number(&mut client, "slow_reader_pauses");
+
+    // 300 MB of replies that nobody reads at first.
+    let count = 30_000;
+    let mut slow = Client::connect(server.address());
+    let mut writer = slow.writer();
+    let requests: Vec<u8> = command(&["GET", "k"]).repeat(count);
+    std::thread::scope(|scope| {
+        scope.spawn(move || writer.write_all(&requests).expect("send"));
+        let deadline = Instant::now() + PATIENCE;
+        while info_number(&mut client, "slow_reader_pauses") == pauses {
+            assert!(Instant::now() < deadline, "the server never stopped reading from a client that does not read");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        // Others are served meanwhile.
+        for i in 0..1000 {
+            assert_eq!(client.call(&format!("SET other:{i} v")), Value::ok());
+        }
+        // What other cores were asked for before the pause still arrives.
+        let awaited = PENDING_REPLIES_MAX * value.len();
+        let while_paused = resident_bytes(&server);
+        assert!(while_paused < before + awaited + MEMORY_SLACK_BYTES, "{before} bytes, {while_paused} while paused");
+        for _ in 0..count {
+            assert_eq!(slow.reply().as_bytes(), value);
+        }
+    });
+    assert_eq!(slow.call("PING"), pong());
+}
+
+#[test]
+fn a_reader_beyond_the_hard_bound_is_closed_and_counted() {
+    let server = server();
+    let mut client = Client::connect(server.address());
+    let value = vec![b'v'; 60 * MIB];
+    client.call_words(&[b"SET", b"k".as_slice(), &value]);
+    drop(value);
+    let name = "client_output_buffer_limit_disconnections";
+    assert_eq!(info_number(&mut client, name), 0);
+    // One reply of 1.2 GB, four times what may be unsent.
+    let mut slow = Client::connect(server.address());
+    let mut words = vec!["MGET"];
+    words.extend(["k"; 20]);
+    slow.send(&command(&words));
+    let deadline = Instant::now() + PATIENCE;
+    while info_number(&mut client, name) == 0 {
+        assert!(Instant::now() < deadline, "a client that reads nothing of 1.2 GB is still connected");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert_eq!(info_number(&mut client, name), 1);
+    let received = slow.rest().len();
+    assert!(received < 20 * 60 * MIB, "received {received} bytes");
+    drop(client);
+    let idle = descriptors(&server);
+    Vitals::settled(&server, 0, idle);
+}
+
+#[test]
+fn connections_reset_in_the_middle_of_everything() {
+    let server = server();
+    let mut random = Random::announced("resets");
+    let mut setup = Client::connect(server.address());
+    setup.call_words(&[b"SET", b"large".as_slice(), &vec![b'v'; MIB]]);
+    drop(setup);
+    let mut whole = Vec::new();
+    for i in 0..50 {
+        push_command(&mut whole, &[b"SET".as_slice(), format!("key:{i}").as_bytes(), &vec![b'v'; i * 40]]);
+        push_command(&mut whole, &["GET", "large"]);
+        push_command(&mut whole, &["MGET", "key:1", "key:2", "key:3", "key:4"]);
+    }
+    push_command(&mut whole, &[b"SET".as_slice(), b"promised", &vec![b'v'; 200_000]]);
+    survives(&server, 4, || {
+        for _ in 0..150 {
+            let mut client = Client::connect(server.address());
+            let cut = random.below(whole.len());
+            let _ = client.writer().set_nonblocking(true).and_then(|()| client.writer().write(&whole[..cut]));
+            let _ = client.writer().set_nonblocking(false);
+            if random.chance(3) && cut > 100 {
+                client.reply();
+            }
+            if random.chance(2) {
+                client.reset();
+            }
+        }
+    });
+}
+
+#[test]
+fn promised_values_cost_nothing_until_they_arrive() {
+    let server = server();
+    let before = resident_bytes(&server);
+    // 200 clients promise 64 MiB each, in three ways, and send a little of it.
+    let promising: Vec<Client> = (0..200)
+        .map(|i| {
+            let mut client = Client::connect(server.address());
+            let promise = match i % 3 {
+                0 => format!("*3\r\n$3\r\nSET\r\n$1\r\nk\r\n${}\r\nstart", 64 * MIB),
+                1 => format!("*{}\r\n$4\r\nMGET\r\n", 1024 * 1024),
+                _ => format!("*2\r\n$4\r\nECHO\r\n${}\r\n{}", 64 * MIB, "v".repeat(5000)),
+            };
+            client.send(promise.as_bytes());
+            client
+        })
+        .collect();
+    // Answered after what was sent above has been read.
+    let mut probe = Client::connect(server.address());
+    for _ in 0..200 {
+        assert_eq!(probe.call("PING"), pong());
+    }
+    assert_eq!(info_number(&mut probe, "connected_clients"), 201);
+    let after = resident_bytes(&server);
+    assert!(after < before + MEMORY_SLACK_BYTES, "200 promises of 64 MiB took {} bytes", after - before);
+    drop(probe);
+    drop(promising);
+    Vitals::settled(&server, 0, usize::MAX - 1);
+}
+
+#[test]
+fn a_flood_of_connections_comes_and_goes() {
+    let limit = raise_descriptor_limit();
+    // Both sides of every connection belong to processes with this limit.
+    let count = 5000.min(limit - 300);
+    let server = server();
+    survives(&server, 2, || {
+        let mut clients: Vec<Client> = (0..count).map(|_| Client::connect(server.address())).collect();
+        for (i, client) in clients.iter_mut().enumerate() {
+            client.send(&command(&["SET", &format!("key:{i}"), "v"]));
+        }
+        for client in &mut clients {
+            assert_eq!(client.reply(), Value::ok());
+        }
+        for (i, client) in clients.iter_mut().enumerate() {
+            client.send(&command(&["GET", &format!("key:{}", (i * 7) % count)]));
+        }
+        for client in &mut clients {
+            assert_eq!(client.reply(), Value::bulk("v"));
+        }
+        assert_eq!(info_number(&mut clients[0], "connected_clients"), count);
+    });
+}
+
+#[test]
+fn more_clients_than_allowed_are_told_so() {
+    let server = Server::start(&["--cores", "2", "--max-clients", "20"]);
+    let mut clients: Vec<Client> = (0..20).map(|_| Client::connect(server.address())).collect();
+    for client in &mut clients {
+        assert_eq!(client.call("PING"), pong());
+    }
+    for _ in 0..10 {
+        let mut refused = Client::connect(server.address());
+        assert_eq!(refused.reply(), Value::Error(b"ERR max number of clients reached".to_vec()));
+        refused.expect_closed();
+    }
+    assert_eq!(info_number(&mut clients[0], "rejected_connections"), 10);
+    for client in &mut clients {
+        assert_eq!(client.call("PING"), pong());
+    }
+    drop(clients);
+    let deadline = Instant::now() + PATIENCE;
+    while Client::connect(server.address()).call("PING") != pong() {
+        assert!(Instant::now() < deadline, "room again, but nobody is let in");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn accepting_goes_on_after_the_descriptors_ran_out() {
+    let server = server_with_few_descriptors(200);
+    let mut witness = Client::connect(server.address());
+    let idle = descriptors(&server);
+    // While it stands still, more clients than it has descriptors for queue up; it then meets them at once,
+    // before it can count and refuse any.
+    server.signal(Signal::SIGSTOP);
+    let mut clients: Vec<Client> = (0..400).map(|_| Client::connect(server.address())).collect();
+    server.signal(Signal::SIGCONT);
+    let deadline = Instant::now() + PATIENCE;
+    while info_number(&mut witness, "accept_errors") == 0 {
+        assert!(Instant::now() < deadline, "no accept failed, or nobody counted it");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let mut served = 0;
+    for client in &mut clients {
+        client.send(&command(&["PING"]));
+        // Some are let in, others turned away; nobody hangs.
+        match client.try_reply() {
+            Some(reply) if reply == pong() => served += 1,
+            Some(Value::Error(_)) | None => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!((50..200).contains(&served), "{served} clients were let in");
+    assert_eq!(witness.call("PING"), pong());
+    drop(clients);
+    Vitals::settled(&server, 1, idle);
+    assert_eq!(Client::connect(server.address()).call("PING"), pong(), "new clients are let in again");
+}
+
+fn server_with_few_descriptors(limit: u64) -> Server {
+    use std::os::unix::process::CommandExt;
+    Server::start_with(&["--cores", "2"], |command| {
+        // SAFETY: setrlimit is async-signal-safe and touches no memory of the parent.
+        unsafe {
+            command.pre_exec(move || {
+                nix::sys::resource::setrlimit(Resource::RLIMIT_NOFILE, limit, limit).map_err(std::io::Error::from)
+            });
+        }
+    })
+}
+
+#[test]
+fn a_server_with_few_descriptors_takes_as_many_clients_as_fit() {
+    let server = server_with_few_descriptors(200);
+    let mut let_in = Vec::new();
+    let mut refused = 0;
+    for _ in 0..300 {
+        let mut client = Client::connect(server.address());
+        client.send(&command(&["PING"]));
+        match client.try_reply() {
+            Some(reply) if reply == pong() => let_in.push(client),
+            _ => refused += 1,
+        }
+    }
+    assert!((50..200).contains(&let_in.len()), "{} clients were let in", let_in.len());
+    assert!(refused >= 100);
+    for client in &mut let_in {
+        assert_eq!(client.call("SET k v"), Value::ok());
+    }
+}
+
+#[test]
+fn more_is_received_at_once_than_the_buffers_hold() {
+    let server = server();
+    let value = vec![b'v'; 4000];
+    survives(&server, 1, || {
+        // Every core has some dozen clients, each with megabytes under way, at the same time.
+        std::thread::scope(|scope| {
+            for thread in 0..8 {
+                let (server, value) = (&server, &value);
+                scope.spawn(move || {
+                    let mut clients: Vec<Client> = (0..25).map(|_| Client::connect(server.address())).collect();
+                    let mut batch = Vec::new();
+                    for i in 0..40 {
+                        push_command(&mut batch, &[b"SET".as_slice(), format!("key:{thread}:{i}").as_bytes(), value]);
+                    }
+                    for client in &mut clients {
+                        client.send(&batch);
+                    }
+                    for client in &mut clients {
+                        for _ in 0..40 {
+                            assert_eq!(client.reply(), Value::ok());
+                        }
+                    }
+                });
+            }
+        });
+    });
+}
+
+#[test]
+fn every_core_floods_every_other() {
+    let server = server();
+    survives(&server, 1, || {
+        std::thread::scope(|scope| {
+            for thread in 0..16 {
+                let server = &server;
+                scope.spawn(move || {
+                    let mut client = Client::connect(server.address());
+                    let mut writer = client.writer();
+                    let mut bytes = Vec::new();
+                    let value = vec![b'v'; 1000];
+                    for i in 0..3000 {
+                        let key = format!("key:{}", (thread * 31 + i) % 500);
+                        push_command(&mut bytes, &[b"SET".as_slice(), key.as_bytes(), &value]);
+                        push_command(&mut bytes, &["MGET", &key, "key:1", "key:2", "key:3"]);
+                    }
+                    std::thread::scope(|scope| {
+                        scope.spawn(move || writer.write_all(&bytes).expect("send"));
+                        for _ in 0..3000 {
+                            assert_eq!(client.reply(), Value::ok());
+                            assert_eq!(client.reply().as_array().len(), 4);
+                        }
+                    });
+                });
+            }
+        });
+    });
+}
+
+#[test]
+fn rubbish_is_refused_and_forgotten() {
+    let server = server();
+    let mut random = Random::announced("rubbish");
+    let starts: [&[u8]; 12] = [
+        b"*",
+        b"*1\r\n$",
+        b"*3\r\n$3\r\nSET\r\n$",
+        b"{",
+        b"$5\r\n",
+        b"GET ",
+        b"\x80",
+        b"\xff",
+        b"\0",
+        b"*2\r\n",
+        b"PING\r\n*1\r\n$4\r\nPI",
+        b"-",
+    ];
+    survives(&server, 4, || {
+        for _ in 0..300 {
+            let mut client = Client::connect(server.address());
+            let mut bytes = random.pick(&starts).to_vec();
+            let len = random.below(3000);
+            bytes.extend(random.bytes(len));
+            client.send(&bytes);
+            client.half_close();
+            // Whatever it says, it ends.
+            client.rest();
+        }
+    });
+}
+
+#[test]
+fn a_line_without_end_is_refused() {
+    let server = server();
+    survives(&server, 2, || {
+        for start in ["", "*", "*1\r\n$"] {
+            let mut client = Client::connect(server.address());
+            client.send(start.as_bytes());
+            client.send(&vec![if start.is_empty() { b'a' } else { b'1' }; 70_000]);
+            assert!(client.try_reply().is_none_or(|reply| reply.is_error()), "after {start:?}");
+            // Closed, with or without a reset.
+            client.rest();
+        }
+    });
+}
+
+#[test]
+fn idle_connections_take_no_time() {
+    let server = server();
+    let clients: Vec<TcpStream> = (0..200).map(|_| server.connect()).collect();
+    let mut probe = Client::connect(server.address());
+    assert_eq!(probe.call("PING"), pong());
+    let ticks = || -> u64 {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", server.pid())).expect("stat");
+        let fields: Vec<&str> = stat.rsplit(") ").next().unwrap().split(' ').collect();
+        fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+    };
+    // A window of two seconds in which nothing happens; a tick is 10 ms.
+    std::thread::sleep(Duration::from_millis(500));
+    let before = ticks();
+    std::thread::sleep(Duration::from_secs(2));
+    let spent = ticks() - before;
+    assert!(spent <= 6, "an idle server spent {spent} ticks of 10 ms in 2 s");
+    drop(clients);
+}
+
+#[test]
+fn clients_that_say_nothing_and_leave_are_forgotten() {
+    let server = server();
+    survives(&server, 3, || {
+        let mut streams: Vec<TcpStream> = (0..300).map(|_| server.connect()).collect();
+        for stream in &mut streams {
+            stream.shutdown(std::net::Shutdown::Write).expect("half-close");
+        }
+        for stream in &mut streams {
+            match stream.read(&mut [0; 16]) {
+                Ok(0) => {}
+                Err(error) if error.kind() == ErrorKind::ConnectionReset => {}
+                other => panic!("a silent client got {other:?}"),
+            }
+        }
+    });
+}
