@@ -18,6 +18,7 @@ use bytes::Bytes;
 
 use crate::clock::Now;
 use crate::command::{Op, Route, Spec};
+use crate::engine::batch::Batch;
 use crate::engine::clients::{ClientRecord, ReplyMode};
 use crate::limits;
 use crate::proto::{self, Arguments, DecodeLimits, Decoder, Protocol, Step, Verb};
@@ -197,6 +198,14 @@ enum Replies {
     SkipNext,
 }
 
+/// A command that was decoded together with the one whose reply passed the soft bound: carried out when
+/// the output has drained.
+pub enum Deferred {
+    /// A batch of one.
+    Call(Box<Batch>),
+    Refusal(Refusal),
+}
+
 /// A reply that is not there yet, and the finished ones right behind it.
 struct Pending {
     reply: Option<Out>,
@@ -254,6 +263,8 @@ pub struct Connection {
     partial: Vec<u8>,
     /// At least so many bytes are missing behind `partial`.
     missing: usize,
+    /// Decoded, but not to be carried out before the output has drained.
+    deferred: VecDeque<Deferred>,
     /// Input that arrived while paused.
     stash: Vec<u8>,
     large_in: Option<LargeIn>,
@@ -274,7 +285,9 @@ pub fn is_barrier(spec: &Spec) -> bool {
         Route::Pair | Route::Addressed => true,
         Route::Split => spec.op == Op::MSetNx,
         Route::Local => spec.op == Op::Quit,
-        Route::Key | Route::Every => false,
+        // Every core answers: one such command of a connection at a time.
+        Route::Every => true,
+        Route::Key => false,
     }
 }
 
@@ -307,6 +320,7 @@ impl Connection {
             decoder: Decoder::default(),
             partial: Vec::new(),
             missing: 0,
+            deferred: VecDeque::new(),
             stash: Vec::new(),
             large_in: None,
             large: Vec::new(),
@@ -335,7 +349,7 @@ impl Connection {
                 return input.len();
             }
             // What came before and has not been resumed yet goes first.
-            if self.pause.any() || !self.stash.is_empty() {
+            if self.pause.any() || !self.stash.is_empty() || !self.deferred.is_empty() {
                 self.stash.extend_from_slice(&input[from..]);
                 return input.len();
             }
@@ -562,6 +576,31 @@ impl Connection {
         }
     }
 
+    /// Whether a command that is due now has to wait until the output has drained.
+    #[inline]
+    pub fn defers(&self) -> bool {
+        self.pause.has(Pause::OUTPUT) || !self.deferred.is_empty()
+    }
+
+    pub fn defer(&mut self, deferred: Deferred) {
+        self.deferred.push_back(deferred);
+    }
+
+    /// The next deferred command, if it may be carried out now.
+    pub fn next_deferred(&mut self) -> Option<Deferred> {
+        if self.can_resume() { self.deferred.pop_front() } else { None }
+    }
+
+    /// Whether the connection may go on. A barrier among the deferred commands holds up only what comes
+    /// behind it.
+    pub fn can_resume(&self) -> bool {
+        if self.deferred.is_empty() {
+            !self.pause.any()
+        } else {
+            !self.pause.has(Pause::OUTPUT) && !self.pause.has(Pause::MESH)
+        }
+    }
+
     pub fn take_stash(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.stash)
     }
@@ -717,6 +756,7 @@ impl Connection {
             Closing::No => {
                 self.input_ended
                     && !self.pause.any()
+                    && self.deferred.is_empty()
                     && !self.resuming
                     && self.stash.is_empty()
                     && self.pending.is_empty()

@@ -33,8 +33,8 @@ pub const RECV_BUFFERS: u16 = 512;
 
 /// Unsent bytes of one connection above which its commands wait and its reading pauses.
 pub const OUTPUT_SOFT_BYTES: usize = 1024 * 1024;
-/// Unsent bytes of one connection above which it is closed and counted. One reply may always be as
-/// large as the largest value plus this.
+/// Unsent bytes of one connection, beyond one value of the largest size, above which it is closed and
+/// counted.
 pub const OUTPUT_HARD_BYTES: usize = 256 * 1024 * 1024;
 
 /// Commands of one connection that wait for other cores. More: its decoding pauses.

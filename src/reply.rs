@@ -90,6 +90,16 @@ impl ReplyError<'_> {
 }
 
 impl<'a> Reply<'a> {
+    /// The bytes of the values in an array, which may be far more than it took to ask for them.
+    pub fn bulk_bytes(&self) -> usize {
+        match self {
+            Reply::Array(replies) => replies.iter().map(Reply::bulk_bytes).sum(),
+            Reply::Bulk(bytes) => bytes.len(),
+            Reply::Large(bytes) => bytes.len(),
+            _ => 0,
+        }
+    }
+
     pub fn error(text: impl Into<Cow<'a, str>>) -> Reply<'a> {
         Reply::Error(ReplyError::Other(text.into()))
     }

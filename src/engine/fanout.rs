@@ -23,7 +23,7 @@ const SCAN_STEP_BUCKETS: u64 = 256;
 const KEYS_PER_BUCKET: u64 = 4;
 
 impl Engine {
-    fn owner_of(&self, key: &[u8]) -> u32 {
+    pub(super) fn owner_of(&self, key: &[u8]) -> u32 {
         slot::owner_of_slot(slot::slot_of(key), self.config.cores)
     }
 
@@ -66,6 +66,9 @@ impl Engine {
         if spec.keys.step == 2 && !args.len().is_multiple_of(2) {
             return self.answer(index, &Reply::Error(ReplyError::WrongArity { command: spec.name.into() }));
         }
+        if let Some(error) = crate::store::check_keys(&Call { spec, args, hash: 0 }) {
+            return self.answer(index, &Reply::Error(error));
+        }
         let owner = if self.config.cores == 1 { Ok(Some(0)) } else { self.common_owner(index, spec, args) };
         match owner {
             Err(refused) => self.answer(index, &refused),
@@ -83,7 +86,12 @@ impl Engine {
         if let Reply::Error(error) = &reply {
             self.counters.count_failed(spec.op, error);
         }
-        if let Some(connection) = self.connections[index as usize].as_deref_mut() {
+        let Some(connection) = self.connections[index as usize].as_deref_mut() else { return Outcome::Answered };
+        // A short MGET can ask for a reply of any size: it is not even written down when it passes the bound.
+        if reply.bulk_bytes() > self.config.output_hard_bytes {
+            connection.closing = Closing::Now;
+            self.counters.connections_closed_by_output_bound += 1;
+        } else {
             connection.reply(&reply, &mut self.outs);
         }
         Outcome::Answered
@@ -161,6 +169,9 @@ impl Engine {
 
     /// RENAME, RENAMENX, COPY.
     pub(super) fn pair(&mut self, index: u32, spec: &'static Spec, args: Args<'_>) -> Outcome {
+        if let Some(error) = crate::store::check_keys(&Call { spec, args, hash: 0 }) {
+            return self.answer(index, &Reply::Error(error));
+        }
         match if self.config.cores == 1 { Ok(Some(0)) } else { self.common_owner(index, spec, args) } {
             Err(refused) => return self.answer(index, &refused),
             Ok(Some(owner)) if owner == self.config.core => return self.apply_here(index, spec, args),

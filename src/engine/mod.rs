@@ -16,7 +16,8 @@ use std::sync::Arc;
 use crate::clock::Now;
 use crate::command::{Route, Spec};
 use crate::connection::{
-    Closing, Connection, Decoded, LargeIn, OutPool, Pause, Received, Source, TurnBatch, What, is_barrier,
+    Closing, Connection, Decoded, Deferred, LargeIn, OutPool, Pause, Received, Refusal, Source, TurnBatch, What,
+    is_barrier,
 };
 use crate::hash::KeyHasher;
 use crate::limits;
@@ -267,7 +268,7 @@ impl Engine {
 
     fn resume_later(&mut self, index: u32) {
         if let Some(connection) = self.connections[index as usize].as_deref_mut()
-            && !connection.pause.any()
+            && connection.can_resume()
             && !connection.resuming
         {
             connection.resuming = true;
@@ -325,11 +326,13 @@ impl Engine {
 
     /// Decodes what paused connections have been holding, as far as they are free to go on.
     pub fn resume(&mut self, received: &impl Received) {
-        for _ in 0..self.resumable.len() {
-            let Some(index) = self.resumable.pop() else { break };
+        // Whoever has to be resumed again meanwhile waits for the next turn, so that nobody starves.
+        for index in std::mem::take(&mut self.resumable) {
             let Some(connection) = self.connections[index as usize].as_deref_mut() else { continue };
             connection.resuming = false;
-            if connection.pause.any() {
+            self.carry_out_deferred(index);
+            let Some(connection) = self.connections[index as usize].as_deref_mut() else { continue };
+            if connection.pause.any() || connection.defers() {
                 continue;
             }
             let stash = connection.take_stash();
@@ -337,6 +340,26 @@ impl Engine {
                 self.take_stash(index, stash, received);
             }
             self.mark_dirty(index);
+        }
+    }
+
+    /// Carries out what was decoded before the connection had to wait for its output to drain.
+    fn carry_out_deferred(&mut self, index: u32) {
+        while let Some(connection) = self.connections[index as usize].as_deref_mut()
+            && let Some(deferred) = connection.next_deferred()
+        {
+            match deferred {
+                Deferred::Refusal(refusal) => self.refuse(index, refusal),
+                Deferred::Call(call) => {
+                    let command = call.commands[0];
+                    let args = call.args_of(&command);
+                    let owner = match command.spec.route {
+                        Route::Key => self.owner_of(args.get(command.spec.key_arg())),
+                        _ => self.config.core,
+                    };
+                    self.carry_out(index, command.spec, command.hash, owner, args);
+                }
+            }
         }
     }
 
@@ -414,32 +437,53 @@ impl Engine {
         if connection.closing != Closing::No {
             return;
         }
-        let spec = match command.what {
-            What::Command(spec) => spec,
-            What::Refused(refusal) => {
-                let refusal = &mut turn.refusals[refusal as usize];
-                let reply = std::mem::replace(&mut refusal.reply, Reply::Nil);
-                if let Reply::Error(error) = &reply {
-                    self.counters.count_error(ErrorCode::of(error));
+        let defers = connection.defers();
+        match command.what {
+            What::Command(spec) => {
+                let args = turn.args_of(command, received);
+                if defers {
+                    let mut call = Box::<Batch>::default();
+                    let token = Token::Gather { index: 0, part: 0 };
+                    call.push(token, Job::Command, connection.wire, spec, command.hash, args);
+                    connection.defer(Deferred::Call(call));
+                } else {
+                    self.carry_out(index, spec, command.hash, command.owner, args);
                 }
-                if refusal.close {
-                    self.counters.protocol_errors += 1;
-                    connection.closing = Closing::AfterReplies;
-                }
-                connection.reply(&reply, &mut self.outs);
-                self.mark_dirty(index);
-                return;
             }
-        };
-        let args = turn.args_of(command, received);
+            What::Refused(refusal) => {
+                let nothing = Refusal { reply: Reply::None, close: false };
+                let refusal = std::mem::replace(&mut turn.refusals[refusal as usize], nothing);
+                if defers {
+                    connection.defer(Deferred::Refusal(refusal));
+                } else {
+                    self.refuse(index, refusal);
+                }
+            }
+        }
+    }
+
+    fn refuse(&mut self, index: u32, refusal: Refusal) {
+        let Some(connection) = self.connections[index as usize].as_deref_mut() else { return };
+        if let Reply::Error(error) = &refusal.reply {
+            self.counters.count_error(ErrorCode::of(error));
+        }
+        if refusal.close {
+            self.counters.protocol_errors += 1;
+            connection.closing = Closing::AfterReplies;
+        }
+        connection.reply(&refusal.reply, &mut self.outs);
+        self.mark_dirty(index);
+    }
+
+    fn carry_out(&mut self, index: u32, spec: &'static Spec, hash: u64, owner: u32, args: Args<'_>) {
+        let Some(connection) = self.connections[index as usize].as_deref_mut() else { return };
         self.counters.count_call(spec.op);
         connection.record.last_command = Some(spec);
         connection.record.last_used_us = self.now.uptime_us;
         connection.record.commands += 1;
         if spec.route == Route::Key {
-            if command.owner == self.config.core {
-                let call = Call { spec, args, hash: command.hash };
-                let reply = self.shard.apply(&call, self.now, &mut ());
+            if owner == self.config.core {
+                let reply = self.shard.apply(&Call { spec, args, hash }, self.now, &mut ());
                 if let Reply::Error(error) = &reply {
                     self.counters.count_failed(spec.op, error);
                 }
@@ -451,8 +495,8 @@ impl Engine {
             } else {
                 let token =
                     Token::Connection { index, generation: connection.generation, sequence: connection.await_reply() };
-                let outbox = &mut self.outboxes[command.owner as usize];
-                outbox.open().push(token, Job::Command, connection.wire, spec, command.hash, args);
+                let outbox = &mut self.outboxes[owner as usize];
+                outbox.open().push(token, Job::Command, connection.wire, spec, hash, args);
                 self.counters.commands_forwarded_out += 1;
                 if outbox.is_congested() || connection.pending_len() > limits::PENDING_REPLIES_MAX {
                     self.pause_for_mesh(index);
@@ -616,7 +660,7 @@ impl Engine {
                 return true;
             }
             connection.pause.remove(Pause::MESH);
-            if !connection.pause.any() && !connection.resuming {
+            if connection.can_resume() && !connection.resuming {
                 connection.resuming = true;
                 self.resumable.push(index);
             }

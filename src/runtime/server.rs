@@ -80,7 +80,7 @@ fn engine_config(setup: &CoreSetup, run_id: &[u8; 20], hasher: KeyHasher, random
         random_seed: random_seed.wrapping_add(setup.index as u64),
         value_bytes_max: setup.config.value_bytes_max,
         output_soft_bytes: limits::OUTPUT_SOFT_BYTES,
-        output_hard_bytes: limits::OUTPUT_HARD_BYTES,
+        output_hard_bytes: limits::OUTPUT_HARD_BYTES + setup.config.value_bytes_max,
         mesh_in_flight_max: limits::MESH_RING_BATCHES,
         mesh_waiting_max: limits::MESH_OUTBOX_BATCHES,
         topology: Arc::new(topology),
