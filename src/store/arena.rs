@@ -23,6 +23,7 @@ const PAGE_BYTES: usize = 64 * 1024;
 const PAGES: usize = CHUNK_BYTES / PAGE_BYTES;
 const CHUNK_UNIT_BITS: u32 = (CHUNK_BYTES / UNIT).trailing_zeros();
 const PAGE_UNIT_BITS: u32 = (PAGE_BYTES / UNIT).trailing_zeros();
+const CACHE_LINE_BYTES: usize = 64;
 const CHUNKS_MAX: usize = 1 << (32 - CHUNK_UNIT_BITS);
 /// No run, no slot. The reference can exist, but not as the start of a slot: the last slot of the last
 /// run is longer than one unit.
@@ -128,16 +129,19 @@ struct Run {
     after: u32,
 }
 
+/// What is known of a chunk.
 struct Block {
-    memory: Chunk<u8>,
     runs: Box<[Run; PAGES]>,
     /// One bit for each free page.
     free_pages: u32,
 }
 
 pub struct Arena {
-    blocks: Vec<Option<Block>>,
-    /// Indices of `blocks` without a chunk.
+    /// The chunks, apart from what is known of them: every look-up of an item reads here.
+    memory: Vec<Option<Chunk<u8>>>,
+    /// For every chunk that is there.
+    blocks: Vec<Block>,
+    /// Indices of `memory` without a chunk.
     vacant: Vec<u32>,
     /// No chunk before this one has a free page.
     first_with_room: usize,
@@ -151,6 +155,7 @@ pub struct Arena {
 impl Arena {
     pub fn new() -> Arena {
         Arena {
+            memory: Vec::new(),
             blocks: Vec::new(),
             vacant: Vec::new(),
             first_with_room: 0,
@@ -167,13 +172,13 @@ impl Arena {
     }
 
     #[inline(always)]
-    fn block(&self, at: u32) -> &Block {
-        self.blocks[(at >> CHUNK_UNIT_BITS) as usize].as_ref().expect("references lead to chunks in use")
+    fn chunk(&self, at: u32) -> &Chunk<u8> {
+        self.memory[(at >> CHUNK_UNIT_BITS) as usize].as_ref().expect("references lead to chunks in use")
     }
 
     #[inline(always)]
-    fn block_mut(&mut self, at: u32) -> &mut Block {
-        self.blocks[(at >> CHUNK_UNIT_BITS) as usize].as_mut().expect("references lead to chunks in use")
+    fn chunk_mut(&mut self, at: u32) -> &mut Chunk<u8> {
+        self.memory[(at >> CHUNK_UNIT_BITS) as usize].as_mut().expect("references lead to chunks in use")
     }
 
     #[inline(always)]
@@ -184,25 +189,26 @@ impl Arena {
     /// Everything from the start of an item on: the item, and what lies behind it.
     #[inline(always)]
     pub fn slot(&self, item: ItemRef) -> &[u8] {
-        &self.block(item.0).memory[Self::offset(item.0)..]
+        &self.chunk(item.0)[Self::offset(item.0)..]
     }
 
     #[inline(always)]
     pub fn slot_mut(&mut self, item: ItemRef) -> &mut [u8] {
-        &mut self.block_mut(item.0).memory[Self::offset(item.0)..]
+        &mut self.chunk_mut(item.0)[Self::offset(item.0)..]
     }
 
+    /// Fetches the first two cache lines of an item: header and key, and the value unless it is long.
     #[inline(always)]
     pub fn prefetch(&self, item: ItemRef) {
-        if let Some(Some(block)) = self.blocks.get((item.0 >> CHUNK_UNIT_BITS) as usize) {
-            prefetch(&block.memory[Self::offset(item.0)]);
-        }
+        let chunk = self.chunk(item.0);
+        let at = Self::offset(item.0);
+        prefetch(&chunk[at]);
+        prefetch(&chunk[(at + CACHE_LINE_BYTES) % CHUNK_BYTES]);
     }
 
     #[inline(always)]
     fn run_mut(&mut self, first_page: u32) -> &mut Run {
-        let page = (first_page as usize) % PAGES;
-        &mut self.blocks[first_page as usize / PAGES].as_mut().expect("runs lie in chunks in use").runs[page]
+        &mut self.blocks[first_page as usize / PAGES].runs[first_page as usize % PAGES]
     }
 
     /// A slot for `bytes` bytes; what it holds is arbitrary but for the first byte, which the caller must
@@ -215,8 +221,7 @@ impl Arena {
         if open == NONE {
             open = self.new_run(class)?;
         }
-        let block = self.blocks[open as usize / PAGES].as_mut().expect("runs lie in chunks in use");
-        let run = &mut block.runs[open as usize % PAGES];
+        let run = &mut self.blocks[open as usize / PAGES].runs[open as usize % PAGES];
         let slot = match run.free {
             NONE => {
                 let slot = (open << PAGE_UNIT_BITS) + run.made as u32 * (slot_bytes / UNIT as u32);
@@ -224,8 +229,9 @@ impl Arena {
                 slot
             }
             free => {
-                let at = Self::offset(free) + 4;
-                run.free = u32::from_le_bytes(block.memory[at..at + 4].try_into().expect("4 bytes"));
+                let chunk =
+                    self.memory[(free >> CHUNK_UNIT_BITS) as usize].as_ref().expect("runs lie in chunks in use");
+                run.free = u32::from_le_bytes(chunk[Self::offset(free) + 4..][..4].try_into().expect("4 bytes"));
                 free
             }
         };
@@ -244,15 +250,12 @@ impl Arena {
         let class = class_of(bytes);
         let Class { slot_bytes, slots, pages } = CLASSES.list[class];
         let first_page = (item.0 >> PAGE_UNIT_BITS) & !(pages as u32 - 1);
-        let block = self.block_mut(item.0);
-        let run = &mut block.runs[first_page as usize % PAGES];
+        let run = &mut self.blocks[first_page as usize / PAGES].runs[first_page as usize % PAGES];
         debug_assert!(run.class as usize == class && run.live > 0);
-        let at = Self::offset(item.0);
-        block.memory[at..at + 4].fill(0);
-        block.memory[at + 4..at + 8].copy_from_slice(&run.free.to_le_bytes());
-        run.free = item.0;
+        let next = std::mem::replace(&mut run.free, item.0);
         run.live -= 1;
         let live = run.live;
+        self.slot_mut(item)[..8].copy_from_slice(&((next as u64) << 32).to_le_bytes());
         self.slots_bytes -= slot_bytes as u64;
         self.slots -= 1;
         if live == slots - 1 {
@@ -302,11 +305,13 @@ impl Arena {
 
     fn release_pages(&mut self, first_page: u32, pages: u8) {
         let index = first_page as usize / PAGES;
-        let block = self.blocks[index].as_mut().expect("runs lie in chunks in use");
+        let block = &mut self.blocks[index];
         block.free_pages |= run_mask(pages) << (first_page as usize % PAGES);
         self.first_with_room = self.first_with_room.min(index);
         if block.free_pages == u32::MAX {
-            self.blocks[index] = None;
+            // Without free pages nobody looks for runs here.
+            block.free_pages = 0;
+            self.memory[index] = None;
             self.vacant.push(index as u32);
             self.chunks -= 1;
         }
@@ -319,8 +324,7 @@ impl Arena {
             Some(first_page) => first_page,
             None => self.new_block()?,
         };
-        let block = self.blocks[first_page as usize / PAGES].as_mut().expect("the block was just found");
-        block.free_pages &= !(run_mask(pages) << (first_page as usize % PAGES));
+        self.blocks[first_page as usize / PAGES].free_pages &= !(run_mask(pages) << (first_page as usize % PAGES));
         *self.run_mut(first_page) = Run { free: NONE, made: 0, live: 0, class: class as u8, before: NONE, after: NONE };
         self.open[class] = first_page;
         Some(first_page)
@@ -328,13 +332,11 @@ impl Arena {
 
     /// Free aligned pages in the first chunk that has them.
     fn find_pages(&mut self, pages: u8) -> Option<u32> {
-        while let Some(block) = self.blocks.get(self.first_with_room)
-            && block.as_ref().is_none_or(|block| block.free_pages == 0)
-        {
+        while self.blocks.get(self.first_with_room).is_some_and(|block| block.free_pages == 0) {
             self.first_with_room += 1;
         }
         let (index, mask) = self.blocks.iter().enumerate().skip(self.first_with_room).find_map(|(index, block)| {
-            let mask = aligned_runs(block.as_ref()?.free_pages, pages);
+            let mask = aligned_runs(block.free_pages, pages);
             (mask != 0).then_some((index, mask))
         })?;
         Some((index * PAGES) as u32 + mask.trailing_zeros())
@@ -346,12 +348,14 @@ impl Arena {
         if index >= CHUNKS_MAX {
             return None;
         }
-        let run = Run { free: NONE, made: 0, live: 0, class: 0, before: NONE, after: NONE };
-        let block = Block { memory: Chunk::new()?, runs: Box::new([run; PAGES]), free_pages: u32::MAX };
+        let chunk = Chunk::new()?;
         if self.vacant.pop().is_some() {
-            self.blocks[index] = Some(block);
+            self.memory[index] = Some(chunk);
+            self.blocks[index].free_pages = u32::MAX;
         } else {
-            self.blocks.push(Some(block));
+            let run = Run { free: NONE, made: 0, live: 0, class: 0, before: NONE, after: NONE };
+            self.memory.push(Some(chunk));
+            self.blocks.push(Block { runs: Box::new([run; PAGES]), free_pages: u32::MAX });
         }
         self.chunks += 1;
         self.first_with_room = self.first_with_room.min(index);
@@ -361,8 +365,8 @@ impl Arena {
     /// Gives one chunk back to the kernel, whatever lies in it; false when none is left. For arenas that
     /// nobody refers to any more: dropping one at once would take long.
     pub fn dismantle(&mut self) -> bool {
-        while let Some(block) = self.blocks.pop() {
-            if block.is_some() {
+        while let Some(chunk) = self.memory.pop() {
+            if chunk.is_some() {
                 self.chunks -= 1;
                 return true;
             }
@@ -378,7 +382,7 @@ impl Arena {
             let mut before = NONE;
             let mut next = self.open[class];
             while next != NONE {
-                let run = &self.blocks[next as usize / PAGES].as_ref().unwrap().runs[next as usize % PAGES];
+                let run = &self.blocks[next as usize / PAGES].runs[next as usize % PAGES];
                 assert_eq!((run.class as usize, run.before), (class, before));
                 assert!(run.live < CLASSES.list[class].slots);
                 open.insert(next);
@@ -387,8 +391,8 @@ impl Arena {
         }
         let (mut slots, mut slots_bytes, mut chunks) = (0, 0, 0);
         for (index, block) in self.blocks.iter().enumerate() {
-            let Some(block) = block else {
-                assert!(self.vacant.contains(&(index as u32)));
+            let Some(memory) = &self.memory[index] else {
+                assert!(self.vacant.contains(&(index as u32)) && block.free_pages == 0);
                 continue;
             };
             chunks += 1;
@@ -404,7 +408,7 @@ impl Arena {
                 let first_page = (index * PAGES + page) as u32;
                 assert_eq!(open.contains(&first_page), run.live < class.slots);
                 let live = (0..run.made)
-                    .filter(|&slot| block.memory[page * PAGE_BYTES + slot as usize * class.slot_bytes as usize] != 0)
+                    .filter(|&slot| memory[page * PAGE_BYTES + slot as usize * class.slot_bytes as usize] != 0)
                     .count();
                 assert_eq!(live, run.live as usize);
                 let mut free = 0;

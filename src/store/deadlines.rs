@@ -24,8 +24,8 @@ pub struct Deadlines {
     /// By bucket / `SEGMENT`; absent where no bucket ever had a deadline.
     segments: Vec<Option<Box<Segment>>>,
     base_ms: Option<u64>,
-    /// The pass under way: the bucket it goes on with, and the time it started at.
-    cursor: Option<u32>,
+    /// The pass under way: how many of the first buckets it has not seen yet, and when it started.
+    unseen: Option<u32>,
     pass: u32,
 }
 
@@ -78,40 +78,42 @@ impl Deadlines {
         self.set(with, NEVER);
     }
 
-    /// The next bucket to visit at `now_ms`, and whether there is one; its deadline is forgotten, so that
-    /// the visitor must [`note`](Self::note) what remains. `steps` is lowered by the work done; at 0 the search stops, to go
-    /// on with the next call.
+    /// The next bucket to visit at `now_ms`. Its deadline is forgotten: the visitor has to
+    /// [`note`](Self::note) what remains. `steps` is lowered by the work done; at 0 the search stops, to go on
+    /// with the next call.
+    ///
+    /// A pass runs downwards, because merging moves items downwards: the more a pass removes, the more
+    /// buckets are merged, and those it has not seen yet stay ahead of it.
     pub fn next_due(&mut self, now_ms: u64, steps: &mut usize) -> Option<u32> {
         let now = self.unit(now_ms);
-        let mut bucket = match self.cursor {
-            Some(cursor) => cursor as usize,
+        let mut end = match self.unseen {
+            Some(unseen) => unseen as usize,
             None if now >= self.pass + PASS_UNITS || now < self.pass => {
                 self.pass = now;
-                0
+                self.segments.len() * SEGMENT
             }
             None => return None,
         };
-        while *steps > 0 {
-            *steps -= 1;
-            let Some(segment) = self.segments.get_mut(bucket / SEGMENT) else {
-                self.cursor = None;
+        while end > 0 {
+            if *steps == 0 {
+                self.unseen = Some(end as u32);
                 return None;
-            };
-            let from = bucket % SEGMENT;
-            if let Some(segment) = segment
+            }
+            *steps -= 1;
+            let start = (end - 1) / SEGMENT * SEGMENT;
+            if let Some(Some(segment)) = self.segments.get_mut(start / SEGMENT)
                 && segment.first <= now
             {
-                if let Some(ahead) = segment.due[from..].iter().position(|&due| due <= now) {
-                    segment.due[from + ahead] = NEVER;
-                    let found = (bucket + ahead) as u32;
-                    self.cursor = Some(found + 1);
-                    return Some(found);
+                if let Some(at) = segment.due[..end - start].iter().rposition(|&due| due <= now) {
+                    segment.due[at] = NEVER;
+                    self.unseen = Some((start + at) as u32);
+                    return Some((start + at) as u32);
                 }
                 segment.first = *segment.due.iter().min().expect("a segment is not empty");
             }
-            bucket = (bucket / SEGMENT + 1) * SEGMENT;
-            self.cursor = Some(bucket as u32);
+            end = start;
         }
+        self.unseen = None;
         None
     }
 
@@ -148,7 +150,7 @@ mod tests {
         deadlines.note(9_000, 9_000, 1_000);
         deadlines.note(70_000, 1 << 60, 1_000);
         assert!(all_due(&mut deadlines, 2_000).is_empty());
-        assert_eq!(all_due(&mut deadlines, 2_500), [5, 9_000]);
+        assert_eq!(all_due(&mut deadlines, 2_500), [9_000, 5]);
         assert!(all_due(&mut deadlines, 60_000).is_empty());
     }
 
@@ -157,7 +159,7 @@ mod tests {
         let mut deadlines = Deadlines::default();
         deadlines.note(1, 2_000, 0);
         deadlines.on_split(1, 65);
-        assert_eq!(all_due(&mut deadlines, 4_000), [1, 65]);
+        assert_eq!(all_due(&mut deadlines, 4_000), [65, 1]);
         deadlines.note(65, 5_000, 4_000);
         deadlines.note(1, 50_000, 4_000);
         deadlines.on_merge(1, 65);
@@ -168,7 +170,7 @@ mod tests {
     fn a_search_stops_when_its_steps_are_used_up_and_goes_on_later() {
         let mut deadlines = Deadlines::default();
         for bucket in 0..10 {
-            deadlines.note(bucket * SEGMENT as u32, 100, 0);
+            deadlines.note(2 * bucket * SEGMENT as u32, 100, 0);
         }
         let mut found = 0;
         let mut calls = 0;

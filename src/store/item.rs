@@ -25,6 +25,7 @@ const EXPIRY_SHIFT: u8 = 3;
 const EXPIRY_NONE: u8 = 0;
 const EXPIRY_NEAR: u8 = 1;
 const EXPIRY_FAR: u8 = 2;
+const EXPIRY_MASK: u8 = 3 << EXPIRY_SHIFT;
 const EXPIRY_NEAR_MAX: u64 = (1 << 48) - 1;
 
 const _: () = assert!(KEY_BYTES_MAX <= u16::MAX as usize && LARGE_VALUE_BYTES_MIN <= u16::MAX as usize + 1);
@@ -37,17 +38,65 @@ pub enum Content<'a> {
     Apart(u32),
 }
 
-/// Everything about an item but its key and value.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+/// Where things stand in items with the same flags.
+#[derive(Clone, Copy)]
+struct Shape {
+    value_mask: u32,
+    key_mask: u16,
+    /// Where the key's length stands in the first eight bytes, in bits.
+    key_shift: u8,
+    expiry_at: u8,
+    key_at: u8,
+    expiry_mask: u64,
+}
+
+const SHAPES: usize = 32;
+
+/// By the flags without `LIVE`. Reading an item takes one look here instead of a chain of decisions.
+static SHAPE: [Shape; SHAPES] = shapes();
+
+const fn shapes() -> [Shape; SHAPES] {
+    let unused = Shape { value_mask: 0, key_mask: 0, key_shift: 0, expiry_at: 0, key_at: 0, expiry_mask: 0 };
+    let mut shapes = [unused; SHAPES];
+    let mut flags = 0;
+    while flags < SHAPES {
+        let value_kind = flags as u8 >> VALUE_SHIFT & 3;
+        let expiry_kind = flags as u8 >> EXPIRY_SHIFT & 3;
+        if value_kind <= VALUE_APART && expiry_kind <= EXPIRY_FAR {
+            let value_bytes = 1 << value_kind;
+            let key_bytes = 1 + (flags as u8 & KEY_WIDE);
+            let (expiry_bytes, expiry_mask) = match expiry_kind {
+                EXPIRY_NONE => (0, 0),
+                EXPIRY_NEAR => (6, EXPIRY_NEAR_MAX),
+                _ => (8, u64::MAX),
+            };
+            let expiry_at = 1 + value_bytes + key_bytes;
+            shapes[flags] = Shape {
+                value_mask: u32::MAX >> (32 - 8 * value_bytes),
+                key_mask: u16::MAX >> (16 - 8 * key_bytes),
+                key_shift: 8 + 8 * value_bytes,
+                expiry_at,
+                key_at: expiry_at + expiry_bytes,
+                expiry_mask,
+            };
+        }
+        flags += 1;
+    }
+    shapes
+}
+
+/// What the first bytes of an item say: its flags and lengths.
+#[derive(Clone, Copy, Debug)]
 pub struct Head {
     flags: u8,
+    key_at: u8,
+    key_bytes: u16,
     /// Length of the value, or its number.
     value: u32,
-    key_bytes: u16,
 }
 
 impl Head {
-    #[inline]
+    #[inline(always)]
     pub fn new(key_bytes: usize, content: Content<'_>, expires_at_ms: Option<u64>) -> Head {
         debug_assert!(key_bytes <= KEY_BYTES_MAX);
         let key_kind = (key_bytes > u8::MAX as usize) as u8;
@@ -58,28 +107,23 @@ impl Head {
             }
             Content::Apart(number) => (VALUE_APART, number),
         };
-        let expiry_kind = match expires_at_ms {
-            None => EXPIRY_NONE,
-            Some(..=EXPIRY_NEAR_MAX) => EXPIRY_NEAR,
-            Some(_) => EXPIRY_FAR,
-        };
-        let flags = LIVE | key_kind | value_kind << VALUE_SHIFT | expiry_kind << EXPIRY_SHIFT;
-        Head { flags, value, key_bytes: key_bytes as u16 }
+        let flags = LIVE | key_kind | value_kind << VALUE_SHIFT | expiry_kind(expires_at_ms) << EXPIRY_SHIFT;
+        Head { flags, key_at: shape(flags).key_at, key_bytes: key_bytes as u16, value }
     }
 
-    /// The head of the item at the start of `slot`.
+    /// The head of the item at the start of `slot`. (The smallest slot has eight bytes.)
     #[inline(always)]
     pub fn read(slot: &[u8]) -> Head {
-        // The smallest slot has 8 bytes, so that the eight bytes a head lies in can be read at once.
         let word = u64::from_le_bytes(slot[..8].try_into().expect("8 bytes"));
         let flags = word as u8;
         debug_assert!(flags & LIVE != 0);
-        let kind = flags >> VALUE_SHIFT & 3;
-        let value_bytes = 1u32 << kind;
-        let value = (word >> 8) as u32 & (u32::MAX >> (32 - 8 * value_bytes));
-        let key_at = 8 + 8 * value_bytes;
-        let key_mask = if flags & KEY_WIDE != 0 { 0xFFFF } else { 0xFF };
-        Head { flags, value, key_bytes: (word >> key_at) as u16 & key_mask }
+        let shape = shape(flags);
+        Head {
+            flags,
+            key_at: shape.key_at,
+            key_bytes: (word >> (shape.key_shift & 63)) as u16 & shape.key_mask,
+            value: (word >> 8) as u32 & shape.value_mask,
+        }
     }
 
     #[inline(always)]
@@ -88,24 +132,13 @@ impl Head {
     }
 
     #[inline(always)]
-    fn expiry_kind(self) -> u8 {
-        self.flags >> EXPIRY_SHIFT & 3
-    }
-
-    #[inline(always)]
-    fn expiry_at(self) -> usize {
-        2 + (1 << self.value_kind()) + (self.flags & KEY_WIDE) as usize
-    }
-
-    #[inline(always)]
     fn key_at(self) -> usize {
-        const EXPIRY_BYTES: [u8; 4] = [0, 6, 8, 0];
-        self.expiry_at() + EXPIRY_BYTES[self.expiry_kind() as usize] as usize
+        self.key_at as usize
     }
 
     #[inline(always)]
     fn value_at(self) -> usize {
-        self.key_at() + self.key_bytes as usize
+        self.key_at() + self.key_bytes()
     }
 
     /// The bytes the item takes of its slot.
@@ -132,26 +165,22 @@ impl Head {
 
     #[inline(always)]
     pub fn has_expiry(self) -> bool {
-        self.expiry_kind() != EXPIRY_NONE
+        self.flags & EXPIRY_MASK != 0
     }
 
     #[inline(always)]
     pub fn expires_at_ms(self, slot: &[u8]) -> Option<u64> {
-        let at = self.expiry_at();
-        match self.expiry_kind() {
-            EXPIRY_NONE => None,
-            EXPIRY_NEAR => {
-                let mut bytes = [0; 8];
-                bytes[..6].copy_from_slice(&slot[at..at + 6]);
-                Some(u64::from_le_bytes(bytes))
-            }
-            _ => Some(u64::from_le_bytes(slot[at..at + 8].try_into().expect("8 bytes"))),
-        }
+        let shape = shape(self.flags);
+        self.has_expiry().then(|| {
+            // Eight bytes are there also when six are meant: slots of items with expiry have sixteen.
+            let bytes = slot[shape.expiry_at as usize..][..8].try_into().expect("8 bytes");
+            u64::from_le_bytes(bytes) & shape.expiry_mask
+        })
     }
 
     #[inline(always)]
     pub fn key(self, slot: &[u8]) -> &[u8] {
-        &slot[self.key_at()..][..self.key_bytes as usize]
+        &slot[self.key_at()..][..self.key_bytes()]
     }
 
     /// The value, which must not be kept apart.
@@ -161,63 +190,66 @@ impl Head {
         &slot[self.value_at()..][..self.value as usize]
     }
 
-    /// Whether items of both heads have the same fields in the same places, key included.
+    /// Whether an inline value of `value_bytes` and an expiry could take the places of the old ones without
+    /// moving anything else.
     #[inline(always)]
-    fn same_places(self, other: Head) -> bool {
-        self.flags == other.flags && self.key_bytes == other.key_bytes
+    pub fn takes(self, value_bytes: usize, expires_at_ms: Option<u64>) -> bool {
+        (value_bytes > u8::MAX as usize) as u8 == self.value_kind()
+            && expiry_kind(expires_at_ms) == self.flags >> EXPIRY_SHIFT & 3
     }
 
+    /// Writes a value and an expiry that the head [takes](Self::takes) over the old ones.
+    #[inline(always)]
+    pub fn overwrite(self, slot: &mut [u8], value: &[u8], expires_at_ms: Option<u64>) {
+        debug_assert!(self.takes(value.len(), expires_at_ms));
+        let length = (value.len() as u16).to_le_bytes();
+        slot[1] = length[0];
+        if self.value_kind() == VALUE_LONG {
+            slot[2] = length[1];
+        }
+        if let Some(expires_at_ms) = expires_at_ms {
+            self.write_expiry(slot, expires_at_ms);
+        }
+        slot[self.value_at()..][..value.len()].copy_from_slice(value);
+    }
+
+    fn write_expiry(self, slot: &mut [u8], expires_at_ms: u64) {
+        let (at, key_at) = (shape(self.flags).expiry_at as usize, self.key_at());
+        slot[at..key_at].copy_from_slice(&expires_at_ms.to_le_bytes()[..key_at - at]);
+    }
+
+    /// Writes everything that stands before the key.
+    #[inline]
     fn write_fields(self, slot: &mut [u8], expires_at_ms: Option<u64>) {
-        slot[0] = self.flags;
-        let key_len_at = 1 + (1 << self.value_kind());
-        slot[1..key_len_at].copy_from_slice(&self.value.to_le_bytes()[..1 << self.value_kind()]);
-        let expiry_at = self.expiry_at();
-        slot[key_len_at..expiry_at].copy_from_slice(&self.key_bytes.to_le_bytes()[..expiry_at - key_len_at]);
-        let key_at = self.key_at();
-        let expiry = expires_at_ms.unwrap_or(0).to_le_bytes();
-        slot[expiry_at..key_at].copy_from_slice(&expiry[..key_at - expiry_at]);
+        let shape = shape(self.flags);
+        let word = self.flags as u64 | (self.value as u64) << 8 | (self.key_bytes as u64) << shape.key_shift;
+        let expiry_at = shape.expiry_at as usize;
+        slot[..expiry_at].copy_from_slice(&word.to_le_bytes()[..expiry_at]);
+        if let Some(expires_at_ms) = expires_at_ms {
+            self.write_expiry(slot, expires_at_ms);
+        }
     }
 
     /// Writes a whole item.
     #[inline]
     pub fn write(self, slot: &mut [u8], key: &[u8], content: Content<'_>, expires_at_ms: Option<u64>) {
-        debug_assert_eq!(key.len(), self.key_bytes as usize);
+        debug_assert_eq!(key.len(), self.key_bytes());
         self.write_fields(slot, expires_at_ms);
-        let value_at = self.value_at();
-        slot[self.key_at()..value_at].copy_from_slice(key);
+        slot[self.key_at()..][..key.len()].copy_from_slice(key);
         if let Content::Inline(value) = content {
-            slot[value_at..value_at + value.len()].copy_from_slice(value);
-        }
-    }
-
-    /// Writes another value and expiry into the slot of an item with the head `old` and the same key.
-    #[inline]
-    pub fn overwrite(self, old: Head, slot: &mut [u8], key: &[u8], content: Content<'_>, expires_at_ms: Option<u64>) {
-        if self.flags == old.flags
-            && self.value_kind() == VALUE_SHORT
-            && !self.has_expiry()
-            && let Content::Inline(value) = content
-        {
-            slot[1] = self.value as u8;
-            let value_at = self.value_at();
-            slot[value_at..value_at + value.len()].copy_from_slice(value);
-        } else {
-            self.write(slot, key, content, expires_at_ms);
+            slot[self.value_at()..][..value.len()].copy_from_slice(value);
         }
     }
 
     /// The head of the same item with another expiry.
     pub fn with_expiry(self, expires_at_ms: Option<u64>) -> Head {
-        let fresh = Head::new(0, Content::Inline(b""), expires_at_ms);
-        let expiry_bits = 3 << EXPIRY_SHIFT;
-        Head { flags: self.flags & !expiry_bits | fresh.flags & expiry_bits, ..self }
+        let flags = self.flags & !EXPIRY_MASK | expiry_kind(expires_at_ms) << EXPIRY_SHIFT;
+        Head { flags, key_at: shape(flags).key_at, ..self }
     }
 
     /// Changes the expiry of the item in place; the slot must have room for `self`.
     pub fn rewrite_expiry(self, old: Head, slot: &mut [u8], expires_at_ms: Option<u64>) {
-        if !self.same_places(old) {
-            slot.copy_within(old.key_at()..old.item_bytes(), self.key_at());
-        }
+        slot.copy_within(old.key_at()..old.item_bytes(), self.key_at());
         self.write_fields(slot, expires_at_ms);
     }
 
@@ -226,6 +258,20 @@ impl Head {
         let body = &from[old.key_at()..old.item_bytes()];
         slot[self.key_at()..][..body.len()].copy_from_slice(body);
         self.write_fields(slot, expires_at_ms);
+    }
+}
+
+#[inline(always)]
+fn shape(flags: u8) -> &'static Shape {
+    &SHAPE[flags as usize % SHAPES]
+}
+
+#[inline(always)]
+fn expiry_kind(expires_at_ms: Option<u64>) -> u8 {
+    match expires_at_ms {
+        None => EXPIRY_NONE,
+        Some(..=EXPIRY_NEAR_MAX) => EXPIRY_NEAR,
+        Some(_) => EXPIRY_FAR,
     }
 }
 
@@ -247,7 +293,7 @@ mod tests {
                         let head = Head::new(key_bytes, content, expiry);
                         head.write(&mut slot, &key, content, expiry);
                         let read = Head::read(&slot);
-                        assert_eq!(read, head);
+                        assert_eq!(read.item_bytes(), head.item_bytes());
                         assert_eq!(read.key(&slot), key);
                         assert_eq!(read.expires_at_ms(&slot), expiry);
                         match content {

@@ -25,6 +25,8 @@ mod table;
 #[cfg(test)]
 mod tests;
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 
 pub use counters::ShardCounters;
@@ -124,15 +126,8 @@ impl Shard {
     }
 
     /// Carries out a command all of whose keys live here.
-    #[inline]
     pub fn apply<E: Effects>(&mut self, call: &Call<'_>, now: Now, effects: &mut E) -> Reply<'_> {
-        if call.spec.route == Route::Key {
-            if call.args.get(0).len() > KEY_BYTES_MAX {
-                return Reply::Error(key_too_long());
-            }
-        } else if let Some(error) = check_keys(call) {
-            return Reply::Error(error);
-        }
+        // The commands that are most of all commands; nothing is done here that they do not need.
         match call.spec.op {
             Op::Get => self.get(call, now, effects),
             Op::Set => self.set(call, now, effects),
@@ -144,6 +139,9 @@ impl Shard {
 
     #[inline(never)]
     fn apply_rarer<E: Effects>(&mut self, call: &Call<'_>, now: Now, effects: &mut E) -> Reply<'_> {
+        if let Some(error) = check_keys(call) {
+            return Reply::Error(error);
+        }
         match call.spec.op {
             Op::Append => self.append(call, now, effects),
             Op::DecrBy => self.decrement_by(call, now, effects),
@@ -290,9 +288,13 @@ impl Shard {
     // What the commands are made of.
 
     /// The key, if it is there and has not expired; if it has, it goes now.
-    #[inline]
     fn live<E: Effects>(&mut self, hash: u64, key: &[u8], now: Now, effects: &mut E) -> Option<Found> {
         let found = self.keyspace.find(hash, key)?;
+        self.unless_expired(key, found, now, effects)
+    }
+
+    #[inline(always)]
+    fn unless_expired<E: Effects>(&mut self, key: &[u8], found: Found, now: Now, effects: &mut E) -> Option<Found> {
         match self.keyspace.expires_at_ms(found) {
             Some(expires_at_ms) if now.unix_ms > expires_at_ms => {
                 self.expire_found(key, found, effects);
@@ -303,12 +305,15 @@ impl Shard {
     }
 
     /// The same for commands that read: they count hits and misses.
-    #[inline]
     fn live_to_read<E: Effects>(&mut self, hash: u64, key: &[u8], now: Now, effects: &mut E) -> Option<Found> {
         let found = self.live(hash, key, now, effects);
-        self.counters.hits += found.is_some() as u64;
-        self.counters.misses += found.is_none() as u64;
+        self.count_look_up(found.is_some());
         found
+    }
+
+    #[inline(always)]
+    fn count_look_up(&mut self, is_hit: bool) {
+        *(if is_hit { &mut self.counters.hits } else { &mut self.counters.misses }) += 1;
     }
 
     #[cold]
@@ -319,7 +324,7 @@ impl Shard {
         self.counters.writes += 1;
     }
 
-    #[inline]
+    #[inline(always)]
     #[allow(clippy::too_many_arguments)]
     fn store<E: Effects>(
         &mut self,
@@ -363,13 +368,18 @@ impl From<OutOfMemory> for ReplyError<'_> {
     }
 }
 
-#[cold]
 fn key_too_long() -> ReplyError<'static> {
-    ReplyError::Other(format!("ERR key exceeds maximum allowed size ({KEY_BYTES_MAX} bytes)").into())
+    const _: () = assert!(KEY_BYTES_MAX == 65_535, "the text says so");
+    ReplyError::Other(Cow::Borrowed("ERR key exceeds maximum allowed size (65535 bytes)"))
 }
 
 /// The error of a command one of whose keys is too long for any shard. Commands whose keys live on several
 /// shards are checked whole before any part of them is carried out.
 pub fn check_keys(call: &Call<'_>) -> Option<ReplyError<'static>> {
-    call.spec.key_args(call.args.len()).any(|key| call.args.get(key).len() > KEY_BYTES_MAX).then(key_too_long)
+    let is_long = |key: usize| call.args.get(key).len() > KEY_BYTES_MAX;
+    let any_is_long = match call.spec.route {
+        Route::Key => is_long(call.spec.key_arg()),
+        _ => call.spec.key_args(call.args.len()).any(is_long),
+    };
+    any_is_long.then(key_too_long)
 }

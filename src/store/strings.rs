@@ -2,12 +2,12 @@
 
 use bytes::Bytes;
 
-use super::keyspace::Found;
+use super::keyspace::{FirstLook, Found};
 use super::number::{self, parse_i64};
 use super::options::{Condition, ExpiryChange, SetOptions, Time, Unit, parse_getex, parse_set};
-use super::{Effects, Shard, ValueRef};
+use super::{Effects, OutOfMemory, Shard, ValueRef, key_too_long};
 use crate::clock::Now;
-use crate::limits::LARGE_VALUE_BYTES_MIN;
+use crate::limits::{KEY_BYTES_MAX, LARGE_VALUE_BYTES_MIN};
 use crate::reply::{Reply, ReplyError};
 use crate::request::{Args, Call};
 
@@ -22,11 +22,24 @@ fn value_arg<'a>(args: &Args<'a>, index: usize) -> ValueRef<'a> {
     }
 }
 
-#[inline]
+#[inline(always)]
 fn reply_with(value: ValueRef<'_>) -> Reply<'_> {
     match value {
         ValueRef::Small(value) => Reply::Bulk(value),
-        ValueRef::Large(value) => Reply::Large(value.clone()),
+        ValueRef::Large(value) => reply_with_large(value),
+    }
+}
+
+#[inline(never)]
+fn reply_with_large(value: &Bytes) -> Reply<'static> {
+    Reply::Large(value.clone())
+}
+
+#[inline(always)]
+fn done(stored: Result<(), OutOfMemory>) -> Reply<'static> {
+    match stored {
+        Ok(()) => Reply::Ok,
+        Err(error) => Reply::Error(error.into()),
     }
 }
 
@@ -39,25 +52,89 @@ enum Former {
 }
 
 impl Shard {
-    #[inline]
+    // GET, SET and INCR decide almost always at the first look. What they do then is kept free of calls to
+    // the general look-up: it would make each of them a third slower.
+
+    #[inline(never)]
     pub(super) fn get<E: Effects>(&mut self, call: &Call<'_>, now: Now, effects: &mut E) -> Reply<'_> {
-        match self.live_to_read(call.hash, call.args.get(0), now, effects) {
-            Some(found) => reply_with(self.keyspace.value(found)),
-            None => Reply::Nil,
+        let key = call.args.get(0);
+        match self.keyspace.find_first(call.hash, key) {
+            FirstLook::Found(found) => self.get_found(key, found, now, effects),
+            FirstLook::Absent => self.get_absent(key),
+            FirstLook::Unsure => self.get_after_search(call, now, effects),
         }
     }
 
-    #[inline]
+    #[inline(never)]
+    fn get_after_search<E: Effects>(&mut self, call: &Call<'_>, now: Now, effects: &mut E) -> Reply<'_> {
+        let key = call.args.get(0);
+        match self.keyspace.find(call.hash, key) {
+            Some(found) => self.get_found(key, found, now, effects),
+            None => self.get_absent(key),
+        }
+    }
+
+    #[inline(always)]
+    fn get_found<E: Effects>(&mut self, key: &[u8], found: Found, now: Now, effects: &mut E) -> Reply<'_> {
+        let Some(found) = self.unless_expired(key, found, now, effects) else {
+            return self.get_absent(key);
+        };
+        self.count_look_up(true);
+        reply_with(self.keyspace.value(found))
+    }
+
+    #[inline(always)]
+    fn get_absent(&mut self, key: &[u8]) -> Reply<'_> {
+        if key.len() > KEY_BYTES_MAX {
+            return Reply::Error(key_too_long());
+        }
+        self.count_look_up(false);
+        Reply::Nil
+    }
+
+    #[inline(never)]
     pub(super) fn set<E: Effects>(&mut self, call: &Call<'_>, now: Now, effects: &mut E) -> Reply<'_> {
         if call.args.len() > 2 {
             return self.set_with_options(call, now, effects);
         }
         let key = call.args.get(0);
-        let found = self.live(call.hash, key, now, effects);
-        match self.store(call.hash, key, found, value_arg(&call.args, 1), None, now, effects) {
-            Ok(()) => Reply::Ok,
-            Err(error) => Reply::Error(error.into()),
+        match self.keyspace.find_first(call.hash, key) {
+            FirstLook::Found(found) => self.set_found(call, key, found, now, effects),
+            FirstLook::Absent => self.set_absent(call, key, now, effects),
+            FirstLook::Unsure => self.set_after_search(call, now, effects),
         }
+    }
+
+    #[inline(never)]
+    fn set_after_search<E: Effects>(&mut self, call: &Call<'_>, now: Now, effects: &mut E) -> Reply<'_> {
+        let key = call.args.get(0);
+        match self.keyspace.find(call.hash, key) {
+            Some(found) => self.set_found(call, key, found, now, effects),
+            None => self.set_absent(call, key, now, effects),
+        }
+    }
+
+    #[inline(always)]
+    fn set_found<E: Effects>(
+        &mut self,
+        call: &Call<'_>,
+        key: &[u8],
+        found: Found,
+        now: Now,
+        effects: &mut E,
+    ) -> Reply<'_> {
+        if self.unless_expired(key, found, now, effects).is_none() {
+            return self.set_absent(call, key, now, effects);
+        }
+        done(self.store(call.hash, key, Some(found), value_arg(&call.args, 1), None, now, effects))
+    }
+
+    #[inline(never)]
+    fn set_absent<E: Effects>(&mut self, call: &Call<'_>, key: &[u8], now: Now, effects: &mut E) -> Reply<'_> {
+        if key.len() > KEY_BYTES_MAX {
+            return Reply::Error(key_too_long());
+        }
+        done(self.store(call.hash, key, None, value_arg(&call.args, 1), None, now, effects))
     }
 
     fn set_with_options<E: Effects>(&mut self, call: &Call<'_>, now: Now, effects: &mut E) -> Reply<'_> {
@@ -391,7 +468,7 @@ impl Shard {
         }
     }
 
-    #[inline]
+    #[inline(never)]
     pub(super) fn increment<E: Effects>(
         &mut self,
         call: &Call<'_>,
@@ -399,27 +476,75 @@ impl Shard {
         now: Now,
         effects: &mut E,
     ) -> Reply<'_> {
-        match self.try_increment(call, amount, now, effects) {
-            Ok(value) => Reply::Int(value),
-            Err(error) => Reply::Error(error),
+        let key = call.args.get(0);
+        match self.keyspace.find_first(call.hash, key) {
+            FirstLook::Found(found) => self.increment_found(call, key, found, amount, now, effects),
+            FirstLook::Absent => self.increment_absent(call, key, amount, now, effects),
+            FirstLook::Unsure => self.increment_after_search(call, amount, now, effects),
         }
     }
 
-    fn try_increment<E: Effects>(&mut self, call: &Call<'_>, amount: i64, now: Now, effects: &mut E) -> Tried<i64> {
+    #[inline(never)]
+    fn increment_after_search<E: Effects>(
+        &mut self,
+        call: &Call<'_>,
+        amount: i64,
+        now: Now,
+        effects: &mut E,
+    ) -> Reply<'_> {
         let key = call.args.get(0);
-        let found = self.live(call.hash, key, now, effects);
-        let (old, expires_at_ms) = match found {
-            None => (0, None),
-            Some(found) => {
-                let old = parse_i64(self.keyspace.value(found).bytes()).ok_or(ReplyError::NotAnInteger)?;
-                (old, self.keyspace.expires_at_ms(found))
-            }
+        match self.keyspace.find(call.hash, key) {
+            Some(found) => self.increment_found(call, key, found, amount, now, effects),
+            None => self.increment_absent(call, key, amount, now, effects),
+        }
+    }
+
+    #[inline(always)]
+    fn increment_found<E: Effects>(
+        &mut self,
+        call: &Call<'_>,
+        key: &[u8],
+        found: Found,
+        amount: i64,
+        now: Now,
+        effects: &mut E,
+    ) -> Reply<'_> {
+        if self.unless_expired(key, found, now, effects).is_none() {
+            return self.increment_absent(call, key, amount, now, effects);
+        }
+        let Some(old) = parse_i64(self.keyspace.value(found).bytes()) else {
+            return Reply::Error(ReplyError::NotAnInteger);
         };
-        let new = old.checked_add(amount).ok_or(ReplyError::Overflow)?;
+        let Some(new) = old.checked_add(amount) else {
+            return Reply::Error(ReplyError::Overflow);
+        };
+        let expires_at_ms = self.keyspace.expires_at_ms(found);
         let mut digits = itoa::Buffer::new();
         let value = ValueRef::Small(digits.format(new).as_bytes());
-        self.store(call.hash, key, found, value, expires_at_ms, now, effects)?;
-        Ok(new)
+        match self.store(call.hash, key, Some(found), value, expires_at_ms, now, effects) {
+            Ok(()) => Reply::Int(new),
+            Err(error) => Reply::Error(error.into()),
+        }
+    }
+
+    #[inline(never)]
+    fn increment_absent<E: Effects>(
+        &mut self,
+        call: &Call<'_>,
+        key: &[u8],
+        amount: i64,
+        now: Now,
+        effects: &mut E,
+    ) -> Reply<'_> {
+        if key.len() > KEY_BYTES_MAX {
+            return Reply::Error(key_too_long());
+        }
+        let mut digits = itoa::Buffer::new();
+        let value = ValueRef::Small(digits.format(amount).as_bytes());
+        match self.store(call.hash, key, None, value, None, now, effects) {
+            Ok(()) => Reply::Int(amount),
+            Err(error) => Reply::Error(error.into()),
+        }
     }
 
     pub(super) fn increment_by_float<E: Effects>(&mut self, call: &Call<'_>, now: Now, effects: &mut E) -> Reply<'_> {

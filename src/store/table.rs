@@ -109,6 +109,35 @@ pub struct Position {
     slot: u32,
 }
 
+/// A look-up under way.
+pub struct Probe<'t> {
+    table: &'t Table,
+    bucket: &'t Bucket,
+    /// Places of `bucket` not tried yet.
+    mask: u32,
+    number: u32,
+    home: u32,
+    tag: u8,
+}
+
+impl Iterator for Probe<'_> {
+    type Item = (Position, ItemRef);
+
+    fn next(&mut self) -> Option<(Position, ItemRef)> {
+        while self.mask == 0 {
+            if self.bucket.next == END {
+                return None;
+            }
+            self.number = self.bucket.next;
+            self.bucket = self.table.bucket(self.number);
+            self.mask = self.bucket.matches(self.tag);
+        }
+        let slot = self.mask.trailing_zeros();
+        self.mask &= self.mask - 1;
+        Some((Position { home: self.home, bucket: self.number, slot }, ItemRef(self.bucket.items[slot as usize])))
+    }
+}
+
 /// What a split or merge did: the items of `of` now lie in `of` and `with`, or the other way round.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reshape {
@@ -264,29 +293,26 @@ impl Table {
         }
     }
 
-    /// The item under `hash` that `is_it`.
-    #[inline]
-    pub fn find(&self, hash: u64, mut is_it: impl FnMut(ItemRef) -> bool) -> Option<(Position, ItemRef)> {
+    /// The first item that may be the one under `hash`, and whether there may be another.
+    #[inline(always)]
+    pub fn first(&self, hash: u64) -> (Option<(Position, ItemRef)>, bool) {
+        let home = self.home_of(hash);
+        let bucket = in_segments(&self.segments, home);
+        let mask = bucket.matches(tag_of(hash));
+        if mask == 0 {
+            return (None, bucket.next != END);
+        }
+        let slot = mask.trailing_zeros();
+        let item = ItemRef(bucket.items[slot as usize]);
+        (Some((Position { home, bucket: home, slot }, item)), !mask.is_power_of_two() || bucket.next != END)
+    }
+
+    /// All items that may be the one under `hash`, one after another.
+    pub fn probe(&self, hash: u64) -> Probe<'_> {
         let home = self.home_of(hash);
         let tag = tag_of(hash);
-        let mut number = home;
-        let mut bucket = in_segments(&self.segments, home);
-        loop {
-            let mut mask = bucket.matches(tag);
-            while mask != 0 {
-                let slot = mask.trailing_zeros();
-                let item = ItemRef(bucket.items[slot as usize]);
-                if is_it(item) {
-                    return Some((Position { home, bucket: number, slot }, item));
-                }
-                mask &= mask - 1;
-            }
-            if bucket.next == END {
-                return None;
-            }
-            number = bucket.next;
-            bucket = self.bucket(number);
-        }
+        let bucket = in_segments(&self.segments, home);
+        Probe { table: self, bucket, mask: bucket.matches(tag), number: home, home, tag }
     }
 
     /// Adds an item that is not in the table yet. Returns its home bucket, or `None` when there is no

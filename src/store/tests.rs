@@ -1,5 +1,8 @@
 //! The shard against a naive model and against itself.
 
+mod model;
+mod random;
+
 use bytes::Bytes;
 
 use super::*;
