@@ -110,7 +110,7 @@ pub fn same_slot(a: usize, b: usize) -> bool {
     class_of(a) == class_of(b)
 }
 
-#[cfg(any(test, feature = "fuzzing"))]
+#[cfg(any(test, fuzzing))]
 pub fn slot_bytes(bytes: usize) -> usize {
     CLASSES.list[class_of(bytes)].slot_bytes as usize
 }
@@ -375,7 +375,7 @@ impl Arena {
     }
 
     /// Checks everything that can be checked without knowing the items, and returns how many there are.
-    #[cfg(any(test, feature = "fuzzing"))]
+    #[cfg(any(test, fuzzing))]
     pub fn validate(&self) -> u64 {
         let mut open = std::collections::HashSet::new();
         for class in 0..CLASSES.count {

@@ -122,7 +122,7 @@ impl Deadlines {
     }
 
     /// Whether the visit of `bucket` is due before an item that expires at `expires_at_ms` is long gone.
-    #[cfg(any(test, feature = "fuzzing"))]
+    #[cfg(any(test, fuzzing))]
     pub fn covers(&self, bucket: u32, expires_at_ms: u64) -> bool {
         let due = self.get(bucket);
         let first = self.segments.get(bucket as usize / SEGMENT).and_then(Option::as_ref).map_or(NEVER, |s| s.first);

@@ -204,7 +204,7 @@ impl Keyspace {
         if found.head.has_expiry() { found.head.expires_at_ms(self.arena.slot(found.item)) } else { None }
     }
 
-    #[cfg(any(test, feature = "fuzzing"))]
+    #[cfg(any(test, fuzzing))]
     fn key_of(&self, item: ItemRef) -> &[u8] {
         let slot = self.arena.slot(item);
         Head::read(slot).key(slot)
@@ -522,7 +522,7 @@ impl Keyspace {
     }
 
     /// Walks everything and compares it with what was counted along the way.
-    #[cfg(any(test, feature = "fuzzing"))]
+    #[cfg(any(test, fuzzing))]
     pub fn validate(&self) {
         self.table.validate(|item| self.hasher.hash(self.key_of(item)));
         let slots = self.arena.validate();

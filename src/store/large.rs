@@ -98,7 +98,7 @@ impl LargeValues {
         false
     }
 
-    #[cfg(any(test, feature = "fuzzing"))]
+    #[cfg(any(test, fuzzing))]
     pub fn validate(&self) {
         let values = || {
             self.places.iter().filter_map(|place| match place {

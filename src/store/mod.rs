@@ -280,7 +280,7 @@ impl Shard {
     }
 
     /// Walks everything the shard holds and compares it with what was counted along the way.
-    #[cfg(any(test, feature = "fuzzing"))]
+    #[cfg(any(test, fuzzing))]
     pub fn validate(&self) {
         self.keyspace.validate();
     }

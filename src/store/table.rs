@@ -531,7 +531,7 @@ impl Table {
         (home, next as u64)
     }
 
-    #[cfg(any(test, feature = "fuzzing"))]
+    #[cfg(any(test, fuzzing))]
     pub fn validate(&self, hash_of: impl Fn(ItemRef) -> u64) {
         assert!(self.buckets >= 1 << self.level && self.buckets < 2 << self.level);
         let mut items = 0;
