@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::command::Spec;
+use crate::number::parse_i64;
 use crate::reply::{Reply, ReplyError};
 use crate::request::{Args, Wire};
 
@@ -191,7 +192,7 @@ impl ListFilter {
             Ok(ListFilter::OfType(ClientType::parse(args.get(1))?))
         } else if args.len() >= 2 && option.eq_ignore_ascii_case(b"id") {
             let ids = args.from(1).iter().map(|arg| {
-                let id = parse_integer(arg).ok_or(ReplyError::Other("ERR Invalid client ID".into()))?;
+                let id = parse_i64(arg).ok_or(ReplyError::Other("ERR Invalid client ID".into()))?;
                 // No client has an id of zero, so this stands for any that cannot exist.
                 Ok(u64::try_from(id).unwrap_or(0))
             });
@@ -248,12 +249,11 @@ impl KillFilter {
             let value = args.get(index + 1);
             match args.get(index).to_ascii_lowercase().as_slice() {
                 b"id" => {
-                    let id = parse_integer(value).filter(|id| *id > 0);
+                    let id = parse_i64(value).filter(|id| *id > 0);
                     filter.id = Some(id.ok_or_else(|| error("ERR client-id should be greater than 0"))? as u64);
                 }
                 b"maxage" => {
-                    let age =
-                        parse_integer(value).ok_or_else(|| error("ERR maxage is not an integer or out of range"))?;
+                    let age = parse_i64(value).ok_or_else(|| error("ERR maxage is not an integer or out of range"))?;
                     if age <= 0 {
                         return Err(error("ERR maxage should be greater than 0"));
                     }
@@ -372,17 +372,6 @@ pub(super) fn printable(text: &[u8]) -> String {
     const SHOWN_BYTES_MAX: usize = 128;
     let shown = &text[..text.len().min(SHOWN_BYTES_MAX)];
     String::from_utf8_lossy(shown).replace(['\r', '\n', '\0'], " ")
-}
-
-/// An integer as Redis reads it from an argument: no leading zeros, no plus, no spaces.
-pub(super) fn parse_integer(arg: &[u8]) -> Option<i64> {
-    let digits = arg.strip_prefix(b"-").unwrap_or(arg);
-    let canonical = match digits {
-        [b'0'] => arg.len() == 1,
-        [b'1'..=b'9', ..] => true,
-        _ => false,
-    };
-    if canonical { str::from_utf8(arg).ok()?.parse().ok() } else { None }
 }
 
 #[cfg(test)]

@@ -9,8 +9,8 @@
 use std::fmt::Write;
 use std::net::IpAddr;
 
-use super::clients::parse_integer;
 use crate::command::Op;
+use crate::number::parse_i64;
 use crate::reply::{Reply, ReplyError};
 use crate::request::Args;
 use crate::slot;
@@ -78,14 +78,14 @@ pub fn require_enabled(topology: &Topology) -> Result<(), ReplyError<'static>> {
 
 /// The argument of CLUSTER COUNTKEYSINSLOT.
 pub fn parse_slot(args: Args<'_>) -> Result<u16, ReplyError<'static>> {
-    let slot = parse_integer(args.get(0)).ok_or(ReplyError::NotAnInteger)?;
+    let slot = parse_i64(args.get(0)).ok_or(ReplyError::NotAnInteger)?;
     existing_slot(slot).ok_or(ReplyError::Other("ERR Invalid slot".into()))
 }
 
 /// The arguments of CLUSTER GETKEYSINSLOT: a slot, and how many keys at most.
 pub fn parse_slot_and_count(args: Args<'_>) -> Result<(u16, usize), ReplyError<'static>> {
-    let slot = parse_integer(args.get(0)).ok_or(ReplyError::NotAnInteger)?;
-    let count = parse_integer(args.get(1)).ok_or(ReplyError::NotAnInteger)?;
+    let slot = parse_i64(args.get(0)).ok_or(ReplyError::NotAnInteger)?;
+    let count = parse_i64(args.get(1)).ok_or(ReplyError::NotAnInteger)?;
     match (existing_slot(slot), usize::try_from(count)) {
         (Some(slot), Ok(count)) => Ok((slot, count)),
         _ => Err(ReplyError::Other("ERR Invalid slot or number of keys".into())),

@@ -394,7 +394,7 @@ impl Engine {
                 let Some(mut entry) = self.gathers[place as usize].take() else { return };
                 self.gathers_free.push(place);
                 let reply = match std::mem::replace(&mut entry.gather.kind, Kind::First) {
-                    Kind::Snapshots { parts, info } => self.render(&parts, info),
+                    Kind::Snapshots { parts, info } => self.render(entry.connection, &parts, info),
                     _ => reply,
                 };
                 self.deliver(entry, reply);
@@ -548,8 +548,11 @@ impl Engine {
     }
 
     /// INFO and STATS out of every core's counters.
-    fn render(&self, snapshots: &[CoreSnapshot], info: Option<Sections>) -> Reply<'static> {
-        let facts = (self.config.facts)(self.now);
+    fn render(&self, index: u32, snapshots: &[CoreSnapshot], info: Option<Sections>) -> Reply<'static> {
+        let mut facts = (self.config.facts)(self.now);
+        // Ordinary clients must not take the shared port for a cluster, nor cluster clients a core's own
+        // port for anything else.
+        facts.cluster_enabled &= self.connections[index as usize].as_deref().is_some_and(|found| found.own_port);
         match info {
             Some(sections) => Reply::Verbatim(metrics::info(sections, &facts, snapshots).into()),
             None => Reply::owned(metrics::stats_json(&facts, snapshots)),

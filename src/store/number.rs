@@ -1,27 +1,6 @@
 //! Numbers as Redis reads and writes them.
 
-/// The only spelling of an integer that Redis takes for one: no plus, no leading zeros, no spaces, no `-0`.
-#[inline]
-pub fn parse_i64(text: &[u8]) -> Option<i64> {
-    let (negative, digits) = match text {
-        [b'-', digits @ ..] => (true, digits),
-        digits => (false, digits),
-    };
-    match digits {
-        [b'0'] if !negative => return Some(0),
-        [b'1'..=b'9', ..] if digits.len() <= 19 => {}
-        _ => return None,
-    }
-    let mut magnitude = 0u64;
-    for digit in digits {
-        if !digit.is_ascii_digit() {
-            return None;
-        }
-        // Nineteen digits stay below 10^19 < 2^64.
-        magnitude = magnitude * 10 + (digit - b'0') as u64;
-    }
-    if negative { 0i64.checked_sub_unsigned(magnitude) } else { i64::try_from(magnitude).ok() }
-}
+pub use crate::number::parse_i64;
 
 /// A decimal number as `strtod` takes it, but for spaces in front and NaN.
 pub fn parse_float(text: &[u8]) -> Option<f64> {
@@ -31,37 +10,4 @@ pub fn parse_float(text: &[u8]) -> Option<f64> {
 /// The shortest digits that read back as `value`, without an exponent.
 pub fn write_float(value: f64) -> String {
     if value == 0.0 { "0".into() } else { value.to_string() }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_the_canonical_spelling_is_an_integer() {
-        for value in [0, 1, -1, 9, 10, -10, 1_000_000, i64::MAX, i64::MAX - 1, i64::MIN, i64::MIN + 1] {
-            assert_eq!(parse_i64(value.to_string().as_bytes()), Some(value));
-        }
-        for text in [
-            "",
-            "-",
-            "+1",
-            "01",
-            "-0",
-            "-01",
-            " 1",
-            "1 ",
-            "1a",
-            "0x1",
-            "1.0",
-            "00",
-            "9223372036854775808",
-            "-9223372036854775809",
-            "18446744073709551616",
-            "99999999999999999999",
-            "1\0",
-        ] {
-            assert_eq!(parse_i64(text.as_bytes()), None, "{text:?}");
-        }
-    }
 }
