@@ -38,7 +38,8 @@
 //!         }
 //!         Ok(Step::Skip { end }) => from = end,
 //!         // Keep `input[from..]`, receive more behind it, and call again with the first of these
-//!         // bytes at the new `from`.
+//!         // bytes at the new `from`. To decode what follows the command in place, add to it only
+//!         // what `decoder.belonging(at_least, more)` says.
 //!         Ok(Step::Incomplete { at_least }) => {
 //!             assert_eq!(at_least, 3);
 //!             break;
