@@ -6,8 +6,8 @@
 use bytes::Bytes;
 
 use super::binary;
-use super::resp::canonical_integer;
 use crate::limits::{LARGE_VALUE_BYTES_MIN, REPLY_DEPTH_MAX};
+use crate::number;
 use crate::reply::Reply;
 use crate::request::Wire;
 
@@ -142,7 +142,7 @@ impl<'a> Reader<'a> {
         Ok(match tag {
             b'+' => status(line),
             b'-' => Reply::error(text(line)),
-            b':' => Reply::Int(canonical_integer(line).ok_or(MalformedReply::Value)?),
+            b':' => Reply::Int(number::parse_i64(line).ok_or(MalformedReply::Value)?),
             b'$' => match length(line)? {
                 None => Reply::Nil,
                 Some(len) if len < LARGE_VALUE_BYTES_MIN => Reply::owned(self.bulk(len)?),
@@ -235,7 +235,7 @@ fn length(line: &[u8]) -> Result<Option<usize>, MalformedReply> {
     match line {
         [digit @ b'0'..=b'9'] => Ok(Some(usize::from(digit - b'0'))),
         b"-1" => Ok(None),
-        _ => match canonical_integer(line) {
+        _ => match number::parse_i64(line) {
             Some(number @ 0..=0xFFFF_FFFF) => Ok(Some(number as usize)),
             _ => Err(MalformedReply::Length),
         },

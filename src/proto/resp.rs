@@ -8,6 +8,7 @@ use super::decode::{Decoder, Source, Stage};
 use super::{Arguments, DecodeLimits, ProtocolError, Step, Verb};
 use crate::command;
 use crate::limits::LARGE_VALUE_BYTES_MIN;
+use crate::number;
 use crate::request::ArgRange;
 
 /// A whole command of at most nine words, all of them short, whose name has at most nine bytes and no
@@ -233,7 +234,7 @@ impl Decoder {
             Some(b'\n') => {}
             Some(_) => return Err(line.invalid),
         }
-        let number = canonical_integer(&rest[1..end]).ok_or(line.invalid)?;
+        let number = number::parse_i64(&rest[1..end]).ok_or(line.invalid)?;
         self.at += end as u32 + 2;
         self.scanned = 0;
         Ok(Some(number))
@@ -249,25 +250,4 @@ struct Line {
 impl Line {
     const COUNT: Line = Line { invalid: ProtocolError::MultibulkLength, too_long: ProtocolError::MultibulkLineTooLong };
     const BULK: Line = Line { invalid: ProtocolError::BulkLength, too_long: ProtocolError::BulkLineTooLong };
-}
-
-/// A decimal integer in the one form that it has: no plus, no leading zeros, no `-0`.
-pub(super) fn canonical_integer(text: &[u8]) -> Option<i64> {
-    let (is_negative, digits) = match text.strip_prefix(b"-") {
-        Some(digits) => (true, digits),
-        None => (false, text),
-    };
-    match digits {
-        b"0" if !is_negative => return Some(0),
-        [b'1'..=b'9', ..] => {}
-        _ => return None,
-    }
-    digits.iter().try_fold(0i64, |number, &byte| {
-        let digit = i64::from(byte.wrapping_sub(b'0'));
-        if digit > 9 {
-            return None;
-        }
-        let number = number.checked_mul(10)?;
-        if is_negative { number.checked_sub(digit) } else { number.checked_add(digit) }
-    })
 }
