@@ -46,7 +46,8 @@
 //!         }
 //!         // A value of `len` bytes begins at `input[end]`. Move what is already here, and receive the
 //!         // rest, into memory of its own; keep `input[from..end]`; then `large_done(index)` and call
-//!         // again with `from` at the kept bytes and, right behind them, what followed the value.
+//!         // again with `from` at the kept bytes and, right behind them, what followed the value: at once,
+//!         // even if nothing did, for a binary command may end with its value.
 //!         Ok(Step::Large { len, end }) => unreachable!("{len} at {end}"),
 //!         // Send `error.reply()` in the connection's protocol, then close.
 //!         Err(error) => unreachable!("{error:?}"),
