@@ -348,7 +348,7 @@ impl Arena {
         if index >= CHUNKS_MAX {
             return None;
         }
-        let chunk = Chunk::new()?;
+        let chunk = if self.chunks == 0 { Chunk::lean()? } else { Chunk::new()? };
         if self.vacant.pop().is_some() {
             self.memory[index] = Some(chunk);
             self.blocks[index].free_pages = u32::MAX;

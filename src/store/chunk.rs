@@ -33,6 +33,20 @@ impl<T: Plain> Chunk<T> {
 
     /// `None` when the kernel has no more memory for us.
     pub fn new() -> Option<Chunk<T>> {
+        let chunk = Self::lean()?;
+        // SAFETY: the range is the chunk, whose only owner we are. The advice changes nothing but the page
+        // size, and is no loss when the kernel refuses it.
+        unsafe { libc::madvise(chunk.start.as_ptr().cast(), CHUNK_BYTES, libc::MADV_HUGEPAGE) };
+        Some(chunk)
+    }
+
+    /// A chunk of which only what is touched takes memory: for the first of its kind, which may stay nearly
+    /// empty.
+    pub fn lean() -> Option<Chunk<T>> {
+        #[cfg(test)]
+        if !tests::take_one_of_the_limit() {
+            return None;
+        }
         const { assert!(CHUNK_BYTES.is_multiple_of(align_of::<T>()) && size_of::<T>() > 0) };
         // Twice the size holds an aligned chunk for certain; what lies around it goes back.
         // SAFETY: an anonymous mapping at an address of the kernel's choice touches nothing of ours.
@@ -47,18 +61,18 @@ impl<T: Plain> Chunk<T> {
             )
         };
         if mapping == libc::MAP_FAILED {
+            #[cfg(test)]
+            tests::give_one_back();
             return None;
         }
         let before = mapping.align_offset(CHUNK_BYTES);
-        // SAFETY: both ranges lie within the mapping just made, and nobody has seen them yet. The advice
-        // changes nothing but the page size, and is no loss when the kernel refuses it.
+        // SAFETY: both ranges lie within the mapping just made, and nobody has seen them yet.
         unsafe {
             let start = mapping.byte_add(before);
             if before > 0 {
                 libc::munmap(mapping, before);
             }
             libc::munmap(start.byte_add(CHUNK_BYTES), CHUNK_BYTES - before);
-            libc::madvise(start, CHUNK_BYTES, libc::MADV_HUGEPAGE);
             Some(Chunk { start: NonNull::new_unchecked(start.cast()), of: PhantomData })
         }
     }
@@ -68,6 +82,8 @@ impl<T: Plain> Drop for Chunk<T> {
     fn drop(&mut self) {
         // SAFETY: the mapping is ours alone and no borrow of it outlives `self`.
         unsafe { libc::munmap(self.start.as_ptr().cast(), CHUNK_BYTES) };
+        #[cfg(test)]
+        tests::give_one_back();
     }
 }
 
@@ -104,8 +120,30 @@ pub fn prefetch<T>(value: &T) {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
+    use std::cell::Cell;
+
     use super::*;
+
+    thread_local! {
+        /// Chunks that this thread may still make: how tests run out of memory.
+        static LIMIT: Cell<u64> = const { Cell::new(u64::MAX / 2) };
+    }
+
+    /// Leaves `count` chunks to this thread, besides those it gives back.
+    pub fn limit_chunks(count: u64) {
+        LIMIT.set(count);
+    }
+
+    pub fn take_one_of_the_limit() -> bool {
+        let left = LIMIT.get();
+        LIMIT.set(left.saturating_sub(1));
+        left > 0
+    }
+
+    pub fn give_one_back() {
+        LIMIT.set(LIMIT.get() + 1);
+    }
 
     #[test]
     fn a_chunk_is_zeroed_aligned_and_writable_to_both_ends() {

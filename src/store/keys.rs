@@ -7,6 +7,9 @@ use crate::command::Op;
 use crate::reply::{Reply, ReplyError};
 use crate::request::Call;
 
+/// Expired keys that one RANDOMKEY looks past.
+const RANDOM_KEY_TRIES: usize = 128;
+
 impl Shard {
     pub(super) fn delete_many<E: Effects>(&mut self, call: &Call<'_>, now: Now, effects: &mut E) -> Reply<'_> {
         let mut count = 0;
@@ -129,17 +132,19 @@ impl Shard {
         if if_absent && self.contains(target, now, effects) {
             return Reply::Int(0);
         }
-        let Some(moved) = self.take_for_move(source, now, effects) else {
+        // Out of memory must not lose the key: the new place is taken before the old one is given up.
+        let hash = self.keyspace.hasher.hash(source);
+        let Some(found) = self.live(hash, source, now, effects) else {
             return Reply::Error(ReplyError::NoSuchKey);
         };
-        match self.put_moved(target, &moved, true, now, effects) {
-            Ok(_) => done,
-            Err(error) => {
-                // The old place is still free, so going back cannot fail for want of memory.
-                let _ = self.put_moved(source, &moved, true, now, effects);
-                Reply::Error(error.into())
-            }
+        let moved = self.moved(found);
+        if let Err(error) = self.put_moved(target, &moved, true, now, effects) {
+            return Reply::Error(error.into());
         }
+        if let Some(found) = self.live(hash, source, now, effects) {
+            self.remove(source, found, effects);
+        }
+        done
     }
 
     pub(super) fn copy<E: Effects>(&mut self, call: &Call<'_>, now: Now, effects: &mut E) -> Reply<'_> {
@@ -161,9 +166,13 @@ impl Shard {
     }
 
     /// A key of a bucket drawn at random; keys of fuller buckets come up a little less often. Expired ones
-    /// met on the way are removed.
+    /// met on the way are removed, but no more than a tick would remove: after that many there is none to
+    /// show, until ticks have caught up.
     pub(super) fn random_key<E: Effects>(&mut self, now: Now, effects: &mut E) -> Reply<'_> {
-        while !self.keyspace.is_empty() {
+        for _ in 0..RANDOM_KEY_TRIES {
+            if self.keyspace.is_empty() {
+                break;
+            }
             let mut bucket = (self.random() % self.keyspace.buckets() as u64) as u32;
             let place = self.random() as usize;
             let count = loop {

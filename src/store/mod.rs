@@ -2,7 +2,7 @@
 //! randomness but from the seed it was given.
 //!
 //! ```text
-//!   strings, keys     what each command means        options, number   what its arguments mean
+//!   strings, keys     what each command means        options, extended   what its arguments mean
 //!        └──── keyspace: a key's value and expiry ────┐
 //!   table: hash → item    arena, item: key and value    large: big values    deadlines: expired items
 //!        └──── chunk: memory from the kernel
@@ -14,11 +14,11 @@ mod arena;
 mod chunk;
 mod counters;
 mod deadlines;
+mod extended;
 mod item;
 mod keys;
 mod keyspace;
 mod large;
-mod number;
 mod options;
 mod strings;
 mod table;

@@ -1,8 +1,8 @@
 //! The options of SET, GETEX, EXPIRE and COPY, parsed into types in which contradictions cannot be said.
 //! Errors and their order are Redis's: options first, numbers later.
 
-use super::number::parse_i64;
 use crate::clock::Now;
+use crate::number::parse_i64;
 use crate::reply::ReplyError;
 use crate::request::Args;
 

@@ -2,12 +2,13 @@
 
 use bytes::Bytes;
 
+use super::extended::{Extended, Parsed};
 use super::keyspace::{FirstLook, Found};
-use super::number::{self, parse_i64};
 use super::options::{Condition, ExpiryChange, SetOptions, Time, Unit, parse_getex, parse_set};
 use super::{Effects, OutOfMemory, Shard, ValueRef, key_too_long};
 use crate::clock::Now;
 use crate::limits::{KEY_BYTES_MAX, LARGE_VALUE_BYTES_MIN};
+use crate::number::parse_i64;
 use crate::reply::{Reply, ReplyError};
 use crate::request::{Args, Call};
 
@@ -558,18 +559,15 @@ impl Shard {
         let key = call.args.get(0);
         let found = self.live(call.hash, key, now, effects);
         let (old, expires_at_ms) = match found {
-            None => (number::parse_float(b"0"), None),
-            Some(found) => {
-                (number::parse_float(self.keyspace.value(found).bytes()), self.keyspace.expires_at_ms(found))
-            }
+            None => (Some(Parsed::Finite(Extended::ZERO)), None),
+            Some(found) => (Extended::parse(self.keyspace.value(found).bytes()), self.keyspace.expires_at_ms(found)),
         };
         let old = old.ok_or(ReplyError::NotAFloat)?;
-        let amount = number::parse_float(call.args.get(1)).ok_or(ReplyError::NotAFloat)?;
-        let sum = old + amount;
-        if !sum.is_finite() {
+        let amount = Extended::parse(call.args.get(1)).ok_or(ReplyError::NotAFloat)?;
+        let (Parsed::Finite(old), Parsed::Finite(amount)) = (old, amount) else {
             return Err(ReplyError::NanOrInfinity);
-        }
-        let text = number::write_float(sum);
+        };
+        let text = old.add(amount).ok_or(ReplyError::NanOrInfinity)?.to_text();
         self.store(call.hash, key, found, ValueRef::Small(text.as_bytes()), expires_at_ms, now, effects)?;
         Ok(text)
     }

@@ -196,7 +196,7 @@ impl Pool {
                     return None;
                 }
                 if (number >> SEGMENT_BITS) as usize == self.segments.len() {
-                    self.segments.push(Chunk::new()?);
+                    self.segments.push(if number == 0 { Chunk::lean()? } else { Chunk::new()? });
                 }
                 self.made += 1;
                 number
@@ -225,7 +225,7 @@ impl Table {
     /// `None` when there is no memory for its first chunk.
     pub fn new() -> Option<Table> {
         Some(Table {
-            segments: vec![Chunk::new()?],
+            segments: vec![Chunk::lean()?],
             pool: Pool { segments: Vec::new(), made: 0, free: END, used: 0 },
             buckets: 1 << LEVEL_MIN,
             level: LEVEL_MIN,

@@ -398,6 +398,53 @@ fn keys_that_expire_together_are_removed_in_bounded_steps() {
 }
 
 #[test]
+fn without_memory_writes_are_refused_and_everything_else_goes_on() {
+    for seed in 1..=4 {
+        let mut random = Random(seed * 0x27D4_EB2F);
+        let mut shard = shard();
+        let mut replica = Replica::default();
+        let now = Now::at_ms(1_000);
+        super::super::chunk::tests::limit_chunks(4);
+        let mut refused = 0;
+        for turn in 0..12_000u64 {
+            let key = format!("key:{}", random.below(6_000));
+            let value = vec![b'v'; random.below(3_000) as usize];
+            let words: Vec<&[u8]> = match random.below(8) {
+                0 => vec![b"EXPIRE", key.as_bytes(), b"100"],
+                1 => vec![b"RENAME", key.as_bytes(), b"another key, longer than the one before"],
+                2 => vec![b"APPEND", key.as_bytes(), &value],
+                3 => vec![b"PERSIST", key.as_bytes()],
+                _ => vec![b"SET", key.as_bytes(), &value],
+            };
+            let before = replica.entries.get(key.as_bytes()).cloned();
+            let reply = shown(run(&mut shard, &words, now, &mut replica));
+            if reply.starts_with("OOM") {
+                refused += 1;
+                assert_eq!(replica.entries.get(key.as_bytes()), before.as_ref(), "seed {seed}, turn {turn}");
+            }
+        }
+        assert!(refused > 1_000, "seed {seed}: {refused} refused");
+        shard.validate();
+        for (key, (value, expiry)) in &replica.entries {
+            assert_eq!(run(&mut shard, &[b"GET", key], now, &mut ()), Reply::Bulk(value));
+            let at = expiry.map_or(-1, |at| at as i64);
+            assert_eq!(run(&mut shard, &[b"PEXPIRETIME", key], now, &mut ()), Reply::Int(at));
+        }
+        for key in replica.entries.keys() {
+            run(&mut shard, &[b"DEL", key], now, &mut ());
+        }
+        assert!(shard.is_empty());
+        shard.validate();
+        assert_eq!(run(&mut shard, &[b"SET", b"again", b"v"], now, &mut ()), Reply::Ok);
+        super::super::chunk::tests::limit_chunks(0);
+        assert_eq!(run(&mut shard, &[b"FLUSHALL"], now, &mut ()), Reply::Ok);
+        assert_eq!(run(&mut shard, &[b"SET", b"again", b"v"], now, &mut ()), Reply::Ok);
+        shard.validate();
+        super::super::chunk::tests::limit_chunks(u64::MAX / 2);
+    }
+}
+
+#[test]
 fn random_keys_come_from_everywhere_and_are_never_expired() {
     let mut shard = shard();
     for number in 0..200u64 {
@@ -414,6 +461,7 @@ fn random_keys_come_from_everywhere_and_are_never_expired() {
     assert_eq!(seen.len(), 100);
     assert!(seen.values().all(|&times| times > 20), "{seen:?}");
     assert_eq!(shown(run(&mut shard, &[b"RANDOMKEY"], Now::at_ms(5_000), &mut ())), "nil");
+    assert!(shard.is_empty());
 }
 
 #[test]
