@@ -265,8 +265,9 @@ pub struct Connection {
     missing: usize,
     /// Decoded, but not to be carried out before the output has drained.
     deferred: VecDeque<Deferred>,
-    /// Input that arrived while paused.
+    /// Input that arrived while it could not be used, and how much of it has been used since.
     stash: Vec<u8>,
+    stash_from: usize,
     large_in: Option<LargeIn>,
     /// Large values of the incomplete command.
     large: Vec<Bytes>,
@@ -322,6 +323,7 @@ impl Connection {
             missing: 0,
             deferred: VecDeque::new(),
             stash: Vec::new(),
+            stash_from: 0,
             large_in: None,
             large: Vec::new(),
             pending: VecDeque::new(),
@@ -333,8 +335,9 @@ impl Connection {
 
     // ---- input ----------------------------------------------------------------------------------
 
-    /// Takes commands out of `input[from..]` into `batch` until the batch is full or the input is used
-    /// up. Returns where it stopped; what is left over is kept here.
+    /// Takes commands out of `input[from..]` into `batch` until the batch is full, the input is used up or
+    /// the connection is held. Returns where it stopped: what is left then has to be handed in again, or
+    /// [put aside](Connection::put_aside) when it is held.
     pub fn receive(
         &mut self,
         index: u32,
@@ -348,10 +351,8 @@ impl Connection {
             if self.closing != Closing::No {
                 return input.len();
             }
-            // What came before and has not been resumed yet goes first.
-            if self.pause.any() || !self.stash.is_empty() || !self.deferred.is_empty() {
-                self.stash.extend_from_slice(&input[from..]);
-                return input.len();
+            if self.is_held() {
+                return from;
             }
             if let Some(large) = &mut self.large_in {
                 let taken = large.missing().min(input.len() - from);
@@ -560,7 +561,7 @@ impl Connection {
     /// The large value being received, to be filled directly by the ring. None while some of its bytes
     /// are in the stash, or might get there.
     pub fn take_large_in(&mut self) -> Option<LargeIn> {
-        if self.pause.any() || !self.stash.is_empty() { None } else { self.large_in.take() }
+        if self.is_held() { None } else { self.large_in.take() }
     }
 
     /// How much of a large value is still to come, if one is being received.
@@ -601,24 +602,45 @@ impl Connection {
         }
     }
 
-    pub fn take_stash(&mut self) -> Vec<u8> {
-        std::mem::take(&mut self.stash)
+    /// Whether input cannot be used now: the connection is paused, or what came before goes first.
+    #[inline]
+    pub fn is_held(&self) -> bool {
+        self.pause.any() || !self.stash.is_empty() || !self.deferred.is_empty()
+    }
+
+    /// Keeps input for later.
+    pub fn put_aside(&mut self, input: &[u8]) {
+        self.stash.extend_from_slice(input);
+    }
+
+    /// What has been put aside, to be decoded from the index returned with it.
+    pub fn take_stash(&mut self) -> (Vec<u8>, usize) {
+        (std::mem::take(&mut self.stash), std::mem::take(&mut self.stash_from))
+    }
+
+    /// Puts a stash back that could not be used up: nothing is copied, however often it happens.
+    pub fn restore_stash(&mut self, stash: Vec<u8>, from: usize) {
+        debug_assert!(self.stash.is_empty());
+        if from < stash.len() {
+            self.stash = stash;
+            self.stash_from = from;
+        }
     }
 
     pub fn stash_len(&self) -> usize {
-        self.stash.len()
+        self.stash.len() - self.stash_from
     }
 
     /// Bytes held for commands that have not been decoded.
     pub fn input_len(&self) -> usize {
         let large = self.large.iter().map(Bytes::len).sum::<usize>();
         let large_in = self.large_in.as_ref().map_or(0, |large| large.bytes.len());
-        self.partial.len() + self.stash.len() + large + large_in
+        self.partial.len() + self.stash_len() + large + large_in
     }
 
     /// Whether more input is of use now: paused connections take only so much.
     pub fn wants_input(&self) -> bool {
-        self.closing == Closing::No && !(self.pause.any() && self.stash.len() >= limits::RECV_BUFFER_BYTES)
+        self.closing == Closing::No && self.stash_len() < limits::RECV_BUFFER_BYTES
     }
 
     // ---- output ---------------------------------------------------------------------------------

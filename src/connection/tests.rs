@@ -142,6 +142,10 @@ impl Reader {
             let source = Source::Buffer(buffer as u16);
             from = self.connection.receive(7, input, from, source, &mut self.batch, &self.limits);
             assert!(from <= len);
+            if self.connection.is_held() && self.connection.closing == Closing::No {
+                self.connection.put_aside(&input[from..]);
+                from = len;
+            }
             if self.batch.is_full() {
                 self.run();
             }
@@ -193,8 +197,8 @@ impl Reader {
 
     fn resume(&mut self) {
         if !self.connection.pause.any() && self.connection.closing == Closing::No {
-            let stash = self.connection.take_stash();
-            self.decode(stash);
+            let (stash, from) = self.connection.take_stash();
+            self.decode(stash[from..].to_vec());
         }
     }
 
@@ -495,6 +499,8 @@ fn a_paused_connection_takes_only_so_much() {
     reader.take(b"x");
     assert!(!reader.connection.wants_input());
     reader.connection.pause.remove(Pause::OUTPUT);
+    assert!(!reader.connection.wants_input(), "what was put aside has not been used yet");
+    reader.resume();
     assert!(reader.connection.wants_input());
     reader.connection.closing = Closing::AfterReplies;
     assert!(!reader.connection.wants_input());

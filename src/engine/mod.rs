@@ -315,12 +315,19 @@ impl Engine {
         loop {
             let Some(connection) = self.connections[index as usize].as_deref_mut() else { return };
             from = connection.receive(index, input, from, source, &mut self.turn, &self.limits);
-            if self.turn.is_full() {
-                self.run(received);
-            }
             if from >= input.len() {
-                return;
+                break;
             }
+            // The batch is full, or a barrier ends it; many a barrier is lifted by being carried out.
+            self.run(received);
+            let Some(connection) = self.connections[index as usize].as_deref_mut() else { return };
+            if connection.is_held() {
+                connection.put_aside(&input[from..]);
+                break;
+            }
+        }
+        if self.turn.is_full() {
+            self.run(received);
         }
     }
 
@@ -335,9 +342,9 @@ impl Engine {
             if connection.pause.any() || connection.defers() {
                 continue;
             }
-            let stash = connection.take_stash();
-            if !stash.is_empty() {
-                self.take_stash(index, stash, received);
+            let (stash, from) = connection.take_stash();
+            if from < stash.len() {
+                self.take_stash(index, stash, from, received);
             }
             self.mark_dirty(index);
         }
@@ -364,8 +371,7 @@ impl Engine {
     }
 
     /// The stash becomes an input of its own: commands in it are decoded in place.
-    fn take_stash(&mut self, index: u32, mut stash: Vec<u8>, received: &impl Received) {
-        let mut from = 0;
+    fn take_stash(&mut self, index: u32, mut stash: Vec<u8>, mut from: usize, received: &impl Received) {
         loop {
             let Some(connection) = self.connections[index as usize].as_deref_mut() else { return };
             let piece = self.turn.assembled.len();
@@ -379,6 +385,10 @@ impl Engine {
             self.turn.keep = Some(piece);
             self.run(received);
             stash = self.turn.kept.take().unwrap_or_default();
+            let Some(connection) = self.connections[index as usize].as_deref_mut() else { return };
+            if connection.is_held() {
+                return connection.restore_stash(stash, from);
+            }
         }
         if self.turn.is_full() {
             self.run(received);
