@@ -265,7 +265,7 @@ mod tests {
         for exponent in [0.5, 0.99, 1.0, 1.2, 2.5] {
             let zipf = Zipf::new(1000, exponent);
             let mut random = Random::new(3);
-            let draws = 400_000;
+            let draws = 100_000;
             let mut seen = vec![0u64; 1001];
             for _ in 0..draws {
                 seen[zipf.rank(&mut random) as usize] += 1;

@@ -17,6 +17,7 @@ mod random;
 mod record;
 mod report;
 mod ring;
+mod run;
 mod session;
 mod signals;
 mod template;
@@ -25,17 +26,18 @@ mod verify;
 mod wire;
 mod workload;
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser;
 
 use compare::{CompareError, CompareOptions};
 use failure::Failure;
-use generator::Load;
 use options::{Checked, LoadOptions};
-use plan::Plan;
-use record::Record;
-use report::{Outcome, summary};
+use report::hdr::{self, IntervalLog};
+use report::live::LiveLine;
+use report::{json, summary, svg};
+use run::{Finished, run};
 use signals::EXIT_INTERRUPTED;
 use wire::printable;
 
@@ -80,46 +82,73 @@ fn failed(failure: &Failure) -> ExitCode {
 
 /// Runs everything that was asked for; returns the number of error replies and of faults found.
 fn run_tests(options: &LoadOptions, checked: &Checked) -> Result<u64, Failure> {
+    let mut live = LiveLine::new(!options.quiet && !options.csv);
     if let Some(preload) = &checked.preload {
-        run(preload)?;
+        let loaded = run(preload, None, &mut live)?;
+        tell_first_error(&loaded);
     }
     if options.csv {
         println!("{}", summary::CSV_HEAD);
     }
-    let mut errors = 0;
+    let mut wrong = 0;
+    let mut tests = Vec::new();
     loop {
         for plan in &checked.plans {
-            let record = run(plan)?;
-            let outcome = Outcome { plan, record: &record };
+            let log = match &options.hdr_file_prefix {
+                Some(prefix) => {
+                    Some(IntervalLog::create(hdr::path(prefix, &plan.workload.name, "hlog"), &plan.workload.name)?)
+                }
+                None => None,
+            };
+            let test = run(plan, log, &mut live)?;
             if options.csv {
-                println!("{}", summary::csv(&outcome));
+                println!("{}", summary::csv(&test));
             } else if options.quiet {
-                println!("{}", summary::quiet(&outcome));
+                println!("{}", summary::quiet(&test));
             } else {
-                println!("{}", summary::long(&outcome));
+                println!("{}", summary::long(&test));
             }
-            errors += record.errors() + plan.verifier.as_ref().map_or(0, |verifier| verifier.faults());
+            tell_first_error(&test);
+            wrong += test.record.errors();
+            if let Some(prefix) = &options.hdr_file_prefix {
+                let path = hdr::path(prefix, &plan.workload.name, "hgrm");
+                hdr::write_percentiles(&path, &test.record.total().latency_ns)?;
+            }
+            if !options.forever {
+                tests.push(test);
+            }
             if signals::interrupted() {
+                save(options, &tests)?;
                 return Err(Failure::Interrupted);
             }
         }
         if !options.forever {
-            return Ok(errors);
+            break;
         }
+    }
+    save(options, &tests)?;
+    // All tests share one verifier.
+    let faults = checked.plans[0].verifier.as_ref().map_or(0, |verifier| verifier.faults());
+    Ok(wrong + faults)
+}
+
+fn tell_first_error(test: &Finished) {
+    if let Some(error) = &test.first_error {
+        let name = &test.plan.workload.name;
+        eprintln!("loadgen: {name}: the first error reply to {}: \"{}\"", error.command, printable(&error.reply));
     }
 }
 
-fn run(plan: &Plan) -> Result<Record, Failure> {
-    let mut load = Load::connect(plan.clone())?;
-    load.go();
-    let record = load.finish()?;
-    if let Some(error) = load.first_error() {
-        eprintln!(
-            "loadgen: {}: the first error reply to {}: \"{}\"",
-            plan.workload.name,
-            error.command,
-            printable(&error.reply)
-        );
+fn save(options: &LoadOptions, tests: &[Finished]) -> Result<(), Failure> {
+    let write = |path: &Path, content: String| {
+        std::fs::write(path, content)
+            .map_err(|error| Failure::system(format!("cannot write {}", path.display()), error))
+    };
+    if let Some(path) = &options.json_out_file {
+        write(path, format!("{:#}\n", json::document(tests)))?;
     }
-    Ok(record)
+    if let Some(path) = &options.svg {
+        write(path, svg::of_tests(tests))?;
+    }
+    Ok(())
 }

@@ -86,7 +86,7 @@ pub struct LoadOptions {
     #[arg(long, conflicts_with_all = ["socket", "verify", "trace"], help_heading = "Load")]
     pub cluster: bool,
     /// Repeat the tests for ever.
-    #[arg(short = 'l', long = "loop", help_heading = "Load")]
+    #[arg(short = 'l', long = "loop", conflicts_with_all = ["json_out_file", "hdr_file_prefix", "svg"], help_heading = "Load")]
     pub forever: bool,
     /// The same seed makes the same requests.
     #[arg(long, default_value_t = 12345, help_heading = "Load")]
@@ -158,6 +158,15 @@ pub struct LoadOptions {
     /// Results as comma-separated values.
     #[arg(long, conflicts_with = "quiet", help_heading = "Output")]
     pub csv: bool,
+    /// Everything measured, as JSON.
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    pub json_out_file: Option<PathBuf>,
+    /// Latency histograms: PREFIX_test.hgrm (percentiles) and PREFIX_test.hlog (second by second).
+    #[arg(long, value_name = "PREFIX", help_heading = "Output")]
+    pub hdr_file_prefix: Option<String>,
+    /// Charts of latency percentiles, and of throughput and latency over time.
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    pub svg: Option<PathBuf>,
     #[arg(long, action = ArgAction::Help, help_heading = "Output")]
     help: Option<bool>,
 }
@@ -370,7 +379,7 @@ pub fn preload_of(plan: &Plan) -> Plan {
     preload
 }
 
-fn positive(text: &str) -> Result<f64, String> {
+pub fn positive(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(value) if value > 0.0 && value.is_finite() => Ok(value),
         _ => Err("expected a number above 0".into()),

@@ -83,6 +83,11 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// One record per command of the mix, and one for the fills if there are any.
+    pub fn record_commands(&self) -> usize {
+        self.workload.mix.len() + usize::from(self.workload.fill)
+    }
+
     /// The connections of thread `index`.
     pub fn connections_of(&self, index: usize) -> usize {
         self.connections / self.threads + usize::from(index < self.connections % self.threads)

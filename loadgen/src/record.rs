@@ -69,6 +69,12 @@ impl Record {
         self.elapsed = self.elapsed.max(other.elapsed);
     }
 
+    /// Adds what was measured afterwards.
+    pub fn merge_following(&mut self, other: &Record) {
+        self.merge(other);
+        self.elapsed += other.elapsed;
+    }
+
     fn merge(&mut self, other: &Record) {
         for (mine, theirs) in self.commands.iter_mut().zip(&other.commands) {
             mine.merge(theirs);
@@ -128,5 +134,8 @@ mod tests {
         assert_eq!((parallel.replies(), parallel.misses(), parallel.elapsed.as_secs()), (4, 2, 2));
         assert_eq!(parallel.replies_per_second(), 2.0);
         assert_eq!(parallel.total().latency_ns.max(), 2_000);
+
+        first.merge_following(&second);
+        assert_eq!((first.replies(), first.elapsed.as_secs()), (4, 3));
     }
 }

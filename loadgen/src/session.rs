@@ -1,7 +1,8 @@
 //! Connecting: sockets, AUTH and HELLO, and the few questions that are asked outside of the load.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
 
 use crabcache::proto::client;
 use socket2::{Domain, SockAddr, Socket, Type};
@@ -15,6 +16,7 @@ pub struct Session {
     socket: Socket,
     endpoint: String,
     protocol: Protocol,
+    timeout: Duration,
 }
 
 impl Session {
@@ -41,7 +43,12 @@ impl Session {
             Ok(socket)
         };
         let socket = connect().map_err(unreachable)?;
-        let mut session = Session { socket, endpoint: target.endpoint.to_string(), protocol: target.protocol };
+        let mut session = Session {
+            socket,
+            endpoint: target.endpoint.to_string(),
+            protocol: target.protocol,
+            timeout: target.timeout,
+        };
         session.shake_hands(target)?;
         Ok(session)
     }
@@ -84,7 +91,8 @@ impl Session {
         self.exchange(what, &request)
     }
 
-    fn exchange(&mut self, what: &'static str, request: &[u8]) -> Result<Vec<u8>, Failure> {
+    /// Sends bytes and returns those of the one reply.
+    pub fn exchange(&mut self, what: &'static str, request: &[u8]) -> Result<Vec<u8>, Failure> {
         let mut received = Vec::new();
         let gone = |endpoint: &str, reason: String, last: &[u8]| Failure::Gone {
             endpoint: endpoint.to_owned(),
@@ -95,6 +103,7 @@ impl Session {
         if let Err(error) = self.socket.write_all(request) {
             return Err(gone(&self.endpoint, explain(&error), &received));
         }
+        let asked = Instant::now();
         let mut scanner = Scanner::new(self.protocol, false);
         let mut outcome = None;
         while outcome.is_none() {
@@ -102,6 +111,11 @@ impl Session {
             let count = match self.socket.read(&mut chunk) {
                 Ok(0) => return Err(gone(&self.endpoint, "end of stream".into(), &received)),
                 Ok(count) => count,
+                // The executor's timers interrupt blocking calls.
+                Err(error) if error.kind() == ErrorKind::Interrupted && asked.elapsed() < self.timeout => continue,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {
+                    return Err(gone(&self.endpoint, "no answer in time".into(), &received));
+                }
                 Err(error) => return Err(gone(&self.endpoint, explain(&error), &received)),
             };
             received.extend_from_slice(&chunk[..count]);

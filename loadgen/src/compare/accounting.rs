@@ -114,6 +114,18 @@ pub fn pin_this_thread(cpus: &[usize]) -> std::io::Result<()> {
     if outcome == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
 }
 
+/// The CPUs that this process may use, ascending.
+pub fn allowed_cpus() -> Vec<usize> {
+    // SAFETY: the set lives on our stack; CPU_ISSET stays within it for numbers below CPU_SETSIZE.
+    unsafe {
+        let mut set: libc::cpu_set_t = std::mem::zeroed();
+        if libc::sched_getaffinity(0, size_of::<libc::cpu_set_t>(), &mut set) != 0 {
+            return Vec::new();
+        }
+        (0..libc::CPU_SETSIZE as usize).filter(|&cpu| libc::CPU_ISSET(cpu, &set)).collect()
+    }
+}
+
 fn ticks_per_second() -> f64 {
     // SAFETY: sysconf touches no memory of ours.
     unsafe { libc::sysconf(libc::_SC_CLK_TCK) as f64 }

@@ -10,7 +10,9 @@
 //! the server process at both ends of the measured time and divides by the replies in between.
 
 mod accounting;
+mod fill;
 mod options;
+mod presets;
 mod report;
 mod round;
 mod server;
@@ -22,7 +24,7 @@ pub use options::CompareOptions;
 
 use crate::failure::Failure;
 use crate::signals;
-use options::{Cell, Checked};
+use options::{Cell, Checked, Leg};
 use round::{Round, Verdict};
 use server::Server;
 use statistics::Ratio;
@@ -46,6 +48,13 @@ pub struct CellResult {
     pub noise: Option<Pairs>,
 }
 
+pub struct LegResult {
+    pub leg: Leg,
+    /// What A and B say they are.
+    pub versions: [Option<String>; 2],
+    pub cells: Vec<CellResult>,
+}
+
 impl Pairs {
     pub fn ratio(&self, value: impl Fn(&Round) -> f64) -> Option<Ratio> {
         let ratios: Vec<f64> = self.a.iter().zip(&self.b).map(|(a, b)| value(b) / value(a)).collect();
@@ -55,8 +64,7 @@ impl Pairs {
 
 pub fn run(options: &CompareOptions) -> Result<(), CompareError> {
     let checked = options.check().map_err(CompareError::Usage)?;
-    let results = measure(&checked).map_err(CompareError::Failed)?;
-    report::write(&checked, &results).map_err(CompareError::Failed)
+    measure_all(&checked).map_err(CompareError::Failed)
 }
 
 pub enum CompareError {
@@ -64,20 +72,33 @@ pub enum CompareError {
     Failed(Failure),
 }
 
-fn measure(checked: &Checked) -> Result<Vec<CellResult>, Failure> {
+fn measure_all(checked: &Checked) -> Result<(), Failure> {
     // This thread wakes up now and then; it shall not do so beside the server.
     accounting::pin_this_thread(&checked.generator_cpus)
         .map_err(|error| Failure::system(format!("cannot run on CPUs {:?}", checked.generator_cpus), error))?;
-    let a = Server::start(&checked.a, checked)?;
+    if let Some(fill) = &checked.fill {
+        let results: Result<Vec<_>, _> = checked.legs.iter().map(|leg| fill::measure(leg, fill, checked)).collect();
+        return report::write_fills(checked, fill, &results?);
+    }
+    let mut results = Vec::new();
+    for leg in &checked.legs {
+        results.push(measure(leg, checked)?);
+    }
+    report::write(checked, &results)
+}
+
+fn measure(leg: &Leg, checked: &Checked) -> Result<LegResult, Failure> {
+    let a = Server::start(&leg.a)?;
     let twin = match checked.noise_pairs {
         0 => None,
-        _ => Some(Server::start(&checked.a, checked)?),
+        _ => Some(Server::start(&leg.a)?),
     };
-    let b = Server::start(&checked.b, checked)?;
+    let b = Server::start(&leg.b)?;
     let everyone: Vec<&Server> = [Some(&a), twin.as_ref(), Some(&b)].into_iter().flatten().collect();
+    let versions = [a.version(), b.version()];
     everyone.iter().try_for_each(|server| server.pause())?;
 
-    let mut results: Vec<CellResult> = Vec::new();
+    let mut cells: Vec<CellResult> = Vec::new();
     let mut loaded = None;
     for cell in &checked.cells {
         let data = (cell.keys, cell.sizes.to_string());
@@ -96,10 +117,10 @@ fn measure(checked: &Checked) -> Result<Vec<CellResult>, Failure> {
             None => None,
         };
         let pairs = pairs_of(&a, &b, cell, checked.pairs, &everyone, checked)?;
-        report::progress(checked, cell, &pairs, noise.as_ref());
-        results.push(CellResult { cell: cell.clone(), pairs, noise });
+        report::progress(leg, &pairs, noise.as_ref());
+        cells.push(CellResult { cell: cell.clone(), pairs, noise });
     }
-    Ok(results)
+    Ok(LegResult { leg: leg.clone(), versions, cells })
 }
 
 /// A B, B A, A B …: each pair starts with the one that the last ended with, so that drift cancels.

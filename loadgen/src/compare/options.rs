@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use clap::Parser;
 
+use super::accounting;
+use super::presets::{self, Preset};
 use crate::keys::Distribution;
-use crate::options::{CpuList, parse_cpus};
+use crate::options::{CpuList, parse_cpus, positive};
 use crate::wire::Protocol;
 use crate::workload::{Action, Mix, Sizes};
 
@@ -15,77 +17,105 @@ use crate::workload::{Action, Mix, Sizes};
 ///
 /// Both are started pinned, run the same loads in turns (A B B A …) and are ended again. In the
 /// commands, {port} stands for a free port and {dir} for a directory that is removed afterwards.
+///
+/// A preset names both servers and the loads; flags change what they name.
 #[derive(Parser, Debug, Clone)]
 #[command(name = "loadgen compare", version, max_term_width = 110)]
 pub struct CompareOptions {
-    /// Command of the first server, such as 'redis-server --port {port} --save ""'.
-    #[arg(long, value_name = "CMD")]
-    pub a: String,
-    /// Command of the second server.
-    #[arg(long, value_name = "CMD")]
-    pub b: String,
-    /// What to call it [default: the program's name].
-    #[arg(long, value_name = "NAME")]
-    pub a_name: Option<String>,
-    #[arg(long, value_name = "NAME")]
-    pub b_name: Option<String>,
-    #[arg(long, value_enum, default_value = "resp2")]
-    pub a_protocol: Protocol,
-    #[arg(long, value_enum, default_value = "resp2")]
-    pub b_protocol: Protocol,
+    /// What to reproduce, instead of --a and --b.
+    #[arg(value_enum, conflicts_with_all = ["a", "b"], required_unless_present_all = ["a", "b"])]
+    pub preset: Option<Preset>,
+    /// Our server, for presets [default: crabcache beside this program].
+    #[arg(long, value_name = "PATH", requires = "preset")]
+    pub ours: Option<PathBuf>,
+    /// The null server, for presets [default: the newest null_server that cargo has built].
+    #[arg(long, value_name = "PATH", requires = "preset")]
+    pub null: Option<PathBuf>,
 
-    #[arg(long, value_name = "LIST", default_value = "0", value_parser = parse_cpus)]
-    pub server_cpus: CpuList,
-    #[arg(long, value_name = "LIST", default_value = "1", value_parser = parse_cpus)]
-    pub generator_cpus: CpuList,
+    /// Command of the first server, such as 'redis-server --port {port} --save ""'.
+    #[arg(long, value_name = "CMD", help_heading = "Servers")]
+    pub a: Option<String>,
+    /// Command of the second server.
+    #[arg(long, value_name = "CMD", help_heading = "Servers")]
+    pub b: Option<String>,
+    /// What to call it [default: the program's name].
+    #[arg(long, value_name = "NAME", requires = "a", help_heading = "Servers")]
+    pub a_name: Option<String>,
+    #[arg(long, value_name = "NAME", requires = "b", help_heading = "Servers")]
+    pub b_name: Option<String>,
+    #[arg(long, value_enum, requires = "a", help_heading = "Servers")]
+    pub a_protocol: Option<Protocol>,
+    #[arg(long, value_enum, requires = "b", help_heading = "Servers")]
+    pub b_protocol: Option<Protocol>,
+    /// Send each request to the node that owns its key, by CLUSTER SLOTS.
+    #[arg(long, requires = "a", help_heading = "Servers")]
+    pub a_cluster: bool,
+    #[arg(long, requires = "b", help_heading = "Servers")]
+    pub b_cluster: bool,
+
+    /// CPUs of the servers [default: 0].
+    #[arg(long, value_name = "LIST", value_parser = parse_cpus, help_heading = "Machine")]
+    pub server_cpus: Option<CpuList>,
+    /// CPUs of the generator [default: 1, or the first that no server has].
+    #[arg(long, value_name = "LIST", value_parser = parse_cpus, help_heading = "Machine")]
+    pub generator_cpus: Option<CpuList>,
     /// Generating threads [default: one for each of its CPUs].
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", help_heading = "Machine")]
     pub threads: Option<usize>,
 
-    /// Matrix: pipelines.
-    #[arg(short = 'P', long, value_name = "LIST", value_delimiter = ',', default_value = "1,16,64")]
-    pub pipelines: Vec<usize>,
-    /// Matrix: connections.
-    #[arg(short = 'c', long, value_name = "LIST", value_delimiter = ',', default_value = "50")]
-    pub connections: Vec<usize>,
-    /// Matrix: bytes per value, such as 64,1k or 16-1024.
-    #[arg(short = 'd', long, value_name = "LIST", value_delimiter = ',', default_value = "64")]
-    pub sizes: Vec<Sizes>,
-    /// Matrix: mixes, separated by semicolons, such as 'set;get;set=1,get=9'.
-    #[arg(long, value_name = "LIST", value_delimiter = ';', default_value = "set;get")]
-    pub mixes: Vec<Mix>,
-    /// Matrix: sizes of the key space.
-    #[arg(short = 'r', long, value_name = "LIST", value_delimiter = ',', default_value = "1000000")]
-    pub keyspaces: Vec<u64>,
-    /// Matrix: distributions of keys (see loadgen --help).
-    #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "uniform")]
-    pub keys: Vec<Distribution>,
+    /// Pipelines [default: 1,16,64].
+    #[arg(short = 'P', long, value_name = "LIST", value_delimiter = ',', help_heading = "Matrix")]
+    pub pipelines: Option<Vec<usize>>,
+    /// Connections [default: 50].
+    #[arg(short = 'c', long, value_name = "LIST", value_delimiter = ',', help_heading = "Matrix")]
+    pub connections: Option<Vec<usize>>,
+    /// Bytes per value, such as 64,1k or 16-1024 [default: 64].
+    #[arg(short = 'd', long, value_name = "LIST", value_delimiter = ',', help_heading = "Matrix")]
+    pub sizes: Option<Vec<Sizes>>,
+    /// Mixes, separated by semicolons, such as 'set;get;set=1,get=9' [default: set;get].
+    #[arg(long, value_name = "LIST", value_delimiter = ';', help_heading = "Matrix")]
+    pub mixes: Option<Vec<Mix>>,
+    /// Sizes of the key space [default: 1000000].
+    #[arg(short = 'r', long, value_name = "LIST", value_delimiter = ',', help_heading = "Matrix")]
+    pub keyspaces: Option<Vec<u64>>,
+    /// Distributions of keys (see loadgen --help) [default: uniform].
+    #[arg(long, value_name = "LIST", value_delimiter = ',', help_heading = "Matrix")]
+    pub keys: Option<Vec<Distribution>>,
 
-    /// Pairs of rounds per cell of the matrix.
-    #[arg(long, value_name = "N", default_value_t = 5)]
-    pub rounds: usize,
+    /// Pairs of rounds per cell of the matrix [default: 5; fill-latency: 1].
+    #[arg(long, value_name = "N", help_heading = "Rounds")]
+    pub rounds: Option<usize>,
     /// Pairs of A against a second instance of A per cell, for the noise; 0 for none.
-    #[arg(long, value_name = "N", default_value_t = 2)]
+    #[arg(long, value_name = "N", default_value_t = 2, help_heading = "Rounds")]
     pub noise_rounds: usize,
     /// Seconds measured per round.
-    #[arg(long, value_name = "SECONDS", default_value_t = 2.0)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 2.0, help_heading = "Rounds")]
     pub seconds: f64,
     /// Seconds before that in each round.
-    #[arg(long, value_name = "SECONDS", default_value_t = 0.5)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 0.5, help_heading = "Rounds")]
     pub warm_up: f64,
     /// Discard rounds during which other processes used more than this share of one CPU, in percent.
-    #[arg(long, value_name = "PERCENT", default_value_t = 5.0)]
+    #[arg(long, value_name = "PERCENT", default_value_t = 5.0, help_heading = "Rounds")]
     pub foreign_max: f64,
     /// Seconds to wait for other processes to be quiet before a round.
-    #[arg(long, value_name = "SECONDS", default_value_t = 20.0)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 20.0, help_heading = "Rounds")]
     pub quiet_wait: f64,
+    /// fill-latency: keys to fill in.
+    #[arg(long, value_name = "N", default_value_t = 20_000_000, help_heading = "Rounds")]
+    pub fill_keys: u64,
+    /// fill-latency: requests per second.
+    #[arg(long, value_name = "N", default_value = "100000", value_parser = positive, help_heading = "Rounds")]
+    pub fill_rate: f64,
 
     /// Results as JSON.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
     pub json: Option<PathBuf>,
-    /// The table as Markdown (also on standard output).
-    #[arg(long, value_name = "FILE")]
+    /// The tables as Markdown (also on standard output).
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
     pub markdown: Option<PathBuf>,
+    /// Charts.
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    pub svg: Option<PathBuf>,
 }
 
 /// One combination of the matrix.
@@ -118,21 +148,40 @@ impl fmt::Display for Cell {
     }
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct ServerOptions {
     pub name: String,
     pub words: Vec<String>,
     pub protocol: Protocol,
+    pub cpus: Vec<usize>,
+    pub cluster: bool,
+}
+
+/// Two servers to be compared.
+#[derive(Clone, Debug)]
+pub struct Leg {
+    pub a: ServerOptions,
+    pub b: ServerOptions,
+}
+
+/// Filling an empty server at a fixed pace.
+#[derive(Clone, Copy, Debug)]
+pub struct Fill {
+    pub keys: u64,
+    pub requests_per_second: f64,
+    pub connections: usize,
+    pub pipeline: usize,
+    pub sizes: Sizes,
 }
 
 #[derive(Debug)]
 pub struct Checked {
-    pub a: ServerOptions,
-    pub b: ServerOptions,
-    pub server_cpus: Vec<usize>,
+    pub legs: Vec<Leg>,
     pub generator_cpus: Vec<usize>,
     pub threads: usize,
     pub cells: Vec<Cell>,
+    /// Instead of the matrix.
+    pub fill: Option<Fill>,
     pub pairs: usize,
     pub noise_pairs: usize,
     pub measured: Duration,
@@ -141,27 +190,149 @@ pub struct Checked {
     pub quiet_wait: Duration,
     pub json: Option<PathBuf>,
     pub markdown: Option<PathBuf>,
+    pub svg: Option<PathBuf>,
+}
+
+/// The lists of a matrix.
+#[derive(Clone, Debug)]
+pub struct Matrix {
+    pub pipelines: Vec<usize>,
+    pub connections: Vec<usize>,
+    pub sizes: Vec<Sizes>,
+    pub mixes: Vec<Mix>,
+    pub keyspaces: Vec<u64>,
+    pub keys: Vec<Distribution>,
+}
+
+impl Default for Matrix {
+    fn default() -> Matrix {
+        let single = |action| Mix(vec![(action, 1)]);
+        Matrix {
+            pipelines: vec![1, 16, 64],
+            connections: vec![50],
+            sizes: vec![Sizes::Fixed(64)],
+            mixes: vec![single(Action::Set), single(Action::Get)],
+            keyspaces: vec![1_000_000],
+            keys: vec![Distribution::Uniform],
+        }
+    }
 }
 
 impl CompareOptions {
     pub fn check(&self) -> Result<Checked, String> {
-        if self.rounds == 0 {
+        let server_cpus = self.server_cpus.clone().map_or(vec![0], |list| list.0);
+        let (legs, matrix) = match self.preset {
+            Some(preset) => {
+                let ours = match &self.ours {
+                    Some(path) => path.clone(),
+                    None => presets::beside("crabcache")?,
+                };
+                let null = || self.null.clone().map_or_else(presets::newest_null_server, Ok);
+                (preset.legs(&ours, null, &server_cpus)?, preset.matrix())
+            }
+            None => (vec![self.leg(&server_cpus)?], Matrix::default()),
+        };
+        let matrix = self.changed(matrix);
+        let rounds = self.rounds.unwrap_or(if self.preset == Some(Preset::FillLatency) { 1 } else { 5 });
+        if rounds == 0 {
             return Err("--rounds: at least one".into());
         }
         let seconds = |value: f64, flag: &str| match value {
             value if value > 0.0 && value < 1e6 => Ok(Duration::from_secs_f64(value)),
             _ => Err(format!("{flag}: expected a number of seconds above 0")),
         };
-        if self.pipelines.contains(&0) || self.connections.contains(&0) {
-            return Err("pipelines and connections are at least 1".into());
+        if matrix.pipelines.contains(&0) || matrix.connections.contains(&0) || matrix.keyspaces.contains(&0) {
+            return Err("pipelines, connections and key spaces are at least 1".into());
         }
-        let threads = self.threads.unwrap_or(self.generator_cpus.0.len());
-        if threads == 0 || self.connections.iter().any(|&count| count < threads) {
+        let generator_cpus = self.generator_cpus(&legs)?;
+        let threads = self.threads.unwrap_or(generator_cpus.len());
+        if threads == 0 || matrix.connections.iter().any(|&count| count < threads) {
             return Err(format!("--threads: at least 1, and each needs a connection ({threads} threads)"));
         }
-        if self.server_cpus.0.iter().any(|cpu| self.generator_cpus.0.contains(cpu)) {
-            return Err("--server-cpus and --generator-cpus share a CPU: each would measure the other".into());
+        let memcache =
+            legs.iter().any(|leg| [&leg.a, &leg.b].iter().any(|server| server.protocol == Protocol::Memcache));
+        let foreign = |(action, _): &(Action, u32)| matches!(action, Action::MSet(_) | Action::Words(_));
+        if memcache && matrix.mixes.iter().any(|Mix(mix)| mix.iter().any(foreign)) {
+            return Err("--mixes: memcached has no MSET".into());
         }
+        let fill = (self.preset == Some(Preset::FillLatency)).then_some(Fill {
+            keys: self.fill_keys,
+            requests_per_second: self.fill_rate,
+            connections: matrix.connections[0],
+            pipeline: matrix.pipelines[0],
+            sizes: matrix.sizes[0],
+        });
+        if self.fill_keys == 0 {
+            return Err("--fill-keys: at least one".into());
+        }
+        Ok(Checked {
+            legs,
+            generator_cpus,
+            threads,
+            cells: matrix.cells(),
+            fill,
+            pairs: rounds,
+            noise_pairs: self.noise_rounds,
+            measured: seconds(self.seconds, "--seconds")?,
+            warm_up: seconds(self.warm_up, "--warm-up")?,
+            foreign_max: self.foreign_max / 100.0,
+            quiet_wait: Duration::from_secs_f64(self.quiet_wait.clamp(0.0, 1e6)),
+            json: self.json.clone(),
+            markdown: self.markdown.clone(),
+            svg: self.svg.clone(),
+        })
+    }
+
+    /// The two servers of --a and --b.
+    fn leg(&self, cpus: &[usize]) -> Result<Leg, String> {
+        let resp2 = Protocol::Resp2;
+        let mut a =
+            server("--a", self.a.as_deref(), &self.a_name, self.a_protocol.unwrap_or(resp2), self.a_cluster, cpus)?;
+        let mut b =
+            server("--b", self.b.as_deref(), &self.b_name, self.b_protocol.unwrap_or(resp2), self.b_cluster, cpus)?;
+        if a.name == b.name {
+            a.name += " (A)";
+            b.name += " (B)";
+        }
+        Ok(Leg { a, b })
+    }
+
+    /// The matrix with what was given instead of what it had.
+    fn changed(&self, matrix: Matrix) -> Matrix {
+        Matrix {
+            pipelines: self.pipelines.clone().unwrap_or(matrix.pipelines),
+            connections: self.connections.clone().unwrap_or(matrix.connections),
+            sizes: self.sizes.clone().unwrap_or(matrix.sizes),
+            mixes: self.mixes.clone().unwrap_or(matrix.mixes),
+            keyspaces: self.keyspaces.clone().unwrap_or(matrix.keyspaces),
+            keys: self.keys.clone().unwrap_or(matrix.keys),
+        }
+    }
+
+    fn generator_cpus(&self, legs: &[Leg]) -> Result<Vec<usize>, String> {
+        let taken = |cpu: &usize| legs.iter().any(|leg| leg.a.cpus.contains(cpu) || leg.b.cpus.contains(cpu));
+        match &self.generator_cpus {
+            // With too few CPUs there is no other way for servers of several cores; CPU per operation is
+            // still right then, throughput and latency are not.
+            Some(CpuList(cpus)) if cpus.iter().any(taken) && self.preset != Some(Preset::Forwarding) => {
+                Err("--server-cpus and --generator-cpus share a CPU: each would measure the other".into())
+            }
+            Some(CpuList(cpus)) => Ok(cpus.clone()),
+            None => {
+                let allowed = accounting::allowed_cpus();
+                match (allowed.iter().find(|cpu| !taken(cpu)), allowed.last()) {
+                    (Some(&cpu), _) => Ok(vec![cpu]),
+                    (None, Some(&last)) if self.preset == Some(Preset::Forwarding) => Ok(vec![last]),
+                    _ => Err("no CPU is left for the generator (--generator-cpus)".into()),
+                }
+            }
+        }
+    }
+}
+
+impl Matrix {
+    /// Cells with the same data stand together: loading it is what takes long.
+    fn cells(&self) -> Vec<Cell> {
         let mut cells = Vec::new();
         for &keys in &self.keyspaces {
             for &sizes in &self.sizes {
@@ -177,39 +348,26 @@ impl CompareOptions {
                 }
             }
         }
-        let mut a = server(&self.a, &self.a_name, self.a_protocol, "--a")?;
-        let mut b = server(&self.b, &self.b_name, self.b_protocol, "--b")?;
-        if a.name == b.name {
-            a.name += " (A)";
-            b.name += " (B)";
-        }
-        Ok(Checked {
-            a,
-            b,
-            server_cpus: self.server_cpus.0.clone(),
-            generator_cpus: self.generator_cpus.0.clone(),
-            threads,
-            cells,
-            pairs: self.rounds,
-            noise_pairs: self.noise_rounds,
-            measured: seconds(self.seconds, "--seconds")?,
-            warm_up: seconds(self.warm_up, "--warm-up")?,
-            foreign_max: self.foreign_max / 100.0,
-            quiet_wait: Duration::from_secs_f64(self.quiet_wait.clamp(0.0, 1e6)),
-            json: self.json.clone(),
-            markdown: self.markdown.clone(),
-        })
+        cells
     }
 }
 
-fn server(command: &str, name: &Option<String>, protocol: Protocol, flag: &str) -> Result<ServerOptions, String> {
+fn server(
+    flag: &str,
+    command: Option<&str>,
+    name: &Option<String>,
+    protocol: Protocol,
+    cluster: bool,
+    cpus: &[usize],
+) -> Result<ServerOptions, String> {
+    let command = command.ok_or_else(|| format!("{flag} is missing"))?;
     let words = shlex::split(command).filter(|words| !words.is_empty());
     let words = words.ok_or_else(|| format!("{flag} {command:?} is not a command line"))?;
     if !command.contains("{port}") {
         return Err(format!("{flag}: the command needs {{port}} where the server is told its port"));
     }
     let program = words[0].rsplit('/').next().unwrap_or_default().to_owned();
-    Ok(ServerOptions { name: name.clone().unwrap_or(program), words, protocol })
+    Ok(ServerOptions { name: name.clone().unwrap_or(program), words, protocol, cpus: cpus.to_vec(), cluster })
 }
 
 #[cfg(test)]
@@ -226,9 +384,9 @@ mod tests {
     fn the_matrix_is_the_product() {
         let checked = check(&["-P", "1,16", "-c", "50,200", "-d", "64,1k", "--mixes", "set;get;set=1,get=9"]).unwrap();
         assert_eq!(checked.cells.len(), 2 * 2 * 2 * 3);
-        assert_eq!((checked.a.name.as_str(), checked.b.name.as_str()), ("redis-server", "crabcache"));
-        assert_eq!(checked.a.words.last().map(String::as_str), Some(""));
-        // Cells with the same data stand together: loading it is what takes long.
+        let Leg { a, b } = &checked.legs[0];
+        assert_eq!((a.name.as_str(), b.name.as_str()), ("redis-server", "crabcache"));
+        assert_eq!(a.words.last().map(String::as_str), Some(""));
         let changes = checked.cells.windows(2).filter(|pair| pair[0].sizes != pair[1].sizes).count();
         assert_eq!(changes, 1);
     }
@@ -236,15 +394,20 @@ mod tests {
     #[test]
     fn contradictions_are_errors() {
         for line in [
-            &["--server-cpus", "1"][..],
+            &["--server-cpus", "1", "--generator-cpus", "1"][..],
             &["--rounds", "0"],
             &["--seconds", "0"],
             &["-P", "0"],
             &["-c", "1", "--threads", "2"],
             &["--mixes", "lpush"],
+            &["--b-protocol", "memcache", "--mixes", "mset"],
+            &["redis"],
+            &["--server-cpus", "1", "--generator-cpus", "0-1"],
         ] {
             assert!(check(line).is_err(), "{line:?}");
         }
+        let fallback = check(&["--server-cpus", "0"]).unwrap();
+        assert!(!fallback.generator_cpus.contains(&0));
         let no_port = ["compare", "--a", "x", "--b", "y --port {port}"];
         assert!(CompareOptions::try_parse_from(no_port).unwrap().check().is_err());
     }

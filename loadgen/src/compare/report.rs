@@ -1,26 +1,31 @@
-//! The results of a comparison: a line per cell while it runs, then Markdown and JSON.
+//! The results of a comparison: a line per cell while it runs, then Markdown, JSON and charts.
 
 use std::fmt::Write;
 use std::fs;
 
 use serde_json::{Value, json};
 
-use super::options::{Cell, Checked};
+use super::fill::{FillResult, Filling};
+use super::options::{Checked, Fill, Leg, ServerOptions};
 use super::round::Round;
 use super::statistics::{Ratio, median};
-use super::{CellResult, Pairs};
+use super::{CellResult, LegResult, Pairs};
 use crate::failure::Failure;
+use crate::report::Percentiles;
+use crate::report::svg::{self, Bars, Lines, Scale, Series};
 
 /// A generator busier than this limits the throughput of both.
 const GENERATOR_LIMIT: f64 = 0.95;
+/// Groups of bars that fit beside each other.
+const BARS_PER_CHART: usize = 6;
 
-pub fn progress(checked: &Checked, cell: &Cell, pairs: &Pairs, noise: Option<&Pairs>) {
+pub fn progress(leg: &Leg, pairs: &Pairs, noise: Option<&Pairs>) {
     let cpu = |rounds: &[Round]| median_of(rounds, Round::cpu_us);
     eprintln!(
-        "#   {cell}: CPU/op {} {:.3} µs, {} {:.3} µs, ratio {} (A/A {}); throughput ratio {}",
-        checked.a.name,
+        "#   CPU/op {} {:.3} µs, {} {:.3} µs, ratio {} (A/A {}); throughput ratio {}",
+        leg.a.name,
         cpu(&pairs.a),
-        checked.b.name,
+        leg.b.name,
         cpu(&pairs.b),
         text(pairs.ratio(Round::cpu_us)),
         text(noise.and_then(|noise| noise.ratio(Round::cpu_us))),
@@ -28,33 +33,69 @@ pub fn progress(checked: &Checked, cell: &Cell, pairs: &Pairs, noise: Option<&Pa
     );
 }
 
-pub fn write(checked: &Checked, results: &[CellResult]) -> Result<(), Failure> {
-    let table = markdown(checked, results);
+pub fn write(checked: &Checked, results: &[LegResult]) -> Result<(), Failure> {
+    let tables: Vec<String> = results.iter().map(markdown).collect();
+    let value = json!({
+        "machine": machine(),
+        "generator_cpus": checked.generator_cpus,
+        "seconds": checked.measured.as_secs_f64(),
+        "warm_up_seconds": checked.warm_up.as_secs_f64(),
+        "legs": results.iter().map(leg_json).collect::<Vec<_>>(),
+    });
+    save(checked, &tables, &value, &charts(results))
+}
+
+pub fn write_fills(checked: &Checked, fill: &Fill, results: &[FillResult]) -> Result<(), Failure> {
+    let tables: Vec<String> = results.iter().map(|result| fill_markdown(fill, result)).collect();
+    let value = json!({
+        "machine": machine(),
+        "keys": fill.keys,
+        "requests_per_second": fill.requests_per_second,
+        "connections": fill.connections,
+        "pipeline": fill.pipeline,
+        "value_bytes": fill.sizes.to_string(),
+        "legs": results.iter().map(fill_json).collect::<Vec<_>>(),
+    });
+    save(checked, &tables, &value, &results.iter().flat_map(fill_charts).collect::<Vec<_>>())
+}
+
+fn save(checked: &Checked, tables: &[String], value: &Value, charts: &[String]) -> Result<(), Failure> {
+    let table = format!("{}\n\n{}", machine(), tables.join("\n"));
     println!("{table}");
-    let save = |path: &Option<std::path::PathBuf>, content: String| match path {
+    let write = |path: &Option<std::path::PathBuf>, content: String| match path {
         Some(path) => {
             fs::write(path, content).map_err(|error| Failure::system(format!("cannot write {}", path.display()), error))
         }
         None => Ok(()),
     };
-    save(&checked.markdown, table)?;
-    save(&checked.json, format!("{:#}\n", as_json(checked, results)))
+    write(&checked.markdown, table.clone())?;
+    write(&checked.json, format!("{value:#}\n"))?;
+    write(&checked.svg, svg::document(charts))
 }
 
-fn markdown(checked: &Checked, results: &[CellResult]) -> String {
-    let (a, b) = (&checked.a.name, &checked.b.name);
-    let mut out = String::new();
-    let _ = writeln!(
-        out,
-        "A = {a}, B = {b}. CPU/op is user + system time of the server process in µs; ratios are B / A, medians of pairs with a 95 % interval."
-    );
-    let _ = writeln!(out);
-    let _ = writeln!(
-        out,
-        "| load | CPU/op A | CPU/op B | CPU ratio | A/A | ops/s A | ops/s B | throughput ratio | p50 ms A / B | p99 ms A / B | RSS MiB A / B | rounds (discarded) | notes |"
-    );
-    let _ = writeln!(out, "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|---|");
-    for result in results {
+/// Processor, number of CPUs, kernel.
+fn machine() -> String {
+    let cpu_info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = cpu_info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
+    let model = model.map_or("unknown processor", |(_, model)| model);
+    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let cpus = cpu_info.lines().filter(|line| line.starts_with("processor")).count();
+    format!("Machine: {model}, {cpus} CPUs, Linux {}.", kernel.trim())
+}
+
+fn described(server: &ServerOptions, version: &Option<String>) -> String {
+    let version = version.as_ref().map_or(String::new(), |version| format!(" {version}"));
+    format!("{}{version} (`{}`, {}, CPUs {:?})", server.name, server.words.join(" "), server.protocol, server.cpus)
+}
+
+fn markdown(result: &LegResult) -> String {
+    let LegResult { leg, versions, cells } = result;
+    let mut out = format!("A = {}\nB = {}\n", described(&leg.a, &versions[0]), described(&leg.b, &versions[1]));
+    out += "CPU/op is user and system time of the server in µs; ratios are B / A, medians of pairs with a 95 % interval.\n\n";
+    out += "| load | CPU/op A | CPU/op B | CPU ratio | A/A | ops/s A | ops/s B | throughput ratio | p50 ms A / B \
+            | p99 ms A / B | RSS MiB A / B | pairs (discarded) | notes |\n";
+    out += "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|---|\n";
+    for result in cells {
         let Pairs { a, b, discarded } = &result.pairs;
         let pair = |value: fn(&Round) -> f64, digits: usize| {
             format!("{:.digits$} / {:.digits$}", median_of(a, value), median_of(b, value))
@@ -84,7 +125,7 @@ fn markdown(checked: &Checked, results: &[CellResult]) -> String {
 /// What limits the reading of a row.
 fn notes(pairs: &Pairs) -> String {
     if pairs.a.is_empty() {
-        return format!("no undisturbed round: {}", pairs.discarded.last().map_or("", String::as_str));
+        return format!("no undisturbed pair: {}", pairs.discarded.last().map_or("", String::as_str));
     }
     let saturated = |rounds: &[Round]| median_of(rounds, Round::generator_busy) > GENERATOR_LIMIT;
     match (saturated(&pairs.a), saturated(&pairs.b)) {
@@ -106,20 +147,59 @@ fn median_of(rounds: &[Round], value: impl Fn(&Round) -> f64) -> f64 {
     median(&rounds.iter().map(value).collect::<Vec<_>>())
 }
 
-fn as_json(checked: &Checked, results: &[CellResult]) -> Value {
+fn charts(results: &[LegResult]) -> Vec<String> {
+    let mut charts = Vec::new();
+    for LegResult { leg, cells, .. } in results {
+        for cells in cells.chunks(BARS_PER_CHART) {
+            let bars = |what: &str, y_label, value: fn(&Round) -> f64| {
+                let group = |result: &CellResult| {
+                    let cell = &result.cell;
+                    let label = format!(
+                        "{} {} B\nP {}, {} conns\n{}",
+                        cell.mix_name(),
+                        cell.sizes,
+                        cell.pipeline,
+                        cell.connections,
+                        cell.distribution
+                    );
+                    (label, vec![median_of(&result.pairs.a, value), median_of(&result.pairs.b, value)])
+                };
+                Bars {
+                    title: format!("{what}: {} and {}", leg.a.name, leg.b.name),
+                    y_label,
+                    series: vec![leg.a.name.clone(), leg.b.name.clone()],
+                    groups: cells.iter().map(group).collect(),
+                }
+                .draw()
+            };
+            charts.push(bars("Server CPU per operation", "µs", Round::cpu_us));
+            charts.push(bars("Throughput", "operations per second", Round::throughput));
+        }
+    }
+    charts
+}
+
+fn server_json(server: &ServerOptions) -> Value {
     json!({
-        "a": { "name": checked.a.name, "command": checked.a.words, "protocol": checked.a.protocol.to_string() },
-        "b": { "name": checked.b.name, "command": checked.b.words, "protocol": checked.b.protocol.to_string() },
-        "server_cpus": checked.server_cpus,
-        "generator_cpus": checked.generator_cpus,
-        "seconds": checked.measured.as_secs_f64(),
-        "warm_up_seconds": checked.warm_up.as_secs_f64(),
-        "cells": results.iter().map(cell_json).collect::<Vec<_>>(),
+        "name": server.name,
+        "command": server.words,
+        "protocol": server.protocol.to_string(),
+        "cpus": server.cpus,
+        "cluster": server.cluster,
     })
+}
+
+fn leg_json(result: &LegResult) -> Value {
+    let mut value = json!({ "a": server_json(&result.leg.a), "b": server_json(&result.leg.b) });
+    value["a"]["version"] = json!(result.versions[0]);
+    value["b"]["version"] = json!(result.versions[1]);
+    value["cells"] = result.cells.iter().map(cell_json).collect();
+    value
 }
 
 fn cell_json(result: &CellResult) -> Value {
     let cell = &result.cell;
+    let noise = |value: fn(&Round) -> f64| ratio_json(result.noise.as_ref().and_then(|noise| noise.ratio(value)));
     json!({
         "mix": cell.mix_name(),
         "pipeline": cell.pipeline,
@@ -131,8 +211,8 @@ fn cell_json(result: &CellResult) -> Value {
         "throughput_ratio": ratio_json(result.pairs.ratio(Round::throughput)),
         "p50_ratio": ratio_json(result.pairs.ratio(|round| round.p50_ms)),
         "p99_ratio": ratio_json(result.pairs.ratio(|round| round.p99_ms)),
-        "noise_cpu_ratio": ratio_json(result.noise.as_ref().and_then(|noise| noise.ratio(Round::cpu_us))),
-        "noise_throughput_ratio": ratio_json(result.noise.as_ref().and_then(|noise| noise.ratio(Round::throughput))),
+        "noise_cpu_ratio": noise(Round::cpu_us),
+        "noise_throughput_ratio": noise(Round::throughput),
         "discarded": result.pairs.discarded,
         "rounds_a": result.pairs.a.iter().map(round_json).collect::<Vec<_>>(),
         "rounds_b": result.pairs.b.iter().map(round_json).collect::<Vec<_>>(),
@@ -163,4 +243,89 @@ fn round_json(round: &Round) -> Value {
         "misses": round.misses,
         "foreign_cpu": round.foreign,
     })
+}
+
+impl Filling {
+    fn latency(&self) -> Percentiles {
+        Percentiles::of(&self.finished.record.total().latency_ns)
+    }
+}
+
+fn fill_markdown(fill: &Fill, result: &FillResult) -> String {
+    let mut out = format!(
+        "SET of {} keys in sequence, {} B, {} connections, at {:.0} requests per second (open loop, timed from when each was due).\n\n",
+        fill.keys, fill.sizes, fill.connections, fill.requests_per_second
+    );
+    out += "| server | p50 ms | p99 ms | p99.9 ms | p99.99 ms | max ms | CPU/op µs | RSS MiB | others' CPU |\n";
+    out += "|---|--:|--:|--:|--:|--:|--:|--:|--:|\n";
+    for (server, fillings) in [(&result.leg.a, &result.a), (&result.leg.b, &result.b)] {
+        for filling in fillings {
+            let latency = filling.latency();
+            let _ = writeln!(
+                out,
+                "| {} | {:.3} | {:.3} | {:.3} | {:.3} | {:.3} | {:.3} | {:.0} | {:.1} % |",
+                server.name,
+                latency.p50,
+                latency.p99,
+                latency.p999,
+                latency.p9999,
+                latency.max,
+                filling.server_cpu_ns as f64 / 1e3 / filling.finished.record.replies().max(1) as f64,
+                filling.resident_bytes as f64 / (1 << 20) as f64,
+                filling.foreign * 100.0
+            );
+        }
+    }
+    let p999 =
+        |fillings: &[Filling]| median(&fillings.iter().map(|filling| filling.latency().p999).collect::<Vec<_>>());
+    let _ = writeln!(
+        out,
+        "\np99.9 of {} is {:.3} ms above that of {}.",
+        result.leg.b.name,
+        p999(&result.b) - p999(&result.a),
+        result.leg.a.name
+    );
+    out
+}
+
+fn fill_json(result: &FillResult) -> Value {
+    let fillings = |fillings: &[Filling]| {
+        let one = |filling: &Filling| {
+            let mut value = crate::report::json::test(&filling.finished);
+            value["resident_bytes"] = json!(filling.resident_bytes);
+            value["server_cpu_ns"] = json!(filling.server_cpu_ns);
+            value["foreign_cpu"] = json!(filling.foreign);
+            value
+        };
+        fillings.iter().map(one).collect::<Vec<_>>()
+    };
+    json!({
+        "a": server_json(&result.leg.a),
+        "b": server_json(&result.leg.b),
+        "fillings_a": fillings(&result.a),
+        "fillings_b": fillings(&result.b),
+    })
+}
+
+fn fill_charts(result: &FillResult) -> Vec<String> {
+    let over_time = |title: &str, value: fn(&Percentiles) -> f64| {
+        let series = |(server, fillings): (&ServerOptions, &Vec<Filling>)| {
+            let intervals = fillings.last().map_or(&[][..], |filling| &filling.finished.intervals);
+            let points = intervals.iter().map(|interval| (interval.end_seconds, value(&interval.latency_ms)));
+            Series { name: server.name.clone(), points: points.collect() }
+        };
+        Lines {
+            title: title.to_owned(),
+            x_label: "seconds",
+            y_label: "ms",
+            x_scale: Scale::Linear,
+            y_scale: Scale::Log,
+            series: [(&result.leg.a, &result.a), (&result.leg.b, &result.b)].into_iter().map(series).collect(),
+        }
+        .draw()
+    };
+    vec![
+        over_time("p99.9 of each second while filling", |latency| latency.p999),
+        over_time("Longest of each second while filling", |latency| latency.max),
+    ]
 }

@@ -8,11 +8,12 @@ use super::server::Server;
 use super::sleep;
 use crate::failure::Failure;
 use crate::generator::Load;
+use crate::keys::Distribution;
 use crate::options::preload_of;
 use crate::plan::{Pace, Plan, Until};
 use crate::report::ms;
 use crate::signals;
-use crate::workload::{KeyNames, Workload};
+use crate::workload::{Action, KeyNames, Sizes, Workload};
 
 /// Longer than any round; it is ended from here.
 const ENDLESS: Duration = Duration::from_secs(86_400);
@@ -72,31 +73,37 @@ impl Round {
     }
 }
 
+pub const SEED: u64 = 12345;
+
+pub fn workload(mix: Vec<(Action, u32)>, sizes: Sizes, keys: u64, distribution: Distribution) -> Workload {
+    Workload {
+        name: String::new(),
+        mix,
+        keys,
+        distribution,
+        names: KeyNames { prefix: "key:".into(), digits: 12 },
+        sizes,
+        expire_seconds: 60,
+        set_expires: false,
+        fill: false,
+        trace: None,
+    }
+}
+
 fn plan(server: &Server, cell: &Cell, checked: &Checked) -> Plan {
     Plan {
         target: server.target(),
-        workload: Workload {
-            name: cell.mix_name(),
-            mix: cell.mix.clone(),
-            keys: cell.keys,
-            distribution: cell.distribution,
-            names: KeyNames { prefix: "key:".into(), digits: 12 },
-            sizes: cell.sizes,
-            expire_seconds: 60,
-            set_expires: false,
-            fill: false,
-            trace: None,
-        },
+        workload: workload(cell.mix.clone(), cell.sizes, cell.keys, cell.distribution),
         threads: checked.threads,
         cpus: checked.generator_cpus.clone(),
         connections: cell.connections,
         pipeline: cell.pipeline,
         keep_alive: true,
-        cluster: false,
-        verifier: None,
         pace: Pace::Closed,
         until: Until::Time(ENDLESS),
-        seed: 12345,
+        seed: SEED,
+        cluster: server.is_cluster(),
+        verifier: None,
     }
 }
 
@@ -168,7 +175,7 @@ pub fn wait_for_quiet(everyone: &[&Server], checked: &Checked) -> Result<(), Fai
     }
 }
 
-fn ours(everyone: &[&Server]) -> Vec<libc::pid_t> {
+pub fn ours(everyone: &[&Server]) -> Vec<libc::pid_t> {
     let mut ours: Vec<libc::pid_t> = everyone.iter().flat_map(|server| server.pids()).collect();
     ours.push(std::process::id() as libc::pid_t);
     ours

@@ -8,11 +8,13 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use super::accounting;
-use super::options::{Checked, ServerOptions};
+use super::options::ServerOptions;
 use crate::failure::Failure;
 use crate::plan::{Credentials, Endpoint, Target};
+use crate::random::Random;
 use crate::session::Session;
 use crate::signals;
+use crate::wire::Protocol;
 
 const READY_WAIT: Duration = Duration::from_secs(15);
 const END_WAIT: Duration = Duration::from_secs(5);
@@ -27,14 +29,14 @@ pub struct Server {
 }
 
 impl Server {
-    pub fn start(options: &ServerOptions, checked: &Checked) -> Result<Server, Failure> {
+    pub fn start(options: &ServerOptions) -> Result<Server, Failure> {
         let port = free_port().map_err(|error| Failure::system("no free port", error))?;
         let directory = new_directory(port).map_err(|error| Failure::system("cannot make a directory", error))?;
         let log = File::create(directory.join("log")).map_err(|error| Failure::system("cannot write a log", error))?;
         let fill =
             |word: &String| word.replace("{port}", &port.to_string()).replace("{dir}", &directory.to_string_lossy());
         let words: Vec<String> = options.words.iter().map(fill).collect();
-        let cpus = checked.server_cpus.clone();
+        let cpus = options.cpus.clone();
         let parent = std::process::id();
         let mut command = Command::new(&words[0]);
         command.args(&words[1..]).stdin(Stdio::null()).process_group(0).current_dir(&directory);
@@ -62,6 +64,23 @@ impl Server {
 
     pub fn name(&self) -> &str {
         &self.options.name
+    }
+
+    pub fn is_cluster(&self) -> bool {
+        self.options.cluster
+    }
+
+    /// What the server says it is, if it says anything.
+    pub fn version(&self) -> Option<String> {
+        let mut session = Session::open(&self.target()).ok()?;
+        if self.options.protocol == Protocol::Memcache {
+            let reply = session.exchange("version", b"version\r\n").ok()?;
+            return Some(String::from_utf8_lossy(&reply).trim().trim_start_matches("VERSION ").to_owned());
+        }
+        let reply = session.ask("INFO", &["INFO", "server"]).ok()?;
+        let text = String::from_utf8_lossy(&reply).into_owned();
+        let field = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)).map(str::to_owned);
+        field("crabcache_version:").or_else(|| field("valkey_version:")).or_else(|| field("redis_version:"))
     }
 
     pub fn target(&self) -> Target {
@@ -171,8 +190,23 @@ fn prepare_child(cpus: &[usize], parent: u32) -> std::io::Result<()> {
     Ok(())
 }
 
+/// A port that nobody listens on, below those that clients are given, so that no connection of ours ever
+/// has it; and, because a server may open one for each of its cores, so are those that follow.
 fn free_port() -> std::io::Result<u16> {
-    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
+    const PORTS: std::ops::Range<u16> = 15_000..31_000;
+    const FOLLOWING: std::ops::Range<u16> = 100..116;
+    let clock = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    let mut random = Random::stream(clock.as_nanos() as u64, u64::from(std::process::id()));
+    let free = |port: u16| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).map(drop);
+    let mut last = std::io::ErrorKind::AddrInUse.into();
+    for _ in 0..200 {
+        let port = PORTS.start + random.below(u64::from(PORTS.end - PORTS.start)) as u16;
+        match free(port).and_then(|()| FOLLOWING.into_iter().try_for_each(|offset| free(port + offset))) {
+            Ok(()) => return Ok(port),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
 }
 
 fn new_directory(port: u16) -> std::io::Result<PathBuf> {

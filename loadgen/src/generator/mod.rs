@@ -92,6 +92,12 @@ impl Load {
         self.shared.close();
     }
 
+    /// Nothing more will happen: all threads have ended, or something failed.
+    pub fn is_over(&self) -> bool {
+        self.shared.stop.load(Ordering::Relaxed)
+            || self.shared.progress.iter().all(|progress| progress.over.load(Ordering::Acquire))
+    }
+
     pub fn first_error(&self) -> Option<FirstError> {
         self.shared.first_error.lock().expect("not poisoned").clone()
     }
@@ -110,7 +116,7 @@ impl Load {
     }
 
     fn collect(&mut self, epoch: u64) -> Result<Record, Failure> {
-        let mut record = Record::new(self.shared.record_commands());
+        let mut record = Record::new(self.shared.plan.record_commands());
         let mut delivered = self.ended.clone();
         let mut waiting_since = Instant::now();
         while delivered.contains(&false) {

@@ -115,11 +115,6 @@ impl Shared {
         }
         self.failure.lock().expect("not poisoned").clone()
     }
-
-    /// One record per command of the mix, and one for the fills if there are any.
-    pub fn record_commands(&self) -> usize {
-        self.plan.workload.mix.len() + usize::from(self.plan.workload.fill)
-    }
 }
 
 /// Request numbers, handed out in ranges.

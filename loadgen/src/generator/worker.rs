@@ -114,7 +114,7 @@ impl Worker {
             ring.add(session.into_fd()).map_err(|error| Failure::system("io_uring", error))?;
             connections.push(Connection::new(number as u64, node, shared.scanner()));
         }
-        let commands = shared.record_commands();
+        let commands = shared.plan.record_commands();
         Ok(Worker {
             requests: Requests::new(&shared, thread),
             schedule: None,

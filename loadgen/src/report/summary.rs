@@ -2,15 +2,16 @@
 
 use std::fmt::Write;
 
-use super::{Outcome, ms};
+use super::{Percentiles, ms};
 use crate::plan::Pace;
-use crate::record::{CommandRecord, Record};
+use crate::record::Record;
+use crate::run::Finished;
 
 /// CPU share of a generating thread above which the results tell more about it than about the server.
 const BOTTLENECK: f64 = 0.95;
 
-pub fn long(outcome: &Outcome) -> String {
-    let Outcome { plan, record } = outcome;
+pub fn long(finished: &Finished) -> String {
+    let Finished { plan, record, .. } = finished;
     let total = record.total();
     let mut text = String::new();
     let _ = writeln!(text, "====== {} ======", plan.workload.name);
@@ -43,11 +44,13 @@ pub fn long(outcome: &Outcome) -> String {
     let _ = writeln!(text, "  throughput summary: {:.2} requests per second", record.replies_per_second());
     let _ = writeln!(text, "  latency summary (msec):");
     let _ = writeln!(text, "{}", row(&["avg", "min", "p50", "p95", "p99", "p99.9", "max"].map(String::from)));
-    let _ = writeln!(text, "{}", row(&latencies(&total).map(|value| format!("{value:.3}"))));
+    let all = Percentiles::of(&total.latency_ns);
+    let values = [all.average, all.min, all.p50, all.p95, all.p99, all.p999, all.max];
+    let _ = writeln!(text, "{}", row(&values.map(|value| format!("{value:.3}"))));
     if record.commands.len() > 1 {
-        let _ = write!(text, "{}", by_command(outcome));
+        let _ = write!(text, "{}", by_command(finished));
     }
-    for line in notes(outcome) {
+    for line in notes(finished) {
         let _ = writeln!(text, "  {line}");
     }
     text
@@ -57,14 +60,14 @@ fn row(cells: &[String]) -> String {
     cells.iter().map(|cell| format!("{cell:>10}")).collect()
 }
 
-fn by_command(outcome: &Outcome) -> String {
+fn by_command(finished: &Finished) -> String {
     let mut text = String::from("  by command:\n");
     let heads = ["requests", "per sec", "avg", "p50", "p99", "p99.9", "max", "errors"];
     let _ = writeln!(text, "  {:<16}{}", "", row(&heads.map(String::from)));
-    for (index, command) in outcome.record.commands.iter().enumerate() {
-        let name = outcome.plan.workload.mix.get(index).map_or("SET (fill)".into(), |(action, _)| action.name());
-        let [average, _, p50, _, p99, p999, max] = latencies(command);
-        let rate = command.replies() as f64 / outcome.record.elapsed.as_secs_f64().max(1e-9);
+    for (index, command) in finished.record.commands.iter().enumerate() {
+        let name = finished.plan.workload.mix.get(index).map_or("SET (fill)".into(), |(action, _)| action.name());
+        let Percentiles { average, p50, p99, p999, max, .. } = Percentiles::of(&command.latency_ns);
+        let rate = command.replies() as f64 / finished.record.elapsed.as_secs_f64().max(1e-9);
         let mut cells = vec![command.replies().to_string(), format!("{rate:.0}")];
         cells.extend([average, p50, p99, p999, max].map(|value| format!("{value:.3}")));
         cells.push(command.errors.to_string());
@@ -74,8 +77,8 @@ fn by_command(outcome: &Outcome) -> String {
 }
 
 /// What else a reader must know to judge the numbers.
-pub fn notes(outcome: &Outcome) -> Vec<String> {
-    let Outcome { plan, record } = outcome;
+pub fn notes(finished: &Finished) -> Vec<String> {
+    let Finished { plan, record, .. } = finished;
     let mut notes = Vec::new();
     let reads = record.hits() + record.misses();
     if reads > 0 {
@@ -118,37 +121,27 @@ pub fn generator_busy(record: &Record, threads: usize) -> f64 {
     record.cpu.as_secs_f64() / (record.elapsed.as_secs_f64() * threads as f64).max(1e-9)
 }
 
-pub fn quiet(outcome: &Outcome) -> String {
-    let total = outcome.record.total();
+pub fn quiet(finished: &Finished) -> String {
+    let total = finished.record.total();
     let errors = match total.errors {
         0 => String::new(),
         errors => format!(", {errors} errors"),
     };
     format!(
         "{}: {:.2} requests per second, p50={:.3} msec{errors}",
-        outcome.plan.workload.name,
-        outcome.record.replies_per_second(),
+        finished.plan.workload.name,
+        finished.record.replies_per_second(),
         ms(total.latency_ns.value_at_quantile(0.5))
     )
 }
 
 pub const CSV_HEAD: &str = "\"test\",\"rps\",\"avg_latency_ms\",\"min_latency_ms\",\"p50_latency_ms\",\"p95_latency_ms\",\"p99_latency_ms\",\"max_latency_ms\"";
 
-pub fn csv(outcome: &Outcome) -> String {
-    let [average, min, p50, p95, p99, _, max] = latencies(&outcome.record.total());
-    let name = outcome.plan.workload.name.replace('"', "\"\"");
-    let rate = outcome.record.replies_per_second();
+pub fn csv(finished: &Finished) -> String {
+    let Percentiles { average, min, p50, p95, p99, max, .. } = Percentiles::of(&finished.record.total().latency_ns);
+    let name = finished.plan.workload.name.replace('"', "\"\"");
+    let rate = finished.record.replies_per_second();
     format!(
         "\"{name}\",\"{rate:.2}\",\"{average:.3}\",\"{min:.3}\",\"{p50:.3}\",\"{p95:.3}\",\"{p99:.3}\",\"{max:.3}\""
     )
-}
-
-/// Average, minimum, p50, p95, p99, p99.9 and maximum in milliseconds.
-pub fn latencies(command: &CommandRecord) -> [f64; 7] {
-    let latency = &command.latency_ns;
-    if latency.is_empty() {
-        return [0.0; 7];
-    }
-    let at = |quantile| ms(latency.value_at_quantile(quantile));
-    [latency.mean() / 1e6, ms(latency.min()), at(0.5), at(0.95), at(0.99), at(0.999), ms(latency.max())]
 }

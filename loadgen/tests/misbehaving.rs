@@ -1,0 +1,176 @@
+//! Servers that are gone, silent, slow or wrong: loadgen says so with the bytes, and never hangs.
+
+mod harness;
+
+use std::collections::HashMap;
+use std::io::{Read, Write};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use harness::{Directory, fake, fake_resp, free_port, loadgen};
+
+fn port_of(address: std::net::SocketAddr) -> String {
+    address.port().to_string()
+}
+
+#[test]
+fn nobody_listens() {
+    let port = free_port().to_string();
+    loadgen(&["-p", &port, "-n", "10"]).failed_with(1, &["cannot connect", "connection refused"]);
+    loadgen(&["-s", "/nonexistent/socket", "-n", "10"]).failed_with(1, &["no such socket"]);
+}
+
+#[test]
+fn another_protocol_altogether() {
+    let address = fake(|mut stream| {
+        let _ = stream.read(&mut [0; 1024]);
+        let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n");
+    });
+    let port = port_of(address);
+    loadgen(&["-p", &port, "-n", "10"]).failed_with(1, &["answered nonsense", "HTTP/1.1 400 Bad Request\\r\\n"]);
+    loadgen(&["-p", &port, "-n", "10", "--protocol", "binary"]).failed_with(1, &["answered nonsense", "HTTP/1.1"]);
+    loadgen(&["-p", &port, "-n", "10", "--protocol", "memcache"]).failed_with(1, &["answered nonsense", "HTTP/1.1"]);
+    loadgen(&["-p", &port, "-n", "10", "--protocol", "resp3"]).failed_with(1, &["answered nonsense", "HTTP/1.1"]);
+}
+
+#[test]
+fn a_reply_of_another_type() {
+    let address = fake_resp(|_| b":1\r\n".to_vec());
+    loadgen(&["-p", &port_of(address), "-n", "10", "-t", "get"]).failed_with(1, &["not a reply to GET", ":1\\r\\n"]);
+}
+
+#[test]
+fn more_replies_than_requests() {
+    let address = fake_resp(|_| b"+OK\r\n+OK\r\n".to_vec());
+    loadgen(&["-p", &port_of(address), "-n", "10", "-t", "set"]).failed_with(1, &["nobody asked for"]);
+}
+
+#[test]
+fn the_server_hangs_up() {
+    let address = fake(|mut stream| {
+        let _ = stream.read(&mut [0; 1024]);
+        let _ = stream.write_all(b"+O");
+    });
+    let run = loadgen(&["-p", &port_of(address), "-n", "10", "-t", "set"]);
+    run.failed_with(1, &["ended a connection with 1 replies due", "+O"]);
+}
+
+#[test]
+fn the_server_says_nothing() {
+    let address = fake(|mut stream| {
+        let mut chunk = [0; 1024];
+        while let Ok(1..) = stream.read(&mut chunk) {}
+    });
+    for flags in [&["-t", "set"][..], &["-t", "get", "--rate", "1000"], &["--protocol", "resp3", "-t", "get"]] {
+        let port = port_of(address);
+        let run = loadgen(&[&["-p", &port, "-n", "100", "--timeout", "0.5"], flags].concat());
+        assert!(run.took < Duration::from_secs(8), "{:?}", run.took);
+        assert_eq!(run.code, Some(1), "{}", run.err);
+        assert!(run.err.contains("did not reply") || run.err.contains("no answer in time"), "{}", run.err);
+    }
+}
+
+#[test]
+fn error_replies_are_counted_and_the_first_is_shown() {
+    let calls = AtomicU64::new(0);
+    let address = fake_resp(move |_| {
+        let call = calls.fetch_add(1, Ordering::Relaxed);
+        if call % 10 == 9 { format!("-OOM number {call}\r\n").into_bytes() } else { b"+OK\r\n".to_vec() }
+    });
+    let run = loadgen(&["-p", &port_of(address), "-n", "1000", "-c", "1", "-t", "set"]);
+    let run = run.failed_with(1, &["the first error reply to SET: \"OOM number 9\""]);
+    assert!(run.out.contains("1000 requests completed") && run.out.contains("error replies: 100"), "{}", run.out);
+}
+
+#[test]
+fn wrong_flags() {
+    for words in [&["--nonsense"][..], &["-t", "lpush"], &["-n", "5", "--test-time", "5"], &["-c", "0"], &["compare"]] {
+        let run = loadgen(words);
+        assert_eq!(run.code, Some(2), "{words:?}: {}", run.err);
+        assert!(!run.err.is_empty());
+    }
+    assert!(loadgen(&["--help"]).succeeded().out.contains("--pipeline"));
+    assert!(loadgen(&["compare", "--help"]).succeeded().out.contains("--noise-rounds"));
+}
+
+/// Half a second during which nothing is answered concerns all requests that were due in it, not only
+/// the few that were on their way.
+#[test]
+fn an_open_loop_counts_the_time_in_line() {
+    let directory = Directory::new("open");
+    let stalled = AtomicBool::new(false);
+    let started = Instant::now();
+    let address = fake_resp(move |_| {
+        if started.elapsed() > Duration::from_millis(700) && !stalled.swap(true, Ordering::Relaxed) {
+            std::thread::sleep(Duration::from_millis(500));
+        }
+        b"+OK\r\n".to_vec()
+    });
+    let json = directory.file("open.json");
+    let port = port_of(address);
+    let common = ["-p", &port, "-c", "1", "-t", "set", "--test-time", "2", "--json-out-file", &json];
+    loadgen(&[&common[..], &["--rate", "1000"]].concat()).succeeded();
+    let result: serde_json::Value = serde_json::from_slice(&std::fs::read(&json).unwrap()).unwrap();
+    let total = &result["tests"][0]["total"];
+    let requests = total["requests"].as_u64().unwrap();
+    assert!((1900..=2001).contains(&requests), "{total}");
+    // A quarter of the requests were due in the stall: those beyond the 90th percentile waited more
+    // than 0.25 s, although only one was on its way.
+    assert!(total["latency_ms"]["p90"].as_f64().unwrap() > 150.0, "{total}");
+    assert!((400.0..700.0).contains(&total["latency_ms"]["max"].as_f64().unwrap()), "{total}");
+}
+
+/// A server that remembers the first value of each key for ever.
+#[test]
+fn verify_finds_stale_values() {
+    let store: Mutex<HashMap<Vec<u8>, Vec<u8>>> = Mutex::default();
+    let address = fake_resp(move |words| {
+        let mut store = store.lock().unwrap();
+        match &words[0][..] {
+            b"SET" => {
+                store.entry(words[1].clone()).or_insert(words[2].clone());
+                b"+OK\r\n".to_vec()
+            }
+            _ => bulk(store.get(&words[1])),
+        }
+    });
+    let words = ["-p", &port_of(address), "--verify", "--mix", "set=1,get=1", "-r", "100", "-n", "5000", "-c", "10"];
+    let run = loadgen(&words).failed_with(1, &[]);
+    assert!(run.out.contains("stale value for key") && run.out.contains("foreign 0, torn 0"), "{}", run.out);
+}
+
+/// A server that mixes up keys, and one that tears values.
+#[test]
+fn verify_finds_foreign_and_torn_values() {
+    for torn in [false, true] {
+        let last: Mutex<Vec<u8>> = Mutex::default();
+        let address = fake_resp(move |words| {
+            let mut last = last.lock().unwrap();
+            match &words[0][..] {
+                b"SET" if torn && !last.is_empty() => {
+                    let half = words[2].len() / 2;
+                    last[..half].copy_from_slice(&words[2][..half]);
+                    b"+OK\r\n".to_vec()
+                }
+                b"SET" => {
+                    *last = words[2].clone();
+                    b"+OK\r\n".to_vec()
+                }
+                _ => bulk(Some(&last)),
+            }
+        });
+        let keys = if torn { "1" } else { "100" };
+        let words = ["-p", &port_of(address), "--verify", "--mix", "set=1,get=1", "-r", keys, "-n", "2000", "-c", "1"];
+        let run = loadgen(&words).failed_with(1, &[]);
+        let expected = if torn { "torn value for key" } else { "foreign value for key" };
+        assert!(run.out.contains(expected), "{}", run.out);
+    }
+}
+
+fn bulk(value: Option<&Vec<u8>>) -> Vec<u8> {
+    match value {
+        None => b"$-1\r\n".to_vec(),
+        Some(value) => [format!("${}\r\n", value.len()).as_bytes(), value, b"\r\n"].concat(),
+    }
+}
