@@ -38,7 +38,7 @@ impl Decoder {
         self.operation(input, from, arguments, limits)
     }
 
-    /// A whole operation of one key and at most a number or a small value.
+    /// A whole operation of one key and at most a small value.
     #[inline]
     fn quick_operation(
         &mut self,
@@ -52,39 +52,58 @@ impl Decoder {
         let &[code, flags, key_low, key_high, ref rest @ ..] = window else {
             return None;
         };
-        let shape = Shape::of(code)?;
-        let value_len = match (shape, rest) {
-            (Shape::Key | Shape::KeyNumber, _) => 0,
-            (Shape::KeyValue, &[a, b, c, d, ..]) if flags & set_flag::EXPECTED == 0 => {
-                u32::from_le_bytes([a, b, c, d]) as usize
-            }
+        let key_len = usize::from(u16::from_le_bytes([key_low, key_high]));
+        let (header_bytes, value_len) = match (Shape::of(code)?, rest) {
+            (Shape::Key, _) => (4, 0),
+            (Shape::KeyValue, &[a, b, c, d, ..]) => (8, u32::from_le_bytes([a, b, c, d]) as usize),
             _ => return None,
         };
-        let key_len = usize::from(u16::from_le_bytes([key_low, key_high]));
-        let key_at = shape.header_bytes(flags);
-        let value_at = key_at + key_len;
-        let end = value_at + value_len;
+        if flags != 0 {
+            return self.quick_flagged(window, from, arguments, limits);
+        }
+        let end = header_bytes + key_len + value_len;
         if key_len.max(value_len) >= LARGE_VALUE_BYTES_MIN || end > window.len() || !limits.are_usual() {
             return None;
         }
-        let (verb, source) = if flags == 0 && shape != Shape::KeyNumber {
-            let (op, _) = meaning(code)?;
-            arguments.ranges.push(ArgRange::inline(from + key_at, key_len));
-            if shape == Shape::KeyValue {
-                arguments.ranges.push(ArgRange::inline(from + value_at, value_len));
-            }
-            (Verb::with_arity(spec_of(op), 1 + usize::from(shape == Shape::KeyValue)), Source::Input)
+        let (op, _) = meaning(code)?;
+        let key_at = from + header_bytes;
+        arguments.ranges.push(ArgRange::inline(key_at, key_len));
+        let args = if header_bytes == 8 {
+            arguments.ranges.push(ArgRange::inline(key_at + key_len, value_len));
+            2
         } else {
-            self.found.push(ArgRange::inline(key_at, key_len));
-            if shape == Shape::KeyValue {
-                self.found.push(ArgRange::inline(value_at, value_len));
-            }
-            self.at = end as u32;
-            let translated = self.translate(window, from, arguments);
-            self.reset();
-            translated
+            1
         };
         self.frame_left -= end as u32;
+        let verb = Verb::with_arity(spec_of(op), args);
+        Some(Step::Command { verb, source: Source::Input, end: from + end })
+    }
+
+    /// The same for a value with flags that add words to the command, but no expected value.
+    fn quick_flagged(
+        &mut self,
+        operation: &[u8],
+        from: usize,
+        arguments: &mut Arguments,
+        limits: &DecodeLimits,
+    ) -> Option<Step> {
+        let (code, flags) = (operation[0], operation[1]);
+        if Shape::of(code) != Some(Shape::KeyValue) || flags & set_flag::EXPECTED != 0 {
+            return None;
+        }
+        let key_at = Shape::KeyValue.header_bytes(flags);
+        let (key_len, value_len) = (little_endian(&operation[2..4]), little_endian(&operation[4..8]));
+        let value_at = key_at + key_len;
+        let end = value_at + value_len;
+        if key_len.max(value_len) >= LARGE_VALUE_BYTES_MIN || end > operation.len() || !limits.are_usual() {
+            return None;
+        }
+        self.found.push(ArgRange::inline(key_at, key_len));
+        self.found.push(ArgRange::inline(value_at, value_len));
+        self.at = end as u32;
+        self.frame_left -= self.at;
+        let (verb, source) = self.translate(operation, from, arguments);
+        self.reset();
         Some(Step::Command { verb, source, end: from + end })
     }
 
