@@ -561,7 +561,13 @@ impl Connection {
     /// The large value being received, to be filled directly by the ring. None while some of its bytes
     /// are in the stash, or might get there.
     pub fn take_large_in(&mut self) -> Option<LargeIn> {
-        if self.is_held() { None } else { self.large_in.take() }
+        if self.is_held() {
+            return None;
+        }
+        let large = self.large_in.take()?;
+        // The command cannot be gone on with before the value is back.
+        self.missing = usize::MAX;
+        Some(large)
     }
 
     /// How much of a large value is still to come, if one is being received.

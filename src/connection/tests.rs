@@ -586,8 +586,8 @@ fn replies_leave_in_the_order_of_commands_whenever_they_come() {
         let _announced = Announced(seed);
         let mut random = Random::new(seed);
         let mut connection = connection();
-        connection.wire = *random.pick(&[Wire::Resp2, Wire::Resp3, Wire::Binary]);
-        connection.pending_first = *random.pick(&[0, u32::MAX - 3]);
+        connection.wire = random.pick(&[Wire::Resp2, Wire::Resp3, Wire::Binary]);
+        connection.pending_first = random.pick(&[0, u32::MAX - 3]);
         let wire = connection.wire;
         let mut pool = OutPool::default();
         let mut owed = Owed::default();
@@ -634,7 +634,7 @@ fn replies_leave_in_the_order_of_commands_whenever_they_come() {
                     }
                 }
                 6 => {
-                    let mode = *random.pick(&[ReplyMode::On, ReplyMode::On, ReplyMode::Off, ReplyMode::Skip]);
+                    let mode = random.pick(&[ReplyMode::On, ReplyMode::On, ReplyMode::Off, ReplyMode::Skip]);
                     assert_eq!(connection.set_reply_mode(mode), mode == ReplyMode::On);
                     replies = match (mode, replies) {
                         (ReplyMode::On, _) => Replies::On,

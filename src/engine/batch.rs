@@ -69,6 +69,8 @@ pub struct Batch {
     args: Vec<ArgRange>,
     bytes: Vec<u8>,
     large: Vec<Bytes>,
+    /// What they hold together.
+    large_bytes: usize,
     /// Where in `replies.bytes` the reply of each command ends.
     pub reply_ends: Vec<u32>,
     pub replies: Out,
@@ -81,6 +83,7 @@ impl Batch {
             match args.large(index) {
                 Some(large) => {
                     self.args.push(ArgRange::large(self.large.len()));
+                    self.large_bytes += large.len();
                     self.large.push(large.clone());
                 }
                 None => {
@@ -99,13 +102,15 @@ impl Batch {
     }
 
     fn is_full(&self) -> bool {
-        self.commands.len() >= limits::MESH_BATCH_COMMANDS || self.bytes.len() >= limits::MESH_BATCH_BYTES
+        self.commands.len() >= limits::MESH_BATCH_COMMANDS
+            || self.bytes.len() + self.large_bytes >= limits::MESH_BATCH_BYTES
     }
 
     fn clear(&mut self) {
         self.commands.clear();
         self.args.clear();
         self.large.clear();
+        self.large_bytes = 0;
         self.reply_ends.clear();
         self.replies.clear();
         self.bytes.clear();
@@ -123,16 +128,16 @@ impl Batch {
 pub struct Outbox {
     origin: u32,
     /// The batch being filled.
-    open: Option<Box<Batch>>,
+    pub(super) open: Option<Box<Batch>>,
     /// Full ones that wait for the way to be free.
-    waiting: VecDeque<Box<Batch>>,
+    pub(super) waiting: VecDeque<Box<Batch>>,
     /// Boxes out at the moment, and how many there may be.
-    in_flight: usize,
+    pub(super) in_flight: usize,
     in_flight_max: usize,
     waiting_max: usize,
     /// Empty boxes that came back.
     #[allow(clippy::vec_box, reason = "the boxes are what travels")]
-    spare: Vec<Box<Batch>>,
+    pub(super) spare: Vec<Box<Batch>>,
 }
 
 impl Outbox {

@@ -1,6 +1,7 @@
 //! Commands that involve several shards or every core: how they are taken apart, what a core does for
 //! its part, and how the parts become one reply (see [`super::gather`]).
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 
 use bytes::Bytes;
@@ -17,10 +18,9 @@ use crate::request::{ArgRange, Args, Call, Wire};
 use crate::slot;
 use crate::store::Moved;
 
-/// Buckets one scan step may visit, so that no step takes long on any shard.
-const SCAN_STEP_BUCKETS: u64 = 256;
-/// About so many keys are found in a bucket.
-const KEYS_PER_BUCKET: u64 = 4;
+/// Buckets and keys one scan step may visit, so that no step takes long on any shard.
+const SCAN_STEP_BUCKETS: usize = 256;
+const SCAN_STEP_KEYS: u64 = 1024;
 
 impl Engine {
     pub(super) fn owner_of(&self, key: &[u8]) -> u32 {
@@ -110,9 +110,6 @@ impl Engine {
         let token = Token::Connection { index, generation: connection.generation, sequence: connection.await_reply() };
         self.outboxes[owner as usize].open().push(token, Job::Command, connection.wire, spec, 0, args);
         self.counters.commands_forwarded_out += 1;
-        if self.outboxes[owner as usize].is_congested() {
-            self.pause_for_mesh(index);
-        }
         Outcome::Awaited
     }
 
@@ -129,7 +126,7 @@ impl Engine {
                 places: shares.iter().map(|share| share.iter().map(|&place| place as u32).collect()).collect(),
                 values: vec![Reply::Nil; args.len()],
             },
-            Op::MSet => Kind::AllOk(None),
+            Op::MSet => Kind::AllOk,
             Op::MSetNx => {
                 let store = shares.iter().enumerate().filter(|(_, share)| !share.is_empty()).map(|(core, share)| Ask {
                     core: core as u32,
@@ -204,9 +201,9 @@ impl Engine {
     pub(super) fn every(&mut self, index: u32, spec: &'static Spec, args: Args<'_>) -> Outcome {
         let kind = match spec.op {
             Op::DbSize => Kind::Sum(0),
-            Op::ConfigResetStat => Kind::AllOk(None),
+            Op::ConfigResetStat => Kind::AllOk,
             Op::FlushAll | Op::FlushDb => match flush_mode(args) {
-                Ok(()) => Kind::AllOk(None),
+                Ok(()) => Kind::AllOk,
                 Err(error) => return self.answer(index, &error.into()),
             },
             Op::Info => Kind::Snapshots { parts: Vec::new(), info: Some(Sections::parse(args)) },
@@ -261,7 +258,7 @@ impl Engine {
                 let pattern = Some(args.get(0).to_vec()).filter(|pattern| pattern != b"*");
                 let scan = ScanState::over(spec, view, pattern);
                 let ask = scan.ask();
-                (Kind::Collect { scan, limit: usize::MAX, found: Vec::new() }, ask)
+                (Kind::Collect { scan, limit: usize::MAX, found: BTreeSet::new() }, ask)
             }
             Op::RandomKey => {
                 let first = self.now.uptime_us as u32 % view.len() as u32;
@@ -295,7 +292,7 @@ impl Engine {
                     }
                     let scan = ScanState { slot: Some(slot), ..ScanState::over(spec, core..core + 1, None) };
                     let ask = scan.ask();
-                    (Kind::Collect { scan, limit, found: Vec::new() }, ask)
+                    (Kind::Collect { scan, limit, found: BTreeSet::new() }, ask)
                 }
             }
             other => unreachable!("{other:?} is not addressed"),
@@ -458,7 +455,7 @@ impl Engine {
                     Job::Take => self.shard.take_for_move(args.get(0), now, &mut ()),
                     _ => self.shard.read_for_copy(args.get(0), now, &mut ()),
                 };
-                found.map_or(Reply::Nil, moved_reply)
+                found.map_or(Reply::Nil, |moved| Reply::Array(moved_parts(moved)))
             }
             Job::Put => {
                 let expires_at_ms = parse_i64(args.get(2)).filter(|&at| at >= 0).map(|at| at as u64);
@@ -466,9 +463,13 @@ impl Engine {
                 let moved = Moved { value, expires_at_ms };
                 match self.shard.put_moved(args.get(0), &moved, args.get(3) == b"1", now, &mut ()) {
                     Ok(true) => Reply::Int(1),
-                    // Refused: the value goes back to who sent it.
-                    Ok(false) => moved_reply(moved),
-                    Err(error) => Reply::Error(error.into()),
+                    // Refused: the value goes back to who sent it, with the error if it is one.
+                    Ok(false) => Reply::Array(moved_parts(moved)),
+                    Err(error) => {
+                        let mut parts = moved_parts(moved);
+                        parts.push(Reply::Error(error.into()));
+                        Reply::Array(parts)
+                    }
                 }
             }
             Job::Snapshot => Reply::Owned(self.snapshot().to_bytes()),
@@ -477,15 +478,20 @@ impl Engine {
 
     fn scan_share(&mut self, args: Args<'_>) -> Reply<'static> {
         let cursor = parse_i64(args.get(0)).unwrap_or(0) as u64;
-        let count = parse_i64(args.get(1)).unwrap_or(10) as u64;
+        let count = (parse_i64(args.get(1)).unwrap_or(10) as u64).min(SCAN_STEP_KEYS);
         let slot = (args.len() > 2).then(|| parse_i64(args.get(2)).unwrap_or(0) as u16);
-        let buckets = (count / KEYS_PER_BUCKET).clamp(1, SCAN_STEP_BUCKETS) as usize;
         let mut keys = Vec::new();
-        let next = self.shard.scan_step(cursor, buckets, self.now, |key| {
-            if slot.is_none_or(|slot| slot::slot_of(key) == slot) {
-                keys.push(Reply::Owned(key.to_vec()));
+        let mut next = cursor;
+        for _ in 0..SCAN_STEP_BUCKETS {
+            next = self.shard.scan_step(next, 1, self.now, |key| {
+                if slot.is_none_or(|slot| slot::slot_of(key) == slot) {
+                    keys.push(Reply::Owned(key.to_vec()));
+                }
+            });
+            if next == 0 || keys.len() as u64 >= count {
+                break;
             }
-        });
+        }
         Reply::Array(vec![Reply::Int(next as i64), Reply::Array(keys)])
     }
 
@@ -567,7 +573,7 @@ impl ScanState {
             core: cores.start,
             end: cores.end,
             cursor: 0,
-            count: SCAN_STEP_BUCKETS * KEYS_PER_BUCKET,
+            count: SCAN_STEP_KEYS,
             pattern,
             nothing_matches: false,
             slot: None,
@@ -612,9 +618,8 @@ fn parse_scan(
 }
 
 /// `[value, expiry or -1]`
-fn moved_reply(moved: Moved) -> Reply<'static> {
-    let value = Reply::Large(moved.value);
-    Reply::Array(vec![value, Reply::Int(moved.expires_at_ms.map_or(-1, |at| at as i64))])
+fn moved_parts(moved: Moved) -> Vec<Reply<'static>> {
+    vec![Reply::Large(moved.value), Reply::Int(moved.expires_at_ms.map_or(-1, |at| at as i64))]
 }
 
 /// FLUSHALL and FLUSHDB take SYNC or ASYNC; both are the same here: keys are gone at once, their memory

@@ -1,6 +1,8 @@
 //! Commands that need answers from several cores: what was asked, what has come, what to do next.
 //! Knows nothing of the mesh: it hands out [`Ask`]s and is given [`Reply`]s.
 
+use std::collections::BTreeSet;
+
 use crate::command::{Op, Spec};
 use crate::engine::batch::Job;
 use crate::engine::clients::{KillFilter, merge_lists};
@@ -30,8 +32,8 @@ pub enum Progress {
 pub enum Kind {
     /// The sum of all answers: DEL, EXISTS, DBSIZE, CLIENT KILL in its new form …
     Sum(i64),
-    /// OK when all answers are, else the first error: MSET, FLUSHALL, CONFIG RESETSTAT.
-    AllOk(Option<Reply<'static>>),
+    /// OK when all answers are: MSET, FLUSHALL, CONFIG RESETSTAT.
+    AllOk,
     /// MGET: `places[part]` says where the values of a part belong.
     Values { places: Vec<Vec<u32>>, values: Vec<Reply<'static>> },
     /// MSETNX: first every core counts how many keys exist, then every core stores its part.
@@ -41,9 +43,10 @@ pub enum Kind {
     /// COPY.
     Copy { spec: &'static Spec, target: (u32, Vec<u8>), replace: bool, read: bool },
     /// SCAN: steps until about `count` keys were found, but at most `steps_left` more.
-    Scan { scan: ScanState, steps_left: u32, found: Vec<Reply<'static>> },
-    /// KEYS and CLUSTER GETKEYSINSLOT: steps over cores until all, or enough, has been seen.
-    Collect { scan: ScanState, limit: usize, found: Vec<Reply<'static>> },
+    Scan { scan: ScanState, steps_left: u32, found: Vec<Vec<u8>> },
+    /// KEYS and CLUSTER GETKEYSINSLOT: steps over cores until all, or enough, has been seen. A set, because
+    /// a shard that shrinks between two steps may show a key twice.
+    Collect { scan: ScanState, limit: usize, found: BTreeSet<Vec<u8>> },
     /// RANDOMKEY: core after core until one has a key.
     AnyKey { left: Vec<u32>, spec: &'static Spec },
     /// The plain text of every core, joined: CLIENT LIST.
@@ -79,6 +82,8 @@ pub struct ScanState {
 pub struct Gather {
     pub kind: Kind,
     pub waiting: u32,
+    /// The first error that a core has answered: it becomes the reply when all have.
+    failure: Option<Reply<'static>>,
 }
 
 /// SCAN's cursor over cores: the core's own cursor in the low bits, the core above them. Decimal text
@@ -101,45 +106,44 @@ impl ScanState {
         Ask { core: self.core, part: 0, job: Job::Scan, spec: self.spec, args }
     }
 
-    fn wants(&self, key: &Reply<'_>) -> bool {
-        let Reply::Owned(key) = key else { return false };
+    fn wants(&self, key: &[u8]) -> bool {
         !self.nothing_matches && self.pattern.as_ref().is_none_or(|pattern| glob::matches(pattern, key))
     }
 
-    /// Takes `[cursor, keys]` and moves on; `None` when every core is done.
-    fn advance(&mut self, answer: Reply<'static>) -> Option<Vec<Reply<'static>>> {
+    /// Takes `[cursor, keys]`, moves on, and returns the keys that are wanted; none for anything else.
+    fn advance(&mut self, answer: Reply<'static>) -> Option<impl Iterator<Item = Vec<u8>>> {
         let Reply::Array(mut answer) = answer else { return None };
-        let (Some(Reply::Array(mut keys)), Some(Reply::Int(cursor))) = (answer.pop(), answer.pop()) else {
+        let (Some(Reply::Array(keys)), Some(Reply::Int(cursor))) = (answer.pop(), answer.pop()) else {
             return None;
         };
-        keys.retain(|key| self.wants(key));
         self.cursor = cursor as u64;
         if self.cursor == 0 {
             self.core += 1;
         }
-        Some(keys)
+        Some(keys.into_iter().filter_map(string).filter(|key| self.wants(key)))
     }
 }
 
 impl Gather {
     pub fn new(kind: Kind) -> Gather {
-        Gather { kind, waiting: 0 }
+        Gather { kind, waiting: 0, failure: None }
     }
 
     pub fn answer(&mut self, part: u32, reply: Reply<'static>) -> Progress {
         self.waiting -= 1;
         let last = self.waiting == 0;
+        let failure = &mut self.failure;
         match &mut self.kind {
             Kind::Sum(sum) => {
                 match reply {
                     Reply::Int(value) => *sum += value,
-                    error => return finish_unless(last, error),
+                    error => *failure = failure.take().or(Some(error)),
                 }
-                if last { Progress::Done(Reply::Int(*sum)) } else { Progress::Waiting }
+                if last { Progress::Done(failure.take().unwrap_or(Reply::Int(*sum))) } else { Progress::Waiting }
             }
-            Kind::AllOk(failure) => {
-                if reply != Reply::Ok && failure.is_none() {
-                    *failure = Some(reply);
+            Kind::AllOk => {
+                if reply != Reply::Ok {
+                    *failure = failure.take().or(Some(reply));
                 }
                 if last { Progress::Done(failure.take().unwrap_or(Reply::Ok)) } else { Progress::Waiting }
             }
@@ -151,24 +155,34 @@ impl Gather {
             }
             Kind::First => Progress::Done(reply),
             Kind::Values { places, values } => {
-                if let Reply::Array(found) = reply {
-                    for (value, place) in found.into_iter().zip(&places[part as usize]) {
-                        values[*place as usize] = value;
+                match reply {
+                    Reply::Array(found) => {
+                        for (value, place) in found.into_iter().zip(&places[part as usize]) {
+                            values[*place as usize] = value;
+                        }
                     }
+                    error => *failure = failure.take().or(Some(error)),
                 }
-                if last { Progress::Done(Reply::Array(std::mem::take(values))) } else { Progress::Waiting }
+                if !last {
+                    return Progress::Waiting;
+                }
+                Progress::Done(failure.take().unwrap_or_else(|| Reply::Array(std::mem::take(values))))
             }
             Kind::SetIfNone { existing, store } => {
                 match reply {
                     Reply::Int(count) => *existing += count,
                     Reply::Ok => {}
-                    error => return finish_unless(last, error),
+                    error => *failure = failure.take().or(Some(error)),
                 }
-                match (last, *existing, store.is_empty()) {
-                    (false, ..) => Progress::Waiting,
-                    (true, 0, false) => Progress::Next(std::mem::take(store)),
-                    (true, 0, true) => Progress::Done(Reply::Int(1)),
-                    (true, ..) => Progress::Done(Reply::Int(0)),
+                match (last, failure.take(), *existing, store.is_empty()) {
+                    (false, error, ..) => {
+                        *failure = error;
+                        Progress::Waiting
+                    }
+                    (true, Some(error), ..) => Progress::Done(error),
+                    (true, None, 0, false) => Progress::Next(std::mem::take(store)),
+                    (true, None, 0, true) => Progress::Done(Reply::Int(1)),
+                    (true, None, ..) => Progress::Done(Reply::Int(0)),
                 }
             }
             Kind::Rename { spec, source, target, state } => match (*state, reply) {
@@ -181,13 +195,15 @@ impl Gather {
                 (MoveState::Putting, Reply::Int(1)) => {
                     Progress::Done(if spec.op == Op::Rename { Reply::Ok } else { Reply::Int(1) })
                 }
-                // The name is in use: what was taken comes back with the refusal and goes home.
-                (MoveState::Putting, Reply::Array(taken)) => {
+                // The name is in use, or there is no memory: what was taken comes back with the refusal and
+                // goes home.
+                (MoveState::Putting, Reply::Array(mut taken)) => {
+                    *failure = refusal_error(&mut taken);
                     *state = MoveState::PuttingBack;
                     Progress::Next(vec![put(source.0, spec, &source.1, taken, false)])
                 }
                 (MoveState::Putting, error) => Progress::Done(error),
-                (MoveState::PuttingBack, _) => Progress::Done(Reply::Int(0)),
+                (MoveState::PuttingBack, _) => Progress::Done(failure.take().unwrap_or(Reply::Int(0))),
             },
             Kind::Copy { spec, target, replace, read } => match reply {
                 Reply::Array(found) if !*read => {
@@ -195,7 +211,8 @@ impl Gather {
                     Progress::Next(vec![put(target.0, spec, &target.1, found, *replace)])
                 }
                 Reply::Int(1) if *read => Progress::Done(Reply::Int(1)),
-                Reply::Nil | Reply::Array(_) => Progress::Done(Reply::Int(0)),
+                Reply::Array(mut refused) => Progress::Done(refusal_error(&mut refused).unwrap_or(Reply::Int(0))),
+                Reply::Nil => Progress::Done(Reply::Int(0)),
                 error => Progress::Done(error),
             },
             Kind::Scan { scan, steps_left, found } => {
@@ -207,15 +224,17 @@ impl Gather {
                     return Progress::Next(vec![scan.ask()]);
                 }
                 let cursor = if done { 0 } else { join_cursor(scan.core, scan.cursor) };
-                let keys = Reply::Array(std::mem::take(found));
-                Progress::Done(Reply::Array(vec![Reply::owned(cursor.to_string()), keys]))
+                Progress::Done(Reply::Array(vec![Reply::owned(cursor.to_string()), strings(std::mem::take(found))]))
             }
             Kind::Collect { scan, limit, found } => {
                 let Some(keys) = scan.advance(reply) else { return Progress::Done(broken()) };
-                found.extend(keys);
-                found.truncate(*limit);
+                for key in keys {
+                    if found.len() < *limit {
+                        found.insert(key);
+                    }
+                }
                 if scan.core == scan.end || found.len() == *limit {
-                    return Progress::Done(Reply::Array(std::mem::take(found)));
+                    return Progress::Done(strings(std::mem::take(found)));
                 }
                 Progress::Next(vec![scan.ask()])
             }
@@ -226,13 +245,13 @@ impl Gather {
                 _ => Progress::Done(reply),
             },
             Kind::Lines(lines) => {
-                if let Reply::Owned(bytes) = reply {
+                if let Some(bytes) = string(reply) {
                     lines.push_str(&String::from_utf8_lossy(&bytes));
                 }
                 if last { Progress::Done(Reply::Verbatim(merge_lists(&[lines]).into())) } else { Progress::Waiting }
             }
             Kind::Snapshots { parts, .. } => {
-                if let Reply::Owned(bytes) = reply {
+                if let Some(bytes) = string(reply) {
                     parts.extend(CoreSnapshot::from_bytes(&bytes));
                     parts.sort_by_key(|snapshot| snapshot.core);
                 }
@@ -242,8 +261,22 @@ impl Gather {
     }
 }
 
-fn finish_unless(last: bool, error: Reply<'static>) -> Progress {
-    if last { Progress::Done(error) } else { Progress::Waiting }
+/// The bytes of a string, however long: what another core sent as one may have memory of its own.
+fn string(reply: Reply<'static>) -> Option<Vec<u8>> {
+    match reply {
+        Reply::Owned(bytes) => Some(bytes),
+        Reply::Large(bytes) => Some(bytes.into()),
+        _ => None,
+    }
+}
+
+fn strings(all: impl IntoIterator<Item = Vec<u8>>) -> Reply<'static> {
+    Reply::Array(all.into_iter().map(Reply::Owned).collect())
+}
+
+/// Takes the error off `[value, expiry, error]`, which is how a core refuses what it has no memory for.
+fn refusal_error(refused: &mut Vec<Reply<'static>>) -> Option<Reply<'static>> {
+    if refused.len() > 2 { refused.pop() } else { None }
 }
 
 fn broken() -> Reply<'static> {
@@ -254,10 +287,8 @@ fn broken() -> Reply<'static> {
 fn put(core: u32, spec: &'static Spec, key: &[u8], found: Vec<Reply<'static>>, replace: bool) -> Ask {
     let mut args = vec![key.to_vec()];
     args.extend(found.into_iter().map(|part| match part {
-        Reply::Owned(bytes) => bytes,
-        Reply::Large(bytes) => bytes.to_vec(),
         Reply::Int(value) => value.to_string().into_bytes(),
-        _ => Vec::new(),
+        other => string(other).unwrap_or_default(),
     }));
     args.push(vec![b'0' + replace as u8]);
     Ask { core, part: 0, job: Job::Put, spec, args }

@@ -36,6 +36,8 @@ mod fanout;
 pub mod gather;
 mod local;
 pub mod settings;
+#[cfg(test)]
+mod tests;
 
 use batch::{Batch, Job, Outbox, Token};
 use clients::{Address, ClientFlags, ClientRecord};
@@ -200,6 +202,8 @@ impl Engine {
     /// The connection is gone: what it still awaits will be dropped when it comes.
     pub fn close(&mut self, index: u32) {
         if let Some(connection) = self.connections[index as usize].take() {
+            // Its place may be taken before the next run.
+            self.turn.commands.retain(|command| command.connection != index);
             self.counters.connections_closed += 1;
             self.counters.connections_current -= 1;
             connection.dismantle(&mut self.outs);
@@ -308,6 +312,10 @@ impl Engine {
             connection.record.bytes_received += input.len() as u64;
         }
         self.take_input(index, input, Source::Buffer(buffer), received);
+        // Who has put aside all it may has to be told to receive no more.
+        if self.connection(index).is_some_and(|connection| !connection.wants_input()) {
+            self.mark_dirty(index);
+        }
     }
 
     fn take_input(&mut self, index: u32, input: &[u8], source: Source, received: &impl Received) {
@@ -345,6 +353,9 @@ impl Engine {
             let (stash, from) = connection.take_stash();
             if from < stash.len() {
                 self.take_stash(index, stash, from, received);
+            } else {
+                // The end of a large value may have made a command whole meanwhile.
+                self.take_input(index, &[], Source::Scratch, received);
             }
             self.mark_dirty(index);
         }
@@ -483,6 +494,7 @@ impl Engine {
         }
         connection.reply(&refusal.reply, &mut self.outs);
         self.mark_dirty(index);
+        self.bound_output(index);
     }
 
     fn carry_out(&mut self, index: u32, spec: &'static Spec, hash: u64, owner: u32, args: Args<'_>) {
@@ -514,9 +526,9 @@ impl Engine {
                 return;
             }
         } else {
-            let outcome = self.apply_other(index, spec, args);
-            if outcome == Outcome::Answered {
-                self.lift_barrier(index, spec);
+            match self.apply_other(index, spec, args) {
+                Outcome::Answered => self.lift_barrier(index, spec),
+                Outcome::Awaited => self.pause_if_congested(index),
             }
         }
         self.mark_dirty(index);
@@ -532,6 +544,15 @@ impl Engine {
             Route::Pair => self.pair(index, spec, args),
             Route::Every => self.every(index, spec, args),
             Route::Addressed => self.addressed(index, spec, args),
+        }
+    }
+
+    /// After a command for several cores, or for one that is not known here.
+    fn pause_if_congested(&mut self, index: u32) {
+        let Some(connection) = self.connections[index as usize].as_deref() else { return };
+        let waits_for_many = connection.pending_len() > limits::PENDING_REPLIES_MAX;
+        if waits_for_many || self.outboxes.iter().any(Outbox::is_congested) {
+            self.pause_for_mesh(index);
         }
     }
 
@@ -681,7 +702,10 @@ impl Engine {
 
     /// Whether anything is owed to or by another core.
     pub fn is_quiet(&self) -> bool {
-        self.outboxes.iter().all(Outbox::is_idle) && self.resumable.is_empty() && self.dirty.is_empty()
+        self.outboxes.iter().all(Outbox::is_idle)
+            && self.postponed.is_empty()
+            && self.resumable.is_empty()
+            && self.dirty.is_empty()
     }
 
     /// Background work that is due: expiry, and whatever else has to happen without a command.

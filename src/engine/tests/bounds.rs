@@ -1,0 +1,175 @@
+//! Clients that do not read what they asked for: they wait, and go when it gets too much; nobody else does.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use super::talk::{Fixed, Script, Shared, resp};
+use super::world::{Bounds, Farewell, Terms, World};
+use crate::limits;
+use crate::random::{Announced, Random};
+
+const VALUE_BYTES: usize = 1000;
+
+fn set(key: &str) -> Vec<u8> {
+    resp(&[&format!("SET {key} {}", "v".repeat(VALUE_BYTES))])
+}
+
+fn value_reply() -> Vec<u8> {
+    format!("${VALUE_BYTES}\r\n{}\r\n", "v".repeat(VALUE_BYTES)).into_bytes()
+}
+
+fn staying(core: usize) -> Terms {
+    Terms { farewell: Farewell::None, ..Terms::on(core) }
+}
+
+/// A world of two cores in which core 0 owns `b`, core 1 owns `a`, and both hold a value.
+fn world(bounds: Bounds) -> World {
+    let mut world = World::new(Random::new(5), Bounds { cores: 2, ..bounds });
+    assert!(world.owner_of(b"b") == 0 && world.owner_of(b"a") == 1);
+    world.connect(Fixed::new([set("a"), set("b")].concat(), b"+OK\r\n".repeat(2)), Terms::on(0));
+    world.settle(0);
+    world
+}
+
+/// Requests whose replies are ready at once, come from elsewhere, are errors, or wait for an earlier one.
+#[test]
+fn what_a_client_does_not_read_is_bounded() {
+    let soft = 4000;
+    let hold_up = ["SET big 1", "GET b"];
+    for (requests, core_1_sleeps) in [
+        (&["GET b"][..], false),
+        (&["GET a"], false),
+        (&["NOTHING of the sort"], false),
+        (&hold_up, true),
+        (&["MGET a b"], false),
+    ] {
+        let mut world = world(Bounds { output_soft_bytes: soft, ..Bounds::default() });
+        let many = 20_000;
+        let mut input = resp(requests).repeat(many);
+        if core_1_sleeps {
+            input = [resp(&["GET a"]), resp(&["GET b"]).repeat(many)].concat();
+        }
+        let len = input.len();
+        let slow = world.connect(Fixed::deaf(input), staying(0));
+        world.clients[slow].reads = false;
+        let other = world.connect(Fixed::new(resp(&["GET b"]).repeat(500), value_reply().repeat(500)), Terms::on(0));
+        for _ in 0..3000 {
+            world.turn(0);
+            if !core_1_sleeps {
+                world.turn(1);
+            }
+            let connection =
+                world.cores[0].engine.connections.iter().flatten().max_by_key(|connection| connection.unsent());
+            if let Some(connection) = connection {
+                // Each command of the batch that passed the bound, and of those that other cores already have.
+                let decoded = limits::TURN_COMMANDS + limits::RECV_BUFFER_BYTES / 20;
+                let bound = soft + decoded * 2 * (VALUE_BYTES + 20);
+                assert!(connection.unsent() <= bound, "{requests:?}: {} bytes unsent", connection.unsent());
+            }
+        }
+        assert!(world.clients[other].is_closed, "{requests:?}: others are held up");
+        assert!(world.clients[slow].delivered < len / 2, "{requests:?}: input was taken in without a bound");
+        assert!(world.cores[0].engine.counters.slow_reader_pauses > 0, "{requests:?}");
+        world.reset(slow);
+        world.end();
+    }
+}
+
+#[test]
+fn a_paused_client_that_reads_again_gets_everything() {
+    for seed in 0..20 {
+        let _announced = Announced(seed);
+        let mut world = world(Bounds { output_soft_bytes: 4000, ..Bounds::default() });
+        world.random = Random::new(seed);
+        let many = 1000;
+        let requests = resp(&["GET a", "GET b"]).repeat(many);
+        let slow = world.connect(Fixed::new(requests, value_reply().repeat(2 * many)), Terms::on(0));
+        world.clients[slow].reads = false;
+        world.settle(2000);
+        assert!(!world.clients[slow].is_closed);
+        assert!(world.cores[0].engine.counters.slow_reader_pauses > 0);
+        world.clients[slow].reads = true;
+        world.settle(0);
+        assert!(world.clients[slow].is_closed);
+        world.end();
+    }
+}
+
+#[test]
+fn a_hopelessly_slow_client_is_closed_and_counted() {
+    let bounds = Bounds {
+        output_soft_bytes: 1000,
+        output_hard_bytes: 20_000,
+        value_bytes_max: limits::LARGE_VALUE_BYTES_MIN,
+        ..Bounds::default()
+    };
+    let mut world = world(bounds);
+    // Their replies come from the other core, and all at once.
+    let slow = world.connect(Fixed::deaf(resp(&["GET a"]).repeat(400)), staying(0));
+    world.clients[slow].reads = false;
+    let other = world.connect(Fixed::new(resp(&["GET a"]).repeat(10), value_reply().repeat(10)), Terms::on(0));
+    for _ in 0..100 {
+        world.turn(0);
+    }
+    world.settle(0);
+    assert!(world.clients[slow].is_closed);
+    assert!(world.clients[other].is_closed);
+    assert_eq!(world.cores[0].engine.counters.connections_closed_by_output_bound, 1);
+    world.end();
+}
+
+/// One reply may be larger than the bound: whoever stores a value can read it back.
+#[test]
+fn the_largest_value_can_be_read_whatever_the_bound() {
+    let bounds = Bounds { output_soft_bytes: 1000, output_hard_bytes: 20_000, ..Bounds::default() };
+    let mut world = world(bounds);
+    let value = "x".repeat(world.bounds.value_bytes_max);
+    for key in ["a", "b"] {
+        let input = [resp(&[&format!("SET {key} {value}")]), resp(&[&format!("GET {key}")])].concat();
+        let client = world.connect(Fixed::new(input, format!("+OK\r\n${}\r\n{value}\r\n", value.len())), Terms::on(0));
+        world.settle(0);
+        assert!(world.clients[client].is_closed);
+    }
+    assert_eq!(world.cores[0].engine.counters.connections_closed_by_output_bound, 0);
+    world.end();
+}
+
+#[test]
+fn slow_clients_among_others() {
+    for seed in 0..60 {
+        let _announced = Announced(seed);
+        let mut random = Random::new(seed);
+        let bounds = Bounds {
+            output_soft_bytes: random.pick(&[0, 500, 5000]),
+            output_hard_bytes: random.pick(&[1_500_000, limits::OUTPUT_HARD_BYTES]),
+            ..Bounds::random(&mut random)
+        };
+        let cores = bounds.cores;
+        let mut world = World::new(Random::new(!seed), bounds);
+        let shared: Shared = Rc::new(RefCell::new(BTreeMap::new()));
+        let clients = 3 + random.below(6);
+        for name in 0..clients {
+            let is_slow = random.chance(40);
+            let client = if is_slow && random.chance(70) {
+                world.connect(
+                    Fixed::deaf([set("cx"), resp(&["GET cx", "GET cy"]).repeat(2000)].concat()),
+                    staying(random.below(cores)),
+                )
+            } else {
+                let script = Script::new(name, 40, &shared, &mut random);
+                world.connect(script, Terms::on(random.below(cores)))
+            };
+            world.clients[client].reads = !is_slow;
+        }
+        world.settle(random.below(3000));
+        for client in 0..clients {
+            world.clients[client].reads = true;
+            if world.clients[client].talk.may_be_closed() {
+                world.reset(client);
+            }
+        }
+        world.settle(0);
+        world.end();
+    }
+}

@@ -1,0 +1,12 @@
+//! Engines without a runtime: everything that clients and other cores can do to them, in every order that
+//! chance comes up with. A failure prints its seed.
+
+mod bounds;
+mod cores;
+mod flood;
+mod model;
+mod order;
+mod scan;
+mod split;
+mod talk;
+mod world;
