@@ -223,32 +223,36 @@ fn more_clients_than_allowed_are_told_so() {
 fn accepting_goes_on_after_the_descriptors_ran_out() {
     let server = server_with_few_descriptors(200);
     let mut witness = Client::connect(server.address());
-    let idle = descriptors(&server);
-    // While it stands still, more clients than it has descriptors for queue up; it then meets them at once,
-    // before it can count and refuse any.
-    server.signal(Signal::SIGSTOP);
-    let mut clients: Vec<Client> = (0..400).map(|_| Client::connect(server.address())).collect();
-    server.signal(Signal::SIGCONT);
-    let deadline = Instant::now() + PATIENCE;
-    while info_number(&mut witness, "accept_errors") == 0 {
-        assert!(Instant::now() < deadline, "no accept failed, or nobody counted it");
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    let mut served = 0;
-    for client in &mut clients {
-        client.send(&command(&["PING"]));
-        // Some are let in, others turned away; nobody hangs.
-        match client.try_reply() {
-            Some(reply) if reply == pong() => served += 1,
-            Some(Value::Error(_)) | None => {}
-            other => panic!("{other:?}"),
-        }
-    }
-    assert!((50..200).contains(&served), "{served} clients were let in");
     assert_eq!(witness.call("PING"), pong());
-    drop(clients);
-    Vitals::settled(&server, 1, idle);
-    assert_eq!(Client::connect(server.address()).call("PING"), pong(), "new clients are let in again");
+    let mut idle = None;
+    for _ in 0..3 {
+        let errors = info_number(&mut witness, "accept_errors");
+        // While it stands still, more clients than it has descriptors for queue up; it then meets them at
+        // once, before it can count and refuse any.
+        server.signal(Signal::SIGSTOP);
+        let mut clients: Vec<Client> = (0..400).map(|_| Client::connect(server.address())).collect();
+        server.signal(Signal::SIGCONT);
+        let deadline = Instant::now() + PATIENCE;
+        while info_number(&mut witness, "accept_errors") == errors {
+            assert!(Instant::now() < deadline, "no accept failed, or nobody counted it");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let mut served = 0;
+        for client in &mut clients {
+            client.send(&command(&["PING"]));
+            // Some are let in, others turned away; nobody hangs.
+            match client.try_reply() {
+                Some(reply) if reply == pong() => served += 1,
+                Some(Value::Error(_)) | None => {}
+                other => panic!("{other:?}"),
+            }
+        }
+        assert!((50..200).contains(&served), "{served} clients were let in");
+        assert_eq!(witness.call("PING"), pong());
+        drop(clients);
+        let vitals = Vitals::settled(&server, 1, idle.unwrap_or(usize::MAX - 1));
+        idle.get_or_insert(vitals.descriptors);
+    }
 }
 
 fn server_with_few_descriptors(limit: u64) -> Server {
