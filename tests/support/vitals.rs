@@ -16,11 +16,15 @@ pub struct Vitals {
 }
 
 impl Vitals {
-    pub fn of(server: &Server) -> Vitals {
+    /// `None` while there are so many clients that nobody can ask.
+    fn of(server: &Server) -> Option<Vitals> {
         let mut client = Client::connect(server.address());
+        if client.call("PING").is_error() {
+            return None;
+        }
         let clients = info_number(&mut client, "connected_clients") - 1;
         drop(client);
-        Vitals { descriptors: descriptors(server), resident_bytes: resident_bytes(server), clients }
+        Some(Vitals { descriptors: descriptors(server), resident_bytes: resident_bytes(server), clients })
     }
 
     /// Waits until all connections but `clients` are gone and their descriptors with them.
@@ -29,7 +33,10 @@ impl Vitals {
         loop {
             let vitals = Vitals::of(server);
             // The connection that asked may still be counted among the descriptors.
-            if vitals.clients == clients && vitals.descriptors <= descriptors_max + 1 {
+            if let Some(vitals) = vitals
+                && vitals.clients == clients
+                && vitals.descriptors <= descriptors_max + 1
+            {
                 return vitals;
             }
             assert!(
