@@ -19,6 +19,16 @@ use glommio::timer;
 use super::doorbell::Doorbell;
 use super::ring::NetRing;
 
+/// Longest an executor stays parked that parked with runnable tasks (see DESIGN, "lost park").
+const LOST_PARK_BOUND: Duration = Duration::from_millis(1);
+
+/// Lets the executor do what it has to do besides the core's turn. The timer is what brings the turn back
+/// when the executor, preempted at the wrong moment, parks although the turn can go on.
+pub async fn let_executor_in() {
+    let turn = async { glommio::executor().yield_now().await };
+    future::or(turn, async { timer::sleep(LOST_PARK_BOUND).await }).await;
+}
+
 pub struct Bridge {
     eventfd: BufferedFile,
     /// The same eventfd once more, for the ring.

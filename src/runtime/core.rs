@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tracing::{debug, warn};
 
 use super::background::Background;
-use super::bridge::Bridge;
+use super::bridge::{Bridge, let_executor_in};
 use super::doorbell::Doorbell;
 use super::listen::CoreListeners;
 use super::mesh::MeshPort;
@@ -138,7 +138,7 @@ pub async fn run(parts: CoreParts) -> io::Result<()> {
             wait = Duration::ZERO;
         } else if now - last_yield >= YIELD_EVERY {
             last_yield = now;
-            glommio::executor().yield_now().await;
+            let_executor_in().await;
         }
     }
 }
