@@ -130,17 +130,24 @@ impl TurnBatch {
 pub struct LargeIn {
     bytes: Vec<u8>,
     len: usize,
+    /// How much of it has been counted as received.
+    counted: usize,
 }
 
 impl LargeIn {
     fn new(len: usize) -> Option<LargeIn> {
         let mut bytes = Vec::new();
         bytes.try_reserve_exact(len).ok()?;
-        Some(LargeIn { bytes, len })
+        Some(LargeIn { bytes, len, counted: 0 })
     }
 
     pub fn missing(&self) -> usize {
         self.len - self.bytes.len()
+    }
+
+    /// How much the ring has received into it since it was handed to the ring.
+    pub fn arrived(&self) -> usize {
+        self.bytes.len() - self.counted
     }
 
     /// The memory received so far and the room behind it, for the ring.
@@ -219,7 +226,7 @@ struct Pending {
 pub struct OutPool(Vec<Out>);
 
 const SPARE_OUTS_MAX: usize = 1024;
-const SPARE_OUT_BYTES_MAX: usize = 64 * 1024;
+const SPARE_OUT_BYTES_MAX: usize = 16 * 1024;
 const OUT_BYTES_INITIAL: usize = 4096;
 
 impl OutPool {
@@ -564,7 +571,8 @@ impl Connection {
         if self.is_held() {
             return None;
         }
-        let large = self.large_in.take()?;
+        let mut large = self.large_in.take()?;
+        large.counted = large.bytes.len();
         // The command cannot be gone on with before the value is back.
         self.missing = usize::MAX;
         Some(large)
@@ -616,6 +624,10 @@ impl Connection {
 
     /// Keeps input for later.
     pub fn put_aside(&mut self, input: &[u8]) {
+        if self.stash_from > self.stash.len() / 2 {
+            self.stash.drain(..self.stash_from);
+            self.stash_from = 0;
+        }
         self.stash.extend_from_slice(input);
     }
 

@@ -442,7 +442,13 @@ impl Engine {
                 }
                 Op::ClientList => self.client_lines(args),
                 Op::ClientKill => self.kill_clients(args),
-                _ => self.shard.apply(&Call { spec, args, hash: 0 }, now, &mut ()),
+                _ => {
+                    let reply = self.shard.apply(&Call { spec, args, hash: 0 }, now, &mut ());
+                    if reply.bulk_bytes() > self.config.output_hard_bytes {
+                        return Reply::error("ERR the reply would be larger than the output of a client may be");
+                    }
+                    reply
+                }
             },
             Job::Scan => self.scan_share(args),
             Job::CountSlot => {

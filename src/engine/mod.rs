@@ -731,7 +731,9 @@ impl Engine {
 
     /// More of a large value has arrived where it belongs.
     pub fn large_received(&mut self, index: u32, large: LargeIn, received: &impl Received) {
+        self.counters.bytes_received += large.arrived() as u64;
         if let Some(connection) = self.connection(index) {
+            connection.record.bytes_received += large.arrived() as u64;
             connection.put_large_in(large);
             self.take_input(index, &[], Source::Scratch, received);
         }

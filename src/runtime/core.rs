@@ -22,7 +22,9 @@ use crate::engine::clients::Address;
 use crate::engine::{Engine, EngineConfig, Peer};
 
 /// Received bytes after which a turn applies and answers before it looks at more.
-const TURN_BYTES: usize = 256 * 1024;
+const TURN_BYTES: usize = 64 * 1024;
+/// Batches of one other core that a turn takes, of each kind.
+const TURN_BATCHES: usize = 4;
 /// A value with more than this still to come is received straight into its memory; below, stopping and
 /// starting the multishot receive costs more than the copy.
 const DIRECT_RECEIVE_BYTES_MIN: usize = 128 * 1024;
@@ -32,7 +34,7 @@ const SLEEP_MAX: Duration = Duration::from_millis(100);
 /// because a wait counts on sends being done at once.
 const SLEEP_AFTER_SENDS: Duration = Duration::from_millis(1);
 /// The same while keys expire: their memory is due back within a second.
-const SLEEP_WITH_HOUSEKEEPING: Duration = Duration::from_millis(10);
+const SLEEP_WITH_HOUSEKEEPING: Duration = Duration::from_millis(50);
 const TICK: Duration = Duration::from_millis(1);
 /// Items that housekeeping may look at in one tick.
 const TICK_BUDGET: usize = 256;
@@ -131,14 +133,16 @@ pub async fn run(parts: CoreParts) -> io::Result<()> {
             () if core.ring.has_submissions() => SLEEP_AFTER_SENDS,
             () => core.sleep_bound(),
         };
-        // Files, timers and background tasks are the executor's. It is let in now and then, and sleeps
-        // for both of us while it has something under way.
-        if background.is_busy() && !busy {
-            core.sleep_in_executor(&bridge, wait).await?;
-            wait = Duration::ZERO;
-        } else if now - last_yield >= YIELD_EVERY {
-            last_yield = now;
-            let_executor_in().await;
+        // Files, timers and background tasks are the executor's. While it has something under way it is let
+        // in now and then, and sleeps for both of us.
+        if background.is_busy() {
+            if !busy {
+                core.sleep_in_executor(&bridge, wait).await?;
+                wait = Duration::ZERO;
+            } else if now - last_yield >= YIELD_EVERY {
+                last_yield = now;
+                let_executor_in().await;
+            }
         }
     }
 }
@@ -185,7 +189,9 @@ impl Core {
     fn enter(&mut self, wait: Duration, spin: Duration) -> io::Result<()> {
         self.engine.counters.turns += 1;
         if wait.is_zero() {
-            return self.ring.poll();
+            // What has been taken from the kernel is dealt with before more is: whoever sends much must not
+            // queue up in front of everybody else.
+            return if self.ring.has_events() { self.ring.submit() } else { self.ring.poll() };
         }
         if !spin.is_zero() {
             self.ring.poll()?;
@@ -271,7 +277,10 @@ impl Core {
             Event::ReceiveStopped { index, why } => self.receive_stopped(index, why),
             Event::LargeReceived { index, large, end } => {
                 self.engine.large_received(index, large, &self.ring);
-                self.receive_stopped(index, end.unwrap_or(Stopped::Exhausted));
+                match end {
+                    Some(why) => self.receive_stopped(index, why),
+                    None => self.exhausted.push(index),
+                }
             }
             Event::Accepted { listener, socket } => self.accepted(listener, socket),
             Event::AcceptStopped { listener, errno } => {
@@ -389,10 +398,12 @@ impl Core {
             return;
         }
         for core in 0..cores {
-            while let Some(batch) = self.mesh.returned(core) {
+            for _ in 0..TURN_BATCHES {
+                let Some(batch) = self.mesh.returned(core) else { break };
                 self.engine.absorb(core as u32, batch);
             }
-            while let Some(mut batch) = self.mesh.inbound(core) {
+            for _ in 0..TURN_BATCHES {
+                let Some(mut batch) = self.mesh.inbound(core) else { break };
                 self.engine.serve(&mut batch);
                 self.mesh.give_back(core, batch);
             }

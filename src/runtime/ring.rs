@@ -108,6 +108,9 @@ struct Socket {
     /// Operations whose last completion has not been seen.
     operations: u32,
     closing: bool,
+    /// Its last send was not done in the enter that submitted it, so the next may not be either.
+    slow: bool,
+    sent_in_enter: u64,
 }
 
 /// Receive buffers shared with the kernel: a ring of entries that point at `RECV_BUFFERS` buffers.
@@ -362,6 +365,8 @@ impl NetRing {
                 sending: None,
                 operations: 0,
                 closing: false,
+                slow: false,
+                sent_in_enter: 0,
             });
             self.sockets.len() as u32 - 1
         });
@@ -437,9 +442,10 @@ impl NetRing {
     pub fn send(&mut self, index: u32, out: Out) {
         let socket = &mut self.sockets[index as usize];
         debug_assert!(socket.sending.is_none() && !socket.closing && !out.is_empty());
-        if out.len() <= limits::RECV_BUFFER_BYTES {
+        if out.len() <= limits::RECV_BUFFER_BYTES && !socket.slow {
             self.prompt_sends += 1;
         }
+        socket.sent_in_enter = self.stats.enters;
         socket.sending = Some(Sending { out, sent: 0, message: None });
         self.submit_send(index);
     }
@@ -521,6 +527,18 @@ impl NetRing {
         tolerate(self.ring.submit())?;
         self.collect();
         Ok(())
+    }
+
+    /// Submits what is queued and takes nothing.
+    pub fn submit(&mut self) -> io::Result<()> {
+        self.prompt_sends = 0;
+        let queued = self.ring.submission().len() as u32;
+        if queued == 0 {
+            return Ok(());
+        }
+        self.stats.enters += 1;
+        // SAFETY: no argument is passed, so nothing has to outlive the call.
+        tolerate(unsafe { self.ring.submitter().enter::<libc::sigset_t>(queued, 0, 0, None) })
     }
 
     /// Submits what is queued and waits until something happens other than those sends being done.
@@ -699,6 +717,7 @@ impl NetRing {
             return None;
         }
         let whole = sending.sent == sending.out.len();
+        socket.slow = self.stats.enters > socket.sent_in_enter + 1;
         let out = socket.sending.take()?.out;
         if socket.closing {
             self.close_if_idle(index);
