@@ -20,13 +20,14 @@ mod ring;
 mod run;
 mod session;
 mod signals;
+mod system;
 mod template;
 mod trace;
 mod verify;
 mod wire;
 mod workload;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -36,7 +37,7 @@ use failure::Failure;
 use options::{Checked, LoadOptions};
 use report::hdr::{self, IntervalLog};
 use report::live::LiveLine;
-use report::{json, summary, svg};
+use report::{check_writable, json, summary, svg};
 use run::{Finished, run};
 use signals::EXIT_INTERRUPTED;
 use wire::printable;
@@ -82,6 +83,7 @@ fn failed(failure: &Failure) -> ExitCode {
 
 /// Runs everything that was asked for; returns the number of error replies and of faults found.
 fn run_tests(options: &LoadOptions, checked: &Checked) -> Result<u64, Failure> {
+    check_writable([&options.json_out_file, &options.svg].into_iter().flatten().map(PathBuf::as_path))?;
     let mut live = LiveLine::new(!options.quiet && !options.csv);
     if let Some(preload) = &checked.preload {
         let loaded = run(preload, None, &mut live)?;

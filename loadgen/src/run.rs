@@ -50,30 +50,33 @@ pub fn run(plan: &Plan, mut log: Option<IntervalLog>, live: &mut LiveLine) -> Re
         live.draw(started.elapsed(), load.replies(), intervals.last());
         if started.elapsed() >= next_cut && !load.is_over() {
             next_cut += INTERVAL;
-            take(load.cut()?, &mut total, &mut intervals, &mut log)?;
+            let record = load.cut()?;
+            take(&record, load.elapsed(), &mut total, &mut intervals, &mut log)?;
         }
     }
     let last = load.finish();
     live.clear();
-    take(last?, &mut total, &mut intervals, &mut log)?;
+    take(&last?, load.elapsed(), &mut total, &mut intervals, &mut log)?;
     Ok(Finished { plan: plan.clone(), record: total, intervals, first_error: load.first_error() })
 }
 
+/// Adds a second to the whole.
 fn take(
-    record: Record,
+    record: &Record,
+    elapsed: Duration,
     total: &mut Record,
     intervals: &mut Vec<Interval>,
     log: &mut Option<IntervalLog>,
 ) -> Result<(), Failure> {
-    let start = total.elapsed;
     let all = record.total();
     if let Some(log) = log {
-        log.add(start, record.elapsed, &all.latency_ns)?;
+        log.add(total.elapsed, record.elapsed, &all.latency_ns)?;
     }
-    total.merge_following(&record);
+    total.merge_following(record);
+    total.elapsed = elapsed;
     if record.replies() > 0 || !record.elapsed.is_zero() {
         intervals.push(Interval {
-            end_seconds: total.elapsed.as_secs_f64(),
+            end_seconds: elapsed.as_secs_f64(),
             replies_per_second: record.replies_per_second(),
             latency_ms: Percentiles::of(&all.latency_ns),
             errors: record.errors(),

@@ -159,6 +159,12 @@ pub enum Sizes {
 pub const VALUE_BYTES_MAX: usize = 512 * 1024 * 1024;
 
 impl Sizes {
+    pub fn max(self) -> usize {
+        match self {
+            Sizes::Fixed(bytes) | Sizes::Range(_, bytes) => bytes,
+        }
+    }
+
     pub fn min(self) -> usize {
         match self {
             Sizes::Fixed(bytes) | Sizes::Range(bytes, _) => bytes,

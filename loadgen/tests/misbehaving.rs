@@ -4,11 +4,12 @@ mod harness;
 
 use std::collections::HashMap;
 use std::io::{Read, Write};
+use std::process::{Command, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use harness::{Directory, fake, fake_resp, free_port, loadgen};
+use harness::{Directory, fake, fake_resp, finished, free_port, loadgen};
 
 fn port_of(address: std::net::SocketAddr) -> String {
     address.port().to_string()
@@ -92,6 +93,32 @@ fn wrong_flags() {
     }
     assert!(loadgen(&["--help"]).succeeded().out.contains("--pipeline"));
     assert!(loadgen(&["compare", "--help"]).succeeded().out.contains("--noise-rounds"));
+}
+
+#[test]
+fn an_interrupted_load_tells_what_it_has() {
+    let address = fake_resp(|_| b"+OK\r\n".to_vec());
+    let started = Instant::now();
+    let child = Command::new(env!("CARGO_BIN_EXE_loadgen"))
+        .args(["-p", &port_of(address), "-t", "set,get", "--test-time", "60", "-c", "2"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    std::thread::sleep(Duration::from_millis(800));
+    assert!(Command::new("kill").args(["-s", "INT", &child.id().to_string()]).status().unwrap().success());
+    let run = finished(child.wait_with_output().unwrap(), started);
+    assert_eq!(run.code, Some(130), "{}", run.err);
+    assert!(run.out.contains("====== SET ======") && run.out.contains("throughput summary"), "{}", run.out);
+    assert!(!run.out.contains("GET") && run.took < Duration::from_secs(10), "{}", run.out);
+}
+
+#[test]
+fn outputs_that_cannot_be_written_are_told_at_once() {
+    let address = fake_resp(|_| b"+OK\r\n".to_vec());
+    let words = ["-p", &port_of(address), "-t", "set", "--test-time", "30", "--json-out-file", "/nonexistent/x.json"];
+    let run = loadgen(&words).failed_with(1, &["cannot write /nonexistent/x.json"]);
+    assert!(run.took < Duration::from_secs(5));
 }
 
 /// Half a second during which nothing is answered concerns all requests that were due in it, not only

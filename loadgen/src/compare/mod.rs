@@ -18,12 +18,15 @@ mod round;
 mod server;
 mod statistics;
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 pub use options::CompareOptions;
 
 use crate::failure::Failure;
+use crate::report::check_writable;
 use crate::signals;
+use crate::system;
 use options::{Cell, Checked, Leg};
 use round::{Round, Verdict};
 use server::Server;
@@ -74,20 +77,28 @@ pub enum CompareError {
 
 fn measure_all(checked: &Checked) -> Result<(), Failure> {
     // This thread wakes up now and then; it shall not do so beside the server.
-    accounting::pin_this_thread(&checked.generator_cpus)
+    system::pin_this_thread(&checked.generator_cpus)
         .map_err(|error| Failure::system(format!("cannot run on CPUs {:?}", checked.generator_cpus), error))?;
+    check_writable([&checked.json, &checked.markdown, &checked.svg].into_iter().flatten().map(PathBuf::as_path))?;
     if let Some(fill) = &checked.fill {
         let results: Result<Vec<_>, _> = checked.legs.iter().map(|leg| fill::measure(leg, fill, checked)).collect();
         return report::write_fills(checked, fill, &results?);
     }
     let mut results = Vec::new();
-    for leg in &checked.legs {
-        results.push(measure(leg, checked)?);
+    let outcome = checked.legs.iter().try_for_each(|leg| measure(leg, checked, &mut results));
+    // What was measured before something went wrong is worth having.
+    if results.iter().any(|result: &LegResult| !result.cells.is_empty()) {
+        report::write(checked, &results)?;
     }
-    report::write(checked, &results)
+    outcome?;
+    let empty = |result: &CellResult| result.pairs.a.is_empty();
+    match results.iter().flat_map(|result| &result.cells).filter(|cell| empty(cell)).count() {
+        0 => Ok(()),
+        count => Err(Failure::system("not measured", format!("{count} cells without any undisturbed pair of rounds"))),
+    }
 }
 
-fn measure(leg: &Leg, checked: &Checked) -> Result<LegResult, Failure> {
+fn measure(leg: &Leg, checked: &Checked, results: &mut Vec<LegResult>) -> Result<(), Failure> {
     let a = Server::start(&leg.a)?;
     let twin = match checked.noise_pairs {
         0 => None,
@@ -95,10 +106,10 @@ fn measure(leg: &Leg, checked: &Checked) -> Result<LegResult, Failure> {
     };
     let b = Server::start(&leg.b)?;
     let everyone: Vec<&Server> = [Some(&a), twin.as_ref(), Some(&b)].into_iter().flatten().collect();
-    let versions = [a.version(), b.version()];
+    results.push(LegResult { leg: leg.clone(), versions: [a.version(), b.version()], cells: Vec::new() });
+    let cells = &mut results.last_mut().expect("just pushed").cells;
     everyone.iter().try_for_each(|server| server.pause())?;
 
-    let mut cells: Vec<CellResult> = Vec::new();
     let mut loaded = None;
     for cell in &checked.cells {
         let data = (cell.keys, cell.sizes.to_string());
@@ -106,6 +117,7 @@ fn measure(leg: &Leg, checked: &Checked) -> Result<LegResult, Failure> {
             for server in &everyone {
                 eprintln!("# {}: loading {} keys of {} bytes", server.name(), cell.keys, cell.sizes);
                 server.resume()?;
+                server.empty()?;
                 round::load_keys(server, cell, checked)?;
                 server.pause()?;
             }
@@ -120,7 +132,7 @@ fn measure(leg: &Leg, checked: &Checked) -> Result<LegResult, Failure> {
         report::progress(leg, &pairs, noise.as_ref());
         cells.push(CellResult { cell: cell.clone(), pairs, noise });
     }
-    Ok(LegResult { leg: leg.clone(), versions, cells })
+    Ok(())
 }
 
 /// A B, B A, A B …: each pair starts with the one that the last ended with, so that drift cancels.

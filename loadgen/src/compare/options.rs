@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use clap::Parser;
 
-use super::accounting;
 use super::presets::{self, Preset};
 use crate::keys::Distribution;
 use crate::options::{CpuList, parse_cpus, positive};
+use crate::system;
 use crate::wire::Protocol;
 use crate::workload::{Action, Mix, Sizes};
 
@@ -180,6 +180,8 @@ pub struct Checked {
     pub generator_cpus: Vec<usize>,
     pub threads: usize,
     pub cells: Vec<Cell>,
+    /// Curves to draw through the cells.
+    pub sweeps: Vec<Sweep>,
     /// Instead of the matrix.
     pub fill: Option<Fill>,
     pub pairs: usize,
@@ -191,6 +193,15 @@ pub struct Checked {
     pub json: Option<PathBuf>,
     pub markdown: Option<PathBuf>,
     pub svg: Option<PathBuf>,
+}
+
+/// Cells that differ in one thing only.
+#[derive(Clone, Debug)]
+pub struct Sweep {
+    pub title: &'static str,
+    pub x_label: &'static str,
+    /// Where its cells are, and what each has on the axis.
+    pub points: Vec<(usize, f64)>,
 }
 
 /// The lists of a matrix.
@@ -246,8 +257,15 @@ impl CompareOptions {
         }
         let generator_cpus = self.generator_cpus(&legs)?;
         let threads = self.threads.unwrap_or(generator_cpus.len());
-        if threads == 0 || matrix.connections.iter().any(|&count| count < threads) {
-            return Err(format!("--threads: at least 1, and each needs a connection ({threads} threads)"));
+        if threads == 0 {
+            return Err("--threads: at least 1".into());
+        }
+        let (cells, sweeps) = match self.preset {
+            Some(Preset::Growth) => presets::growth(&matrix),
+            _ => (matrix.cells(), Vec::new()),
+        };
+        if cells.iter().any(|cell| cell.connections < threads) {
+            return Err(format!("--threads: each needs a connection ({threads} threads)"));
         }
         let memcache =
             legs.iter().any(|leg| [&leg.a, &leg.b].iter().any(|server| server.protocol == Protocol::Memcache));
@@ -269,7 +287,8 @@ impl CompareOptions {
             legs,
             generator_cpus,
             threads,
-            cells: matrix.cells(),
+            cells,
+            sweeps,
             fill,
             pairs: rounds,
             noise_pairs: self.noise_rounds,
@@ -319,7 +338,7 @@ impl CompareOptions {
             }
             Some(CpuList(cpus)) => Ok(cpus.clone()),
             None => {
-                let allowed = accounting::allowed_cpus();
+                let allowed = system::allowed_cpus();
                 match (allowed.iter().find(|cpu| !taken(cpu)), allowed.last()) {
                     (Some(&cpu), _) => Ok(vec![cpu]),
                     (None, Some(&last)) if self.preset == Some(Preset::Forwarding) => Ok(vec![last]),

@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use super::options::{Leg, Matrix, ServerOptions};
+use super::options::{Cell, Leg, Matrix, ServerOptions, Sweep};
+use crate::system;
 use crate::wire::Protocol;
 use crate::workload::{Action, Mix, Sizes};
 
@@ -17,6 +18,9 @@ pub enum Preset {
     Null,
     /// One core of ours against two: keys forwarded between cores, and clients that route by slot.
     Forwarding,
+    /// redis-server against ours as everything grows: keys, connections, values, pipelines. The lists of the
+    /// matrix are what is swept, each beside a middling rest.
+    Growth,
     /// The null server against ours while it is filled at a fixed pace: stalls.
     FillLatency,
 }
@@ -42,11 +46,13 @@ impl Preset {
         let resp2 = Protocol::Resp2;
         let crabcache = server("crabcache", ours, "--port {port} --cores 1", resp2);
         let null_server = || Ok::<_, String>(server("null server", &null()?, "--port {port} --cores 1", resp2));
+        let redis = "--port {port} --bind 127.0.0.1 --save '' --appendonly no --maxclients 12000 --dir {dir}";
+        let redis = server("redis-server", Path::new("redis-server"), redis, resp2);
         Ok(match self {
-            Preset::Redis => {
-                let redis = Path::new("redis-server");
-                let arguments = "--port {port} --bind 127.0.0.1 --save '' --appendonly no --dir {dir}";
-                vec![Leg { a: server("redis-server", redis, arguments, resp2), b: crabcache }]
+            Preset::Redis => vec![Leg { a: redis, b: crabcache }],
+            Preset::Growth => {
+                let crabcache = server("crabcache", ours, "--port {port} --cores 1 --max-clients 12000", resp2);
+                vec![Leg { a: redis, b: crabcache }]
             }
             Preset::Memcached => {
                 let arguments = format!("-p {{port}} -l 127.0.0.1 -U 0 -t 1 -m 4096 -c 4096 -u {}", user_name());
@@ -74,19 +80,62 @@ impl Preset {
             Preset::Memcached | Preset::Forwarding => usual,
             // It answers +OK to everything, which is an answer to SET only.
             Preset::Null => Matrix { connections: vec![50, 200], mixes: vec![set()], ..usual },
+            Preset::Growth => Matrix {
+                pipelines: vec![1, 2, 4, 8, 16, 32, 64, 128, 256, 512],
+                connections: vec![1, 4, 16, 50, 200, 1000, 4000, 10_000],
+                sizes: [16, 64, 256, 1024, 4096, 16_384, 65_536, 262_144, 1 << 20].map(Sizes::Fixed).to_vec(),
+                mixes: vec![Mix(vec![(Action::Set, 1), (Action::Get, 9)])],
+                keyspaces: vec![100_000, 1_000_000, 5_000_000, 10_000_000, 25_000_000, 50_000_000],
+                ..usual
+            },
             Preset::FillLatency => Matrix { pipelines: vec![16], mixes: vec![set()], ..usual },
         }
     }
 }
 
+/// The middle from which one thing at a time is varied.
+const MIDDLE_PIPELINE: usize = 16;
+const MIDDLE_CONNECTIONS: usize = 50;
+const MIDDLE_KEYS: u64 = 1_000_000;
+/// Large values in as many keys would be about memory, not about growth.
+const SWEPT_DATA_BYTES: u64 = 1 << 30;
+
+/// One sweep per list of the matrix. Cells with the same data stand together.
+pub fn growth(matrix: &Matrix) -> (Vec<Cell>, Vec<Sweep>) {
+    let mut cells = Vec::new();
+    let mut sweeps = Vec::new();
+    let middle = Cell {
+        mix: matrix.mixes[0].0.clone(),
+        pipeline: MIDDLE_PIPELINE,
+        connections: MIDDLE_CONNECTIONS,
+        sizes: Sizes::Fixed(64),
+        keys: MIDDLE_KEYS,
+        distribution: matrix.keys[0],
+    };
+    let mut sweep = |title, x_label, swept: Vec<(f64, Cell)>| {
+        let first = cells.len();
+        let points = swept.iter().enumerate().map(|(index, (x, _))| (first + index, *x)).collect();
+        cells.extend(swept.into_iter().map(|(_, cell)| cell));
+        sweeps.push(Sweep { title, x_label, points });
+    };
+    let pipelines = matrix.pipelines.iter().map(|&pipeline| (pipeline as f64, Cell { pipeline, ..middle.clone() }));
+    sweep("by pipeline", "requests in a pipeline", pipelines.collect());
+    let connections =
+        matrix.connections.iter().map(|&connections| (connections as f64, Cell { connections, ..middle.clone() }));
+    sweep("by connections", "connections", connections.collect());
+    let sizes = matrix.sizes.iter().map(|&sizes| {
+        let keys = (SWEPT_DATA_BYTES / sizes.max().max(1) as u64).clamp(1, MIDDLE_KEYS);
+        (sizes.max() as f64, Cell { sizes, keys, ..middle.clone() })
+    });
+    sweep("by size of values", "bytes", sizes.collect());
+    let keys = matrix.keyspaces.iter().map(|&keys| (keys as f64, Cell { keys, ..middle.clone() }));
+    sweep("by number of keys", "keys", keys.collect());
+    (cells, sweeps)
+}
+
 /// memcached refuses to run as root unless it is told whom to run as.
 fn user_name() -> String {
-    // SAFETY: geteuid touches no memory and cannot fail.
-    if unsafe { libc::geteuid() } == 0 {
-        "root".into()
-    } else {
-        std::env::var("USER").unwrap_or_else(|_| "nobody".into())
-    }
+    if system::is_root() { "root".into() } else { std::env::var("USER").unwrap_or_else(|_| "nobody".into()) }
 }
 
 /// A program in the directory of this one.
@@ -120,7 +169,9 @@ mod tests {
 
     #[test]
     fn every_preset_names_two_servers_with_a_port() {
-        for preset in [Preset::Redis, Preset::Memcached, Preset::Null, Preset::Forwarding, Preset::FillLatency] {
+        for preset in
+            [Preset::Redis, Preset::Memcached, Preset::Null, Preset::Forwarding, Preset::Growth, Preset::FillLatency]
+        {
             let legs = preset.legs(Path::new("/x/crabcache"), || Ok("/x/null".into()), &[0]).unwrap();
             assert!(!legs.is_empty());
             for leg in legs {
@@ -130,6 +181,10 @@ mod tests {
                 assert_ne!(leg.a.name, leg.b.name);
             }
         }
+        let (cells, sweeps) = growth(&Preset::Growth.matrix());
+        assert_eq!(sweeps.iter().map(|sweep| sweep.points.len()).sum::<usize>(), cells.len());
+        assert_eq!(sweeps[1].points[0], (10, 1.0));
+        assert_eq!((cells[10].connections, cells[10].pipeline), (1, MIDDLE_PIPELINE));
         let missing = Preset::Null.legs(Path::new("/x"), || Err("none".into()), &[0]);
         assert_eq!(missing.unwrap_err(), "none");
     }

@@ -6,13 +6,13 @@ use std::fs;
 use serde_json::{Value, json};
 
 use super::fill::{FillResult, Filling};
-use super::options::{Checked, Fill, Leg, ServerOptions};
+use super::options::{Cell, Checked, Fill, Leg, ServerOptions, Sweep};
 use super::round::Round;
 use super::statistics::{Ratio, median};
 use super::{CellResult, LegResult, Pairs};
 use crate::failure::Failure;
 use crate::report::Percentiles;
-use crate::report::svg::{self, Bars, Lines, Scale, Series};
+use crate::report::svg::{self, Bar, Bars, Lines, Scale, Series};
 
 /// A generator busier than this limits the throughput of both.
 const GENERATOR_LIMIT: f64 = 0.95;
@@ -42,7 +42,7 @@ pub fn write(checked: &Checked, results: &[LegResult]) -> Result<(), Failure> {
         "warm_up_seconds": checked.warm_up.as_secs_f64(),
         "legs": results.iter().map(leg_json).collect::<Vec<_>>(),
     });
-    save(checked, &tables, &value, &charts(results))
+    save(checked, &tables, &value, &charts(checked, results))
 }
 
 pub fn write_fills(checked: &Checked, fill: &Fill, results: &[FillResult]) -> Result<(), Failure> {
@@ -119,7 +119,25 @@ fn markdown(result: &LegResult) -> String {
             notes(&result.pairs),
         );
     }
+    if let Some(noise) = noise_line(cells) {
+        let _ = writeln!(out, "\n{noise}");
+    }
     out
+}
+
+/// How far A strays from itself.
+fn noise_line(cells: &[CellResult]) -> Option<String> {
+    let range = |value: fn(&Round) -> f64| {
+        let ratios = cells.iter().filter_map(|cell| Some(cell.noise.as_ref()?.ratio(value)?.median));
+        ratios.fold(None, |range, ratio| {
+            let (low, high) = range.unwrap_or((ratio, ratio));
+            Some((ratio.min(low), ratio.max(high)))
+        })
+    };
+    let ((cpu_low, cpu_high), (ops_low, ops_high)) = (range(Round::cpu_us)?, range(Round::throughput)?);
+    Some(format!(
+        "Noise (A against a second A): CPU/op ratios of {cpu_low:.3} to {cpu_high:.3}, throughput of {ops_low:.3} to {ops_high:.3}."
+    ))
 }
 
 /// What limits the reading of a row.
@@ -147,36 +165,72 @@ fn median_of(rounds: &[Round], value: impl Fn(&Round) -> f64) -> f64 {
     median(&rounds.iter().map(value).collect::<Vec<_>>())
 }
 
-fn charts(results: &[LegResult]) -> Vec<String> {
+fn charts(checked: &Checked, results: &[LegResult]) -> Vec<String> {
     let mut charts = Vec::new();
-    for LegResult { leg, cells, .. } in results {
-        for cells in cells.chunks(BARS_PER_CHART) {
-            let bars = |what: &str, y_label, value: fn(&Round) -> f64| {
-                let group = |result: &CellResult| {
-                    let cell = &result.cell;
-                    let label = format!(
-                        "{} {} B\nP {}, {} conns\n{}",
-                        cell.mix_name(),
-                        cell.sizes,
-                        cell.pipeline,
-                        cell.connections,
-                        cell.distribution
-                    );
-                    (label, vec![median_of(&result.pairs.a, value), median_of(&result.pairs.b, value)])
-                };
-                Bars {
-                    title: format!("{what}: {} and {}", leg.a.name, leg.b.name),
-                    y_label,
-                    series: vec![leg.a.name.clone(), leg.b.name.clone()],
-                    groups: cells.iter().map(group).collect(),
-                }
-                .draw()
-            };
-            charts.push(bars("Server CPU per operation", "µs", Round::cpu_us));
-            charts.push(bars("Throughput", "operations per second", Round::throughput));
+    for result in results {
+        charts.extend(checked.sweeps.iter().map(|sweep| sweep_chart(sweep, result)));
+        if checked.sweeps.is_empty() {
+            charts.extend(result.cells.chunks(BARS_PER_CHART).flat_map(|cells| bar_charts(&result.leg, cells)));
         }
     }
     charts
+}
+
+/// The ratio with its interval, then what it is the ratio of.
+fn bar_charts(leg: &Leg, cells: &[CellResult]) -> [String; 3] {
+    let draw = |title: String, y_label, series: Vec<String>, bars: &dyn Fn(&CellResult) -> Vec<Bar>| {
+        let groups = cells.iter().map(|result| (label(result), bars(result))).collect();
+        Bars { title, y_label, series, groups }.draw()
+    };
+    let both = |value: fn(&Round) -> f64| {
+        move |result: &CellResult| {
+            let sides = [&result.pairs.a, &result.pairs.b];
+            sides.map(|rounds| Bar { value: median_of(rounds, value), interval: None }).to_vec()
+        }
+    };
+    let ratio = |ratio: Option<Ratio>| match ratio {
+        None => Bar { value: f64::NAN, interval: None },
+        Some(Ratio { median, low, high }) => Bar { value: median, interval: Some((low, high)) },
+    };
+    let ratios = |result: &CellResult| {
+        let noise = result.noise.as_ref().and_then(|noise| noise.ratio(Round::cpu_us));
+        vec![ratio(result.pairs.ratio(Round::cpu_us)), ratio(noise)]
+    };
+    let (a, b) = (&leg.a.name, &leg.b.name);
+    let names = vec![a.clone(), b.clone()];
+    [
+        draw(
+            format!("Server CPU per operation: {b} / {a}"),
+            "ratio",
+            vec![format!("{b} / {a}"), format!("{a} / itself")],
+            &ratios,
+        ),
+        draw("Server CPU per operation".into(), "µs", names.clone(), &both(Round::cpu_us)),
+        draw("Throughput".into(), "operations per second", names, &both(Round::throughput)),
+    ]
+}
+
+fn label(result: &CellResult) -> String {
+    let Cell { sizes, pipeline, connections, distribution, .. } = &result.cell;
+    format!("{} {sizes} B\nP {pipeline}, {connections} conns\n{distribution}", result.cell.mix_name())
+}
+
+/// Cost per operation of both servers as one thing grows.
+fn sweep_chart(sweep: &Sweep, result: &LegResult) -> String {
+    let series = |name: &str, rounds: fn(&Pairs) -> &Vec<Round>| {
+        let measured = sweep.points.iter().filter_map(|(cell, x)| Some((*x, result.cells.get(*cell)?)));
+        let points = measured.map(|(x, cell)| (x, median_of(rounds(&cell.pairs), Round::cpu_us)));
+        Series { name: name.to_owned(), points: points.filter(|(_, y)| y.is_finite()).collect() }
+    };
+    let lines = Lines {
+        title: format!("Server CPU per operation {}", sweep.title),
+        x_label: sweep.x_label,
+        y_label: "µs",
+        x_scale: Scale::Log,
+        y_scale: Scale::Log,
+        series: vec![series(&result.leg.a.name, |pairs| &pairs.a), series(&result.leg.b.name, |pairs| &pairs.b)],
+    };
+    lines.draw()
 }
 
 fn server_json(server: &ServerOptions) -> Value {

@@ -13,6 +13,7 @@ use crate::options::preload_of;
 use crate::plan::{Pace, Plan, Until};
 use crate::report::ms;
 use crate::signals;
+use crate::system::Pid;
 use crate::workload::{Action, KeyNames, Sizes, Workload};
 
 /// Longer than any round; it is ended from here.
@@ -175,8 +176,8 @@ pub fn wait_for_quiet(everyone: &[&Server], checked: &Checked) -> Result<(), Fai
     }
 }
 
-pub fn ours(everyone: &[&Server]) -> Vec<libc::pid_t> {
-    let mut ours: Vec<libc::pid_t> = everyone.iter().flat_map(|server| server.pids()).collect();
-    ours.push(std::process::id() as libc::pid_t);
+pub fn ours(everyone: &[&Server]) -> Vec<Pid> {
+    let mut ours: Vec<Pid> = everyone.iter().flat_map(|server| server.pids()).collect();
+    ours.push(std::process::id() as Pid);
     ours
 }

@@ -14,16 +14,19 @@ use crate::plan::{Credentials, Endpoint, Target};
 use crate::random::Random;
 use crate::session::Session;
 use crate::signals;
+use crate::system::{self, Pid, SIGCONT, SIGKILL, SIGSTOP, SIGTERM};
 use crate::wire::Protocol;
 
 const READY_WAIT: Duration = Duration::from_secs(15);
 const END_WAIT: Duration = Duration::from_secs(5);
+/// Removing millions of keys may take a while.
+const EMPTY_WAIT: Duration = Duration::from_secs(120);
 const REPLY_WAIT: Duration = Duration::from_secs(10);
 
 pub struct Server {
     options: ServerOptions,
     child: std::cell::RefCell<Child>,
-    group: libc::pid_t,
+    group: Pid,
     port: u16,
     directory: PathBuf,
 }
@@ -36,17 +39,13 @@ impl Server {
         let fill =
             |word: &String| word.replace("{port}", &port.to_string()).replace("{dir}", &directory.to_string_lossy());
         let words: Vec<String> = options.words.iter().map(fill).collect();
-        let cpus = options.cpus.clone();
-        let parent = std::process::id();
         let mut command = Command::new(&words[0]);
         command.args(&words[1..]).stdin(Stdio::null()).process_group(0).current_dir(&directory);
         if let Ok(copy) = log.try_clone() {
             command.stdout(copy);
         }
         command.stderr(log);
-        // SAFETY: between fork and exec only async-signal-safe calls are made, on memory that was there
-        // before (`cpus` is moved in and only read).
-        unsafe { command.pre_exec(move || prepare_child(&cpus, parent)) };
+        system::bind_child(&mut command, options.cpus.clone());
         let spawned = command.spawn();
         let child = match spawned {
             Ok(child) => child,
@@ -55,7 +54,7 @@ impl Server {
                 return Err(Failure::system(format!("cannot start {}", words[0]), error));
             }
         };
-        let group = child.id() as libc::pid_t;
+        let group = child.id() as Pid;
         signals::register_group(group);
         let server = Server { options: options.clone(), child: child.into(), group, port, directory };
         server.wait_until_ready()?;
@@ -92,29 +91,45 @@ impl Server {
         }
     }
 
-    pub fn pids(&self) -> Vec<libc::pid_t> {
+    pub fn pids(&self) -> Vec<Pid> {
         accounting::family(self.group)
     }
 
     /// CPU time of the server so far, its children's included.
     pub fn cpu_ns(&self) -> u64 {
-        self.pids().into_iter().filter_map(accounting::process_cpu_ns).sum()
+        self.pids().into_iter().filter_map(system::process_cpu).map(|time| time.as_nanos() as u64).sum()
     }
 
     pub fn resident_bytes(&self) -> u64 {
         self.pids().into_iter().map(accounting::resident_bytes).sum()
     }
 
+    /// Removes all keys: what another cell has left behind is not in its numbers. A server that cannot is
+    /// left as it is.
+    pub fn empty(&self) -> Result<(), Failure> {
+        let mut target = self.target();
+        target.timeout = EMPTY_WAIT;
+        let mut session = Session::open(&target)?;
+        let outcome = match self.options.protocol {
+            Protocol::Memcache => session.exchange("flush_all", b"flush_all\r\n"),
+            _ => session.ask("FLUSHALL", &["FLUSHALL"]),
+        };
+        match outcome {
+            Ok(_) | Err(Failure::Denied { .. }) => Ok(()),
+            Err(failure) => Err(failure),
+        }
+    }
+
     /// Stops it from using the CPU while another server is measured on it.
     pub fn pause(&self) -> Result<(), Failure> {
         self.check_alive()?;
-        signals::kill_group(self.group, libc::SIGSTOP);
+        system::signal_group(self.group, SIGSTOP);
         Ok(())
     }
 
     pub fn resume(&self) -> Result<(), Failure> {
         self.check_alive()?;
-        signals::kill_group(self.group, libc::SIGCONT);
+        system::signal_group(self.group, SIGCONT);
         Ok(())
     }
 
@@ -156,38 +171,19 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         let child = self.child.get_mut();
-        signals::kill_group(self.group, libc::SIGTERM);
-        signals::kill_group(self.group, libc::SIGCONT);
+        system::signal_group(self.group, SIGTERM);
+        system::signal_group(self.group, SIGCONT);
         let asked = Instant::now();
         while matches!(child.try_wait(), Ok(None)) && asked.elapsed() < END_WAIT {
             std::thread::sleep(Duration::from_millis(10));
         }
         // Also for what it may have left behind in its group. The leader is reaped only afterwards, so
         // its number still belongs to it.
-        signals::kill_group(self.group, libc::SIGKILL);
+        system::signal_group(self.group, SIGKILL);
         let _ = child.wait();
         signals::forget_group(self.group);
         let _ = fs::remove_dir_all(&self.directory);
     }
-}
-
-/// In the child, before exec: pinned, and never outliving us.
-fn prepare_child(cpus: &[usize], parent: u32) -> std::io::Result<()> {
-    accounting::pin_this_thread(cpus)?;
-    // SAFETY: plain system calls on values of our own stack.
-    unsafe {
-        if libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) != 0 {
-            return Err(std::io::Error::last_os_error());
-        }
-        // The parent may have died before the line above.
-        if libc::getppid() as u32 != parent {
-            return Err(std::io::Error::from_raw_os_error(libc::ESRCH));
-        }
-        let mut signals: libc::sigset_t = std::mem::zeroed();
-        libc::sigemptyset(&mut signals);
-        libc::sigprocmask(libc::SIG_SETMASK, &signals, std::ptr::null_mut());
-    }
-    Ok(())
 }
 
 /// A port that nobody listens on, below those that clients are given, so that no connection of ours ever

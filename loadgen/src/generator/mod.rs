@@ -22,12 +22,15 @@ use crate::failure::Failure;
 use crate::plan::Plan;
 use crate::record::Record;
 use crate::signals;
+use crate::system;
 pub use shared::FirstError;
 use shared::{Shared, Slice};
 use worker::Worker;
 
 /// Memory that glommio pins per executor and ring; its three rings stay idle here.
 const EXECUTOR_IO_BYTES: usize = 256 * 1024;
+/// Rings, event descriptors, outputs.
+const FILES_BESIDE_CONNECTIONS: u64 = 64;
 /// How long a thread may take to hand over a slice: it looks at least twenty times per second.
 const SLICE_WAIT: Duration = Duration::from_secs(10);
 
@@ -37,16 +40,24 @@ pub struct Load {
     slices: Receiver<Slice>,
     threads: Vec<ExecutorJoinHandle<()>>,
     ended: Vec<bool>,
+    /// What each thread has measured so far.
+    elapsed: Vec<Duration>,
 }
 
 impl Load {
     /// Starts the threads and connects everything; no request is sent before [`Load::go`].
     pub fn connect(plan: Plan) -> Result<Load, Failure> {
-        check_limits(plan.threads)?;
+        check_limits(plan.threads, plan.connections)?;
         let (sender, slices) = mpsc::channel();
         let count = plan.threads;
         let shared = Arc::new(Shared::new(plan)?);
-        let mut load = Load { shared, slices, threads: Vec::new(), ended: vec![false; count] };
+        let mut load = Load {
+            shared,
+            slices,
+            threads: Vec::new(),
+            ended: vec![false; count],
+            elapsed: vec![Duration::ZERO; count],
+        };
         for index in 0..count {
             let shared = load.shared.clone();
             let sender = sender.clone();
@@ -98,6 +109,12 @@ impl Load {
             || self.shared.progress.iter().all(|progress| progress.over.load(Ordering::Acquire))
     }
 
+    /// How long the load has been measured. (Not the sum of what cuts say: threads cut at slightly
+    /// different times.)
+    pub fn elapsed(&self) -> Duration {
+        self.elapsed.iter().copied().max().unwrap_or_default()
+    }
+
     pub fn first_error(&self) -> Option<FirstError> {
         self.shared.first_error.lock().expect("not poisoned").clone()
     }
@@ -130,6 +147,7 @@ impl Load {
             match self.slices.recv_timeout(Duration::from_millis(50)) {
                 Ok(slice) => {
                     waiting_since = Instant::now();
+                    self.elapsed[slice.thread] += slice.record.elapsed;
                     record.merge_parallel(&slice.record);
                     self.ended[slice.thread] = slice.last;
                     delivered[slice.thread] |= slice.last || slice.epoch >= epoch;
@@ -159,21 +177,26 @@ impl Drop for Load {
 }
 
 /// glommio panics where these are missing; a message that says what to change is better.
-fn check_limits(threads: usize) -> Result<(), Failure> {
+fn check_limits(threads: usize, connections: usize) -> Result<(), Failure> {
     if let Err(error) = io_uring::IoUring::new(2) {
         return Err(Failure::system(
             "io_uring is not available (kernel.io_uring_disabled, or a container's seccomp profile)",
             error,
         ));
     }
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: getrlimit(2) writes one rlimit, which lives on our stack.
-    let known = unsafe { libc::getrlimit(libc::RLIMIT_MEMLOCK, &mut limit) } == 0;
     let needed = (threads * EXECUTOR_IO_BYTES * 3).max(512 * 1024) as u64;
-    if known && limit.rlim_cur < needed {
+    if let Some(limit) = system::locked_memory_limit().filter(|&limit| limit < needed) {
         return Err(Failure::system(
             "the limit on locked memory is too low",
-            format!("{} bytes of {needed}; raise it with `ulimit -l {}`", limit.rlim_cur, needed.div_ceil(1024)),
+            format!("{limit} bytes of {needed}; raise it with `ulimit -l {}`", needed.div_ceil(1024)),
+        ));
+    }
+    let files = connections as u64 + FILES_BESIDE_CONNECTIONS;
+    let allowed = system::allow_files(files);
+    if allowed < files {
+        return Err(Failure::system(
+            "the limit on open files is too low",
+            format!("{connections} connections need {files} of them, {allowed} are allowed (`ulimit -n`)"),
         ));
     }
     Ok(())

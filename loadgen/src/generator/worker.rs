@@ -23,6 +23,7 @@ use crate::random::Random;
 use crate::record::Record;
 use crate::ring::{Event, Ring};
 use crate::session::Session;
+use crate::system;
 use crate::verify::{Expectation, Verifier};
 use crate::wire::{Answer, Captured, Scanner, printable};
 use crate::workload::Action;
@@ -76,7 +77,7 @@ pub struct Worker {
     tally: Vec<u64>,
     replies: u64,
     slice_started_ns: u64,
-    slice_cpu_ns: u64,
+    slice_cpu: Duration,
     epoch: u64,
     swept_ns: u64,
     deadline_ns: u64,
@@ -97,9 +98,8 @@ impl Worker {
     }
 
     fn connect(shared: Arc<Shared>, thread: usize, slices: Sender<Slice>) -> Result<Worker, Failure> {
-        // Timers as exact as they get: the default slack of 50 µs would count as latency.
-        // SAFETY: prctl with two integers; it touches no memory.
-        unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, 1) };
+        // What a timer is late would count as latency.
+        system::sharpen_timers();
         let plan = &shared.plan;
         let count = plan.connections_of(thread);
         let mut ring = Ring::new(count).map_err(|error| Failure::system("cannot set up io_uring", error))?;
@@ -127,7 +127,7 @@ impl Worker {
             tally: vec![0; commands],
             replies: 0,
             slice_started_ns: 0,
-            slice_cpu_ns: 0,
+            slice_cpu: Duration::ZERO,
             epoch: 0,
             swept_ns: 0,
             deadline_ns: u64::MAX,
@@ -163,7 +163,7 @@ impl Worker {
     fn start(&mut self) -> Result<(), Failure> {
         let now_ns = self.shared.now_ns();
         self.slice_started_ns = now_ns;
-        self.slice_cpu_ns = thread_cpu_ns();
+        self.slice_cpu = system::thread_cpu();
         let plan = &self.shared.plan;
         if let Until::Time(time) = plan.until {
             self.deadline_ns = now_ns + time.as_nanos() as u64;
@@ -285,6 +285,9 @@ impl Worker {
             return Ok(());
         }
         if self.schedule.is_some() {
+            if !connection.fills.is_empty() {
+                return self.send_fills(index);
+            }
             self.make_ready(index);
             return Ok(());
         }
@@ -320,28 +323,38 @@ impl Worker {
 
     /// Sends what fits in one send of the fills and of the claim.
     fn send_claim(&mut self, index: usize) -> Result<(), Failure> {
-        let mut out = self.ring.take_buffer(index);
         let connection = &mut self.connections[index];
         let idle = connection.due.replies == 0;
-        self.requests.address(connection.number, connection.node);
         if idle && !connection.fills.is_empty() {
-            self.requests.begin(&mut out);
-            self.record.fills += connection.fills.len() as u64;
-            for fill in connection.fills.drain(..) {
-                self.requests.write_fill(fill, 0, &mut out, &mut connection.due);
-            }
-            self.requests.end(&mut out);
-        } else {
-            let before = connection.claim.start;
-            self.requests.write_claim(&mut connection.claim, &mut out, &mut connection.due);
-            if connection.claim.start == before {
-                // It waits for replies; its next chance is when they are in.
-                return Ok(());
-            }
+            self.departing.push(index);
+            return self.send_fills(index);
+        }
+        let mut out = self.ring.take_buffer(index);
+        self.requests.address(connection.number, connection.node);
+        let before = connection.claim.start;
+        self.requests.write_claim(&mut connection.claim, &mut out, &mut connection.due);
+        if connection.claim.start == before {
+            // It waits for replies; its next chance is when they are in.
+            return Ok(());
         }
         if idle {
             self.departing.push(index);
         }
+        self.send(index, out)
+    }
+
+    /// Sets all keys that were missed on this connection.
+    fn send_fills(&mut self, index: usize) -> Result<(), Failure> {
+        let mut out = self.ring.take_buffer(index);
+        let connection = &mut self.connections[index];
+        let now_ns = self.shared.now_ns();
+        self.requests.address(connection.number, connection.node);
+        self.requests.begin(&mut out);
+        self.record.fills += connection.fills.len() as u64;
+        for fill in connection.fills.drain(..) {
+            self.requests.write_fill(fill, now_ns, &mut out, &mut connection.due);
+        }
+        self.requests.end(&mut out);
         self.send(index, out)
     }
 
@@ -390,22 +403,15 @@ impl Worker {
                 connection.ready = false;
                 continue;
             }
-            let fill = connection.fills.pop_front();
-            let mut request = 0;
-            if fill.is_none() {
-                if !open || schedule.next_ns() > now_ns {
-                    break;
-                }
-                match self.shared.budgets[connection.node].claim(1).next() {
-                    Some(number) => request = number,
-                    None => {
-                        open = !self.shared.budgets.iter().all(Budget::is_exhausted);
-                        self.ready.pop_front();
-                        connection.ready = false;
-                        continue;
-                    }
-                }
+            if !open || schedule.next_ns() > now_ns {
+                break;
             }
+            let Some(request) = self.shared.budgets[connection.node].claim(1).next() else {
+                open = !self.shared.budgets.iter().all(Budget::is_exhausted);
+                self.ready.pop_front();
+                connection.ready = false;
+                continue;
+            };
             self.ready.pop_front();
             let slot = match batches.iter().rposition(|(batch, _)| *batch == index) {
                 Some(slot) => slot,
@@ -418,16 +424,8 @@ impl Worker {
             };
             let out = &mut batches[slot].1;
             self.requests.address(connection.number, connection.node);
-            match fill {
-                Some(fill) => {
-                    self.requests.write_fill(fill, now_ns, out, &mut connection.due);
-                    self.record.fills += 1;
-                }
-                None => {
-                    self.requests.write_one(request, schedule.next_ns(), out, &mut connection.due);
-                    schedule.advance();
-                }
-            }
+            self.requests.write_one(request, schedule.next_ns(), out, &mut connection.due);
+            schedule.advance();
             connection.progress_ns = now_ns;
             self.ready.push_back(index);
         }
@@ -509,13 +507,13 @@ impl Worker {
     }
 
     fn hand_over(&mut self, now_ns: u64, last: bool) {
-        let cpu_ns = thread_cpu_ns();
+        let cpu = system::thread_cpu();
         let next = Record::new(if last { 0 } else { self.record.commands.len() });
         let mut record = std::mem::replace(&mut self.record, next);
         record.elapsed = Duration::from_nanos(now_ns - self.slice_started_ns);
-        record.cpu = Duration::from_nanos(cpu_ns - self.slice_cpu_ns);
+        record.cpu = cpu - self.slice_cpu;
         self.slice_started_ns = now_ns;
-        self.slice_cpu_ns = cpu_ns;
+        self.slice_cpu = cpu;
         self.shared.progress[self.thread].replies.store(self.replies, Ordering::Relaxed);
         // Nobody listens any more only when the load was given up.
         let _ = self.slices.send(Slice { thread: self.thread, epoch: self.epoch, last, record });
@@ -586,11 +584,4 @@ fn answer_bytes(answer: &Answer<'_>) -> String {
         Answer::Error(text) => format!("error \"{}\"", printable(text)),
         other => format!("{other:?}"),
     }
-}
-
-fn thread_cpu_ns() -> u64 {
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: writes one timespec, which lives on our stack.
-    unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &mut time) };
-    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }

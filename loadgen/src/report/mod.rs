@@ -6,7 +6,12 @@ pub mod live;
 pub mod summary;
 pub mod svg;
 
+use std::fs::OpenOptions;
+use std::path::Path;
+
 use hdrhistogram::Histogram;
+
+use crate::failure::Failure;
 
 /// Latencies in milliseconds; all zero if there were none.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -44,6 +49,15 @@ impl Percentiles {
 
 pub fn ms(ns: u64) -> f64 {
     ns as f64 / 1e6
+}
+
+/// Tries an output file before an hour is spent on what goes into it.
+pub fn check_writable<'a>(paths: impl IntoIterator<Item = &'a Path>) -> Result<(), Failure> {
+    for path in paths {
+        let opened = OpenOptions::new().create(true).append(true).open(path);
+        opened.map_err(|error| Failure::system(format!("cannot write {}", path.display()), error))?;
+    }
+    Ok(())
 }
 
 /// How a test is called in file names.

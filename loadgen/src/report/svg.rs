@@ -36,13 +36,20 @@ pub struct Lines {
     pub series: Vec<Series>,
 }
 
+/// A bar, and the interval that its value lies in.
+#[derive(Clone, Copy)]
+pub struct Bar {
+    pub value: f64,
+    pub interval: Option<(f64, f64)>,
+}
+
 /// Bars side by side, one group per label; all from zero.
 pub struct Bars {
     pub title: String,
     pub y_label: &'static str,
     pub series: Vec<String>,
-    /// Label, and one value per series.
-    pub groups: Vec<(String, Vec<f64>)>,
+    /// Label, and one bar per series.
+    pub groups: Vec<(String, Vec<Bar>)>,
 }
 
 /// Puts charts below each other.
@@ -292,31 +299,18 @@ impl Lines {
 
 impl Bars {
     pub fn draw(&self) -> String {
-        let values = || self.groups.iter().flat_map(|(_, values)| values.iter().copied());
-        let y = Axis::new(Scale::Linear, values(), HEIGHT - BOTTOM, TOP);
+        let bars = || self.groups.iter().flat_map(|(_, bars)| bars);
+        let tops = bars().map(|bar| bar.interval.map_or(bar.value, |(_, high)| high.max(bar.value)));
+        let y = Axis::new(Scale::Linear, tops, HEIGHT - BOTTOM, TOP);
         let mut out = String::new();
         frame(&mut out, &self.title, self.y_label, &y);
         let group_width = (WIDTH - RIGHT - LEFT) / self.groups.len().max(1) as f64;
         let bar_width = (group_width * 0.8 / self.series.len().max(1) as f64).min(40.0);
-        for (index, (label, values)) in self.groups.iter().enumerate() {
+        for (index, (label, bars)) in self.groups.iter().enumerate() {
             let middle = LEFT + group_width * (index as f64 + 0.5);
-            let first = middle - bar_width * values.len() as f64 / 2.0;
-            for (series, value) in values.iter().enumerate().filter(|(_, value)| value.is_finite()) {
-                let top = y.place(*value);
-                let _ = writeln!(
-                    out,
-                    "<rect x=\"{:.1}\" y=\"{top:.1}\" width=\"{:.1}\" height=\"{:.1}\" fill=\"{}\"><title>{}: {}</title></rect>\
-                     <text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\" font-size=\"9\">{}</text>",
-                    first + bar_width * series as f64,
-                    bar_width - 1.0,
-                    HEIGHT - BOTTOM - top,
-                    COLOURS[series % COLOURS.len()],
-                    escape(&self.series[series]),
-                    number(*value),
-                    first + bar_width * (series as f64 + 0.5),
-                    top - 3.0,
-                    number(*value)
-                );
+            let first = middle - bar_width * bars.len() as f64 / 2.0;
+            for (series, bar) in bars.iter().enumerate().filter(|(_, bar)| bar.value.is_finite()) {
+                self.draw_bar(&mut out, &y, series, bar, first + bar_width * series as f64, bar_width);
             }
             for (line, words) in label.split('\n').enumerate() {
                 let _ = writeln!(
@@ -330,6 +324,44 @@ impl Bars {
         self.series.iter().enumerate().for_each(|(index, name)| legend(&mut out, index, name));
         out
     }
+
+    fn draw_bar(&self, out: &mut String, y: &Axis, series: usize, bar: &Bar, left: f64, width: f64) {
+        let top = y.place(bar.value);
+        let middle = left + width * 0.5;
+        let _ = writeln!(
+            out,
+            "<rect x=\"{left:.1}\" y=\"{top:.1}\" width=\"{:.1}\" height=\"{:.1}\" fill=\"{}\"><title>{}: {}</title></rect>",
+            width - 1.0,
+            HEIGHT - BOTTOM - top,
+            COLOURS[series % COLOURS.len()],
+            escape(&self.series[series]),
+            bar.value,
+        );
+        let mut label_at = top;
+        if let Some((low, high)) = bar.interval.filter(|(low, high)| low.is_finite() && high.is_finite()) {
+            label_at = y.place(high);
+            let _ = writeln!(
+                out,
+                "<line x1=\"{middle:.1}\" x2=\"{middle:.1}\" y1=\"{:.1}\" y2=\"{label_at:.1}\" stroke=\"#222\"/>",
+                y.place(low)
+            );
+        }
+        let _ = writeln!(
+            out,
+            "<text x=\"{middle:.1}\" y=\"{:.1}\" text-anchor=\"middle\" font-size=\"9\">{}</text>",
+            label_at - 3.0,
+            number(three_digits(bar.value))
+        );
+    }
+}
+
+/// Rounded to what a label has room for.
+fn three_digits(value: f64) -> f64 {
+    if value == 0.0 {
+        return 0.0;
+    }
+    let unit = 10f64.powf(value.abs().log10().floor() - 2.0);
+    (value / unit).round() * unit
 }
 
 #[cfg(test)]
@@ -371,7 +403,9 @@ mod tests {
                 }
             }
         }
-        let groups = vec![("SET\nP 1".into(), vec![1.0, f64::NAN]), ("GET".into(), vec![0.0, 2.5])];
+        let bar = |value| Bar { value, interval: None };
+        let wide = Bar { value: 2.5, interval: Some((2.0, 3.5)) };
+        let groups = vec![("SET\nP 1".into(), vec![bar(1.0), bar(f64::NAN)]), ("GET".into(), vec![bar(0.0), wide])];
         check(&document(&[
             Bars { title: "b".into(), y_label: "µs", series: vec!["a".into(), "b".into()], groups }.draw()
         ]));
@@ -379,6 +413,7 @@ mod tests {
 
     #[test]
     fn places_and_ticks() {
+        assert_eq!([1234.0, 0.56789, 99.96, 0.0].map(three_digits).map(number)[..], ["1.23 k", "0.568", "100", "0"]);
         let axis = Axis::new(Scale::Linear, [100.0].into_iter(), 0.0, 210.0);
         assert_eq!(axis.place(0.0), 0.0);
         assert_eq!(axis.place(50.0), 100.0);

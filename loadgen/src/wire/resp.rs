@@ -61,7 +61,7 @@ impl RespScanner {
                 continue;
             }
             // The commonest reply of all, in one comparison.
-            if self.remaining == 0 && self.carry.is_empty() && bytes.starts_with(b"+OK\r\n") {
+            if self.remaining == 0 && self.carry.is_empty() && bytes.first_chunk() == Some(b"+OK\r\n") {
                 self.captured.clear();
                 reply(Answer::Status(b"OK"), &self.captured);
                 bytes = &bytes[5..];
