@@ -164,6 +164,31 @@ fn bench(keys: u64, only: &str) {
     }
     measure(&mut shard, "INCR", "incr", &[], false);
 
+    // All keys expire in the same millisecond.
+    let args: [&[u8]; 2] = [b"1", value];
+    let mut expiring = Batch::of(&hasher, "psetex", &args);
+    for first in (0..keys).step_by(BATCH) {
+        expiring.fill(first..(first + BATCH as u64).min(keys));
+        expiring.apply(&mut shard, true);
+    }
+    let mut times = Vec::new();
+    let (mut total, mut now_ms) = (0.0, NOW_MS + 1_000);
+    while !shard.is_empty() {
+        let started = Instant::now();
+        let used = shard.tick(Now::at_ms(now_ms), 256, &mut ());
+        let time = started.elapsed().as_nanos() as f64;
+        total += time;
+        times.push(time);
+        now_ms += (used < 256) as u64 * 100;
+    }
+    println!("  {:<34} {:>7.1} ns", "expiry of a key, all at once", total / keys as f64);
+    report("tick of 256 meanwhile", &mut times);
+
+    let mut insert = Batch::of(&hasher, "set", &args[1..]);
+    for first in (0..keys).step_by(BATCH) {
+        insert.fill(first..(first + BATCH as u64).min(keys));
+        insert.apply(&mut shard, true);
+    }
     let flush = lookup(b"flushall").expect("a command");
     let started = Instant::now();
     let call = Call { spec: flush, args: Args::new(&[], &[], &[]), hash: 0 };

@@ -96,6 +96,7 @@ impl<'a> Reply<'a> {
             Reply::Array(replies) => replies.iter().map(Reply::bulk_bytes).sum(),
             Reply::Bulk(bytes) => bytes.len(),
             Reply::Large(bytes) => bytes.len(),
+            Reply::Owned(bytes) => bytes.len(),
             _ => 0,
         }
     }

@@ -9,6 +9,7 @@ use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use crabcache::limits::PENDING_REPLIES_MAX;
+use crabcache::slot::{owner_of_slot, slot_of};
 use harness::Server;
 use nix::sys::resource::Resource;
 use nix::sys::signal::Signal;
@@ -21,8 +22,15 @@ const MIB: usize = 1024 * 1024;
 /// What an allocator may keep of what it has got back.
 const MEMORY_SLACK_BYTES: usize = 48 * MIB;
 
+const CORES: u32 = 4;
+
 fn server() -> Server {
-    Server::start(&["--cores", "4"])
+    Server::start(&["--cores", &CORES.to_string()])
+}
+
+/// Each core numbers its clients with numbers of its own.
+fn core_of(client: &mut Client) -> u32 {
+    (client.call("CLIENT ID").as_int() as u32 - 1) % CORES
 }
 
 fn pong() -> Value {
@@ -93,11 +101,12 @@ fn a_reader_beyond_the_hard_bound_is_closed_and_counted() {
     drop(value);
     let name = "client_output_buffer_limit_disconnections";
     assert_eq!(info_number(&mut client, name), 0);
-    // One reply of 1.2 GB, four times what may be unsent.
-    let mut slow = Client::connect(server.address());
-    let mut words = vec!["MGET"];
-    words.extend(["k"; 20]);
-    slow.send(&command(&words));
+    // A client of another core than the key's: twenty of its commands are there before the first reply is.
+    let owner = owner_of_slot(slot_of(b"k"), CORES);
+    let mut slow = std::iter::repeat_with(|| Client::connect(server.address()))
+        .find_map(|mut candidate| (core_of(&mut candidate) != owner).then_some(candidate))
+        .expect("the kernel spreads clients over the cores");
+    slow.send(&command(&["GET", "k"]).repeat(20));
     let deadline = Instant::now() + PATIENCE;
     while info_number(&mut client, name) == 0 {
         assert!(Instant::now() < deadline, "a client that reads nothing of 1.2 GB is still connected");

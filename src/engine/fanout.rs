@@ -74,10 +74,7 @@ impl Engine {
             Err(refused) => self.answer(index, &refused),
             Ok(Some(owner)) if owner == self.config.core => self.apply_here(index, spec, args),
             Ok(Some(owner)) => self.forward(index, owner, spec, args),
-            Ok(None) => match crate::store::check_keys(&Call { spec, args, hash: 0 }) {
-                Some(error) => self.answer(index, &error.into()),
-                None => self.split_over_cores(index, spec, args),
-            },
+            Ok(None) => self.split_over_cores(index, spec, args),
         }
     }
 
@@ -89,11 +86,9 @@ impl Engine {
         let Some(connection) = self.connections[index as usize].as_deref_mut() else { return Outcome::Answered };
         // A short MGET can ask for a reply of any size: it is not even written down when it passes the bound.
         if reply.bulk_bytes() > self.config.output_hard_bytes {
-            connection.closing = Closing::Now;
-            self.counters.connections_closed_by_output_bound += 1;
-        } else {
-            connection.reply(&reply, &mut self.outs);
+            return self.answer(index, &reply_too_large());
         }
+        connection.reply(&reply, &mut self.outs);
         Outcome::Answered
     }
 
@@ -174,10 +169,6 @@ impl Engine {
             Ok(Some(owner)) if owner == self.config.core => return self.apply_here(index, spec, args),
             Ok(Some(owner)) => return self.forward(index, owner, spec, args),
             Ok(None) => {}
-        }
-        // Before anything is taken from its place.
-        if let Some(error) = crate::store::check_keys(&Call { spec, args, hash: 0 }) {
-            return self.answer(index, &error.into());
         }
         let (source, target) = (args.get(0).to_vec(), args.get(1).to_vec());
         let (from, to) = (self.owner_of(&source), self.owner_of(&target));
@@ -399,8 +390,11 @@ impl Engine {
         }
     }
 
-    fn deliver(&mut self, entry: GatherEntry, reply: Reply<'static>) {
+    fn deliver(&mut self, entry: GatherEntry, mut reply: Reply<'static>) {
         let index = entry.connection;
+        if reply.bulk_bytes() > self.config.output_hard_bytes {
+            reply = reply_too_large();
+        }
         if let Reply::Error(error) = &reply {
             self.counters.count_failed(entry.spec.op, error);
         }
@@ -444,10 +438,7 @@ impl Engine {
                 Op::ClientKill => self.kill_clients(args),
                 _ => {
                     let reply = self.shard.apply(&Call { spec, args, hash: 0 }, now, &mut ());
-                    if reply.bulk_bytes() > self.config.output_hard_bytes {
-                        return Reply::error("ERR the reply would be larger than the output of a client may be");
-                    }
-                    reply
+                    if reply.bulk_bytes() > self.config.output_hard_bytes { reply_too_large() } else { reply }
                 }
             },
             Job::Scan => self.scan_share(args),
@@ -621,6 +612,10 @@ fn parse_scan(
         at += 2;
     }
     Ok(cores.contains(&core).then_some(scan))
+}
+
+fn reply_too_large() -> Reply<'static> {
+    Reply::error("ERR the reply would be larger than the output of a client may be")
 }
 
 /// `[value, expiry or -1]`

@@ -471,6 +471,7 @@ impl Keyspace {
         if bucket >= self.table.buckets() {
             return 0;
         }
+        self.table.items_of(bucket).for_each(|item| self.arena.prefetch(item));
         let mut visited = 0;
         let mut next: Option<u64> = None;
         for item in self.table.items_of(bucket) {
@@ -511,6 +512,7 @@ impl Keyspace {
     /// Visits the bucket at `cursor`; see [`Table::scan`].
     pub fn scan(&self, cursor: u64, now_ms: u64, mut visit: impl FnMut(&[u8])) -> u64 {
         let (bucket, next) = self.table.scan(cursor);
+        self.table.items_of(bucket).for_each(|item| self.arena.prefetch(item));
         for item in self.table.items_of(bucket) {
             let slot = self.arena.slot(item);
             let head = Head::read(slot);

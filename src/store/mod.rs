@@ -97,8 +97,8 @@ pub struct Shard {
     expired: Vec<ItemRef>,
 }
 
-/// Buckets of a tick's budget spent on giving back one chunk of flushed memory.
-const RELEASE_COST: usize = 32;
+/// What giving back one chunk of flushed memory takes of a tick's budget.
+const RELEASE_COST: usize = 64;
 
 impl Shard {
     pub fn new(config: ShardConfig) -> Shard {
@@ -177,20 +177,24 @@ impl Shard {
         }
     }
 
-    /// Looks for expired items and gives back flushed memory, visiting about `budget` items at most.
-    /// Returns how many it visited. Called often with a small budget: a pass over the shard is due every
-    /// quarter of a second and goes on where the last call stopped.
+    /// Removes expired items and gives back flushed memory, with a bounded amount of work: `budget` is about
+    /// the number of items it may look at. Returns how much of it was used; all of it means that there is
+    /// more to do. Called often with a small budget: a pass over the shard is due every quarter of a second
+    /// and goes on where the last call stopped.
     pub fn tick<E: Effects>(&mut self, now: Now, budget: usize, effects: &mut E) -> usize {
-        let mut visited = 0;
-        while visited < budget && self.keyspace.release() {
-            visited += RELEASE_COST;
+        let mut used = 0;
+        while used < budget && self.keyspace.release() {
+            used += RELEASE_COST;
         }
-        let mut steps = budget;
-        while visited < budget
-            && let Some(bucket) = self.keyspace.next_due(now.unix_ms, &mut steps)
-        {
+        while used < budget {
+            let mut steps = budget - used;
+            let due = self.keyspace.next_due(now.unix_ms, &mut steps);
+            used = budget - steps;
+            let Some(bucket) = due else {
+                break;
+            };
             let mut expired = std::mem::take(&mut self.expired);
-            visited += self.keyspace.visit_due(bucket, now.unix_ms, &mut expired).max(1);
+            used += self.keyspace.visit_due(bucket, now.unix_ms, &mut expired);
             for item in expired.drain(..) {
                 let (key, found) = self.keyspace.look_at(item);
                 effects.remove(key, Removal::Expired);
@@ -200,7 +204,7 @@ impl Shard {
             }
             self.expired = expired;
         }
-        visited
+        used
     }
 
     /// Calls `visit` with the keys of the next `budget_buckets` buckets of the index after `cursor` and returns

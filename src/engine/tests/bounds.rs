@@ -135,6 +135,23 @@ fn the_largest_value_can_be_read_whatever_the_bound() {
     world.end();
 }
 
+/// A few bytes can ask for a reply of any size. It is never made, and whoever asked is told.
+#[test]
+fn a_reply_larger_than_output_may_be_is_refused_wherever_its_keys_live() {
+    let bounds =
+        Bounds { output_hard_bytes: 20_000, value_bytes_max: limits::LARGE_VALUE_BYTES_MIN, ..Bounds::default() };
+    let mut world = world(bounds);
+    for keys in [" a", " b", " a b"] {
+        let input = resp(&[&format!("MGET{}", keys.repeat(100)), "PING"]);
+        let error = "-ERR the reply would be larger than the output of a client may be\r\n+PONG\r\n";
+        let client = world.connect(Fixed::new(input, error), Terms::on(0));
+        world.settle(0);
+        assert!(world.clients[client].is_closed);
+    }
+    assert_eq!(world.cores[0].engine.counters.connections_closed_by_output_bound, 0);
+    world.end();
+}
+
 #[test]
 fn slow_clients_among_others() {
     for seed in 0..60 {

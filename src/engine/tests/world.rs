@@ -638,8 +638,10 @@ impl World {
         self.step_postponed(core);
         self.steer_exhausted(core);
         for other in 0..self.bounds.cores {
-            while self.absorb(core, other) {}
-            while self.serve(core, other) {}
+            for _ in 0..2 {
+                self.absorb(core, other);
+                self.serve(core, other);
+            }
         }
         for other in 0..self.bounds.cores {
             while self.ship(core, other) {}

@@ -1,0 +1,134 @@
+"""redis-py against a running server: python redis_py.py <port>, exit code 0 if all holds."""
+
+import sys
+
+import redis
+from redis.cluster import ClusterNode, RedisCluster
+
+PORT = int(sys.argv[1])
+
+
+def expect_error(text, call):
+    try:
+        call()
+    except redis.ResponseError as error:
+        assert text in str(error), f"{text!r} is not in {error!r}"
+    else:
+        raise AssertionError(f"no error with {text!r}")
+
+
+def single(protocol, decode):
+    r = redis.Redis(port=PORT, protocol=protocol, decode_responses=decode, client_name="redis-py")
+    own = (lambda text: text) if decode else (lambda text: text.encode())
+    assert r.flushall()
+    assert r.ping()
+    assert r.echo("hello") == own("hello")
+    assert r.set("key", "value")
+    assert r.get("key") == own("value")
+    assert r.get("nosuch") is None
+    assert r.set("key", "other", nx=True) is None
+    assert r.set("key", "other", xx=True, get=True) == own("value")
+    assert r.set("timed", "value", ex=100) and 98 < r.ttl("timed") <= 100
+    assert r.set("timed", "value", px=100_000) and 98_000 < r.pttl("timed") <= 100_000
+    assert r.persist("timed") and r.ttl("timed") == -1
+    assert r.expire("timed", 50) and r.expire("timed", 10, gt=True) == 0
+    assert r.expireat("timed", 33177117420) and r.expiretime("timed") == 33177117420
+    assert r.getex("timed", persist=True) == own("value")
+    assert r.psetex("timed", 10_000, "v") and r.setnx("timed", "v") is False
+    assert r.incr("counter") == 1 and r.incrby("counter", 41) == 42 and r.decrby("counter", 2) == 40
+    assert r.incrbyfloat("float", 1.5) == 1.5
+    assert r.append("key", "!") == 6 and r.strlen("key") == 6 and r.getrange("key", 0, 1) == own("ot")
+    assert r.setrange("key", 5, "?") == 6 and r.substr("key", 5) == own("?")
+    many = {f"many:{i}": str(i) for i in range(500)}
+    assert r.mset(many)
+    assert r.mget(list(many)) == [own(value) for value in many.values()]
+    assert r.msetnx({"many:1": "x", "fresh": "x"}) in (False, 0)
+    assert r.exists(*many) == 500 and r.touch(*many) == 500
+    assert set(r.scan_iter(match="many:*", count=50)) == {own(key) for key in many}
+    assert len(r.keys("many:*")) == 500
+    assert r.randomkey() is not None
+    assert r.delete(*many) == 500 and r.unlink("float") == 1
+    assert r.rename("key", "renamed") and r.copy("renamed", "copied") and r.type("copied") == own("string")
+    assert r.getdel("copied") == own("other?") and r.getset("renamed", "new") == own("other?")
+    assert r.dbsize() == 3, r.keys()
+    assert r.renamenx("renamed", "timed") in (False, 0)
+
+    binary = bytes(range(256)) * 400
+    raw = redis.Redis(port=PORT, protocol=protocol)
+    assert raw.set(b"\x00\xff\r\n", binary) and raw.get(b"\x00\xff\r\n") == binary
+
+    expect_error("not an integer", lambda: r.incr("renamed"))
+    expect_error("wrong number of arguments", lambda: r.execute_command("GET"))
+    expect_error("unknown command", lambda: r.execute_command("NOSUCH", "a"))
+    expect_error("syntax error", lambda: r.execute_command("SET", "a", "b", "NX", "XX"))
+
+    with r.pipeline(transaction=False) as pipe:
+        for i in range(1000):
+            pipe.set(f"piped:{i}", i)
+            pipe.get(f"piped:{i}")
+        assert pipe.execute() == [item for i in range(1000) for item in (True, own(str(i)))]
+    with r.pipeline(transaction=False) as pipe:
+        pipe.set("a", "word").incr("a").get("a")
+        ok, error, value = pipe.execute(raise_on_error=False)
+        assert ok and isinstance(error, redis.ResponseError) and value == own("word")
+
+    assert r.client_getname() in ("redis-py", b"redis-py")
+    assert any(client["name"] == "redis-py" for client in r.client_list())
+    assert r.client_info()["id"] == r.client_id()
+    assert r.info("server")["redis_version"] and r.info()["connected_clients"] >= 1
+    assert r.config_get("maxmemory") == {"maxmemory": "0"}
+    assert len(r.time()) == 2
+    assert r.command_count() > 50
+    assert r.command_getkeys("MSET", "a", "1", "b", "2") in (["a", "b"], [b"a", b"b"])
+    assert "get" in {name if isinstance(name, str) else name.decode() for name in r.command()}
+    assert r.select(0)
+
+    other = redis.Redis(port=PORT, protocol=protocol)
+    other_id = other.client_id()
+    assert r.client_kill_filter(_id=other_id) == 1
+    assert other.ping(), "a killed client connects again"
+
+
+def cluster(protocol):
+    r = RedisCluster(startup_nodes=[ClusterNode("127.0.0.1", PORT)], protocol=protocol, decode_responses=True)
+    assert r.flushall(target_nodes="primaries")
+    nodes = r.get_primaries()
+    assert len(nodes) == 4, nodes
+    assert len({node.port for node in nodes}) == 4 and PORT not in {node.port for node in nodes}
+    for i in range(1000):
+        assert r.set(f"key:{i}", i)
+    assert [r.get(f"key:{i}") for i in range(1000)] == [str(i) for i in range(1000)]
+    assert r.dbsize(target_nodes="primaries") == 1000
+    assert len(list(r.scan_iter(match="key:*", count=100))) == 1000
+    assert len(r.keys("key:*", target_nodes="primaries")) == 1000
+    assert r.mget_nonatomic([f"key:{i}" for i in range(100)]) == [str(i) for i in range(100)]
+    assert r.mset_nonatomic({f"more:{i}": i for i in range(100)})
+    assert r.mget("{tag}1", "{tag}2") == [None, None]
+    with r.pipeline() as pipe:
+        for i in range(200):
+            pipe.incr(f"key:{i}")
+        assert pipe.execute() == [i + 1 for i in range(200)]
+    assert r.delete(*[f"key:{i}" for i in range(1000)]) == 1000
+    slot = r.keyslot("somekey")
+    assert slot == 11058 and r.cluster_keyslot("somekey") == slot
+    assert r.set("somekey", "v") and r.cluster_countkeysinslot(slot) == 1
+    assert r.cluster_get_keys_in_slot(slot, 10) == ["somekey"]
+    assert r.cluster_info()["cluster_state"] == "ok"
+    assert len(r.cluster_nodes()) == 4
+
+    # Nothing of all that was forwarded: every key went straight to the core that owns it.
+    on_one_core = redis.Redis(port=nodes[0].port, protocol=protocol)
+    foreign = next(f"key:{i}" for i in range(100) if r.get_node_from_key(f"key:{i}") != nodes[0])
+    expect_error(foreign_slot(r, foreign), lambda: on_one_core.get(foreign))
+
+
+def foreign_slot(cluster_client, key):
+    """What redis-py leaves of `MOVED slot host:port`."""
+    return f"{cluster_client.keyslot(key)} 127.0.0.1:{cluster_client.get_node_from_key(key).port}"
+
+
+for protocol in (2, 3):
+    for decode in (False, True):
+        single(protocol, decode)
+    cluster(protocol)
+print("redis-py", redis.__version__, "passed")
