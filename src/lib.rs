@@ -9,13 +9,13 @@
 //!
 //! | layer | modules | may use |
 //! |---|---|---|
-//! | 0 words | [`command`], [`request`], [`reply`], [`limits`], [`clock`], [`slot`], [`hash`] | std, `bytes`, `ahash` |
-//! | 1 pure | [`proto`], [`store`], [`metrics`], [`connection`], [`glob`] | layer 0; [`engine`] alone joins siblings |
+//! | 0 words | [`command`], [`request`], [`reply`], [`limits`], [`clock`], [`slot`], [`hash`], [`number`], `random` (for tests) | std, `bytes`, `ahash` |
+//! | 1 pure | [`proto`], [`store`], [`metrics`], [`connection`], [`glob`], [`engine`] | layer 0; [`engine`] joins its siblings, [`connection`] speaks [`proto`] and the engine's words for clients and batches |
 //! | 2 runtime | [`config`], [`runtime`] | 0 and 1; the only code that touches glommio, io_uring, files, sockets, the wall clock |
 //! | 3 edges | `main`, `loadgen` | the wire (`proto`) and `config`, not the store |
 //!
 //! Layers 0 and 1 do no I/O, read no clock and draw no ambient randomness: time, randomness and
-//! capacity are arguments. `tests/tidy.rs` holds these rules.
+//! capacity are arguments. `tests/tidy` holds these rules.
 
 pub mod clock;
 pub mod command;
