@@ -261,6 +261,10 @@ pub struct Connection {
     pub own_port: bool,
     /// The client has shut down its side: what is owed is still answered.
     pub input_ended: bool,
+    /// It has been told that nothing more comes, and is given time to read that.
+    pub lingers: bool,
+    /// While closing: input is still received, and thrown away, until `record.bytes_received` is here.
+    discards_to: u64,
     /// Replies ready to leave, in order.
     pub out: Out,
     /// Bytes handed to the ring and not yet acknowledged.
@@ -323,6 +327,8 @@ impl Connection {
             resuming: false,
             own_port,
             input_ended: false,
+            lingers: false,
+            discards_to: 0,
             out: Out::default(),
             in_flight: 0,
             decoder: Decoder::default(),
@@ -658,7 +664,38 @@ impl Connection {
 
     /// Whether more input is of use now: paused connections take only so much.
     pub fn wants_input(&self) -> bool {
-        self.closing == Closing::No && self.stash_len() < limits::RECV_BUFFER_BYTES
+        match self.closing {
+            Closing::No => self.stash_len() < limits::RECV_BUFFER_BYTES,
+            Closing::AfterReplies => self.discards(),
+            Closing::Now => false,
+        }
+    }
+
+    /// Nothing that the client sends is understood any more. It is still received for a while: closing a
+    /// socket with unread input resets it, and the client would lose the error that says why.
+    pub fn close_after_error(&mut self) {
+        self.closing = Closing::AfterReplies;
+        self.discards_to = self.record.bytes_received + limits::LINGER_BYTES_MAX as u64;
+        self.large_in = None;
+        self.large.clear();
+    }
+
+    fn discards(&self) -> bool {
+        self.record.bytes_received < self.discards_to && !self.input_ended
+    }
+
+    /// Whether all is sent and only the client's end is waited for.
+    pub fn begins_to_linger(&self) -> bool {
+        self.closing == Closing::AfterReplies && !self.lingers && self.owes_nothing() && self.discards()
+    }
+
+    /// Waits for the client no longer.
+    pub fn stop_lingering(&mut self) {
+        self.discards_to = 0;
+    }
+
+    fn owes_nothing(&self) -> bool {
+        self.pending.is_empty() && self.unsent() == 0
     }
 
     // ---- output ---------------------------------------------------------------------------------
@@ -792,15 +829,14 @@ impl Connection {
     pub fn is_finished(&self) -> bool {
         match self.closing {
             Closing::Now => true,
-            Closing::AfterReplies => self.pending.is_empty() && self.unsent() == 0,
+            Closing::AfterReplies => self.owes_nothing() && !self.discards(),
             Closing::No => {
                 self.input_ended
                     && !self.pause.any()
                     && self.deferred.is_empty()
                     && !self.resuming
                     && self.stash.is_empty()
-                    && self.pending.is_empty()
-                    && self.unsent() == 0
+                    && self.owes_nothing()
             }
         }
     }

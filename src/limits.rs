@@ -37,6 +37,11 @@ pub const OUTPUT_SOFT_BYTES: usize = 1024 * 1024;
 /// counted.
 pub const OUTPUT_HARD_BYTES: usize = 256 * 1024 * 1024;
 
+/// What a client still sends after an error that ends its connection is received and thrown away, so that
+/// it gets to read the error instead of a reset: so many bytes, for so long. More, or longer: closed.
+pub const LINGER_BYTES_MAX: usize = 256 * 1024 * 1024;
+pub const LINGER_MS_MAX: u64 = 2_000;
+
 /// Commands of one connection that wait for other cores. More: its decoding pauses.
 pub const PENDING_REPLIES_MAX: usize = 4096;
 

@@ -693,3 +693,49 @@ fn a_connection_is_finished_when_nothing_is_owed_any_more() {
     connection.closing = Closing::Now;
     assert!(connection.is_finished(), "whatever is owed");
 }
+
+#[test]
+fn after_an_error_that_closes_input_is_taken_for_a_while_and_thrown_away() {
+    let mut pool = OutPool::default();
+    let told = || {
+        let mut connection = connection();
+        connection.record.bytes_received = 1000;
+        connection.close_after_error();
+        connection.reply(&Reply::error("ERR"), &mut OutPool::default());
+        connection
+    };
+    let mut patient = told();
+    assert!(patient.wants_input() && !patient.is_finished());
+    assert!(!patient.begins_to_linger(), "the error is unsent");
+    patient.in_flight = std::mem::take(&mut patient.out).len();
+    assert!(!patient.begins_to_linger(), "the error is being sent");
+    patient.in_flight = 0;
+    assert!(patient.begins_to_linger() && !patient.is_finished());
+    patient.lingers = true;
+    assert!(!patient.begins_to_linger(), "once is enough");
+    let mut batch = TurnBatch::default();
+    let input = b"*1\r\n$4\r\nPING\r\n";
+    let used = patient.receive(0, input, 0, Source::Buffer(0), &mut batch, &DecodeLimits::default());
+    assert!(used == input.len() && batch.commands.is_empty() && patient.input_len() == 0);
+    patient.input_ended = true;
+    assert!(patient.is_finished(), "the client has read it");
+
+    let mut endless = told();
+    endless.out = Out::default();
+    endless.record.bytes_received += limits::LINGER_BYTES_MAX as u64 - 1;
+    assert!(endless.wants_input());
+    endless.record.bytes_received += 1;
+    assert!(!endless.wants_input() && endless.is_finished() && !endless.begins_to_linger());
+
+    let mut late = told();
+    late.out = Out::default();
+    late.stop_lingering();
+    assert!(late.is_finished());
+
+    // Whoever has shut down its side already is not waited for.
+    let mut ended = told();
+    ended.input_ended = true;
+    ended.out = Out::default();
+    assert!(ended.is_finished() && !ended.begins_to_linger());
+    patient.dismantle(&mut pool);
+}

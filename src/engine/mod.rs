@@ -490,7 +490,11 @@ impl Engine {
         }
         if refusal.close {
             self.counters.protocol_errors += 1;
-            connection.closing = Closing::AfterReplies;
+            match refusal.reply {
+                // Whoever is closed without an answer has nothing to read.
+                Reply::None => connection.closing = Closing::AfterReplies,
+                _ => connection.close_after_error(),
+            }
         }
         connection.reply(&refusal.reply, &mut self.outs);
         self.mark_dirty(index);
@@ -722,9 +726,10 @@ impl Engine {
     /// Answers what a connection has sent so far, then closes it.
     pub fn finish(&mut self, index: u32) {
         if let Some(connection) = self.connection(index)
-            && connection.closing == Closing::No
+            && connection.closing != Closing::Now
         {
             connection.closing = Closing::AfterReplies;
+            connection.stop_lingering();
             self.mark_dirty(index);
         }
     }

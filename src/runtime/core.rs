@@ -1,5 +1,6 @@
 //! One core: its ring, its engine, its end of the mesh, and the turn that drives them.
 
+use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -20,6 +21,7 @@ use crate::clock::Now;
 use crate::connection::{Closing, Received};
 use crate::engine::clients::Address;
 use crate::engine::{Engine, EngineConfig, Peer};
+use crate::limits;
 
 /// Received bytes after which a turn applies and answers before it looks at more.
 const TURN_BYTES: usize = 64 * 1024;
@@ -44,6 +46,7 @@ const YIELD_EVERY: Duration = Duration::from_millis(2);
 const ACCEPT_REST: Duration = Duration::from_millis(50);
 /// How long connections have to take their last replies at shutdown.
 const DRAIN_PATIENCE: Duration = Duration::from_millis(700);
+const LINGER: Duration = Duration::from_millis(limits::LINGER_MS_MAX);
 
 /// State that all cores see. Touched when clients come and go, never per command.
 pub struct Shared {
@@ -89,6 +92,8 @@ struct Core {
     /// Sockets whose multishot receive ran out of buffers.
     exhausted: Vec<u32>,
     resting: Vec<(u32, Instant)>,
+    /// Connections that are closed when their clients have read why: index, generation, and until when.
+    lingering: VecDeque<(u32, u32, Instant)>,
     /// The last tick left expired keys or flushed memory for the next one.
     behind: bool,
     draining: Option<Instant>,
@@ -170,6 +175,7 @@ impl Core {
             held_bytes: 0,
             exhausted: Vec::new(),
             resting: Vec::new(),
+            lingering: VecDeque::new(),
             behind: false,
             draining: None,
             drained: false,
@@ -380,7 +386,31 @@ impl Core {
             if self.engine.connection(index).is_some_and(|connection| connection.is_finished()) {
                 self.drop_connection(index);
             } else {
+                self.linger(index);
                 self.steer_input(index);
+            }
+        }
+    }
+
+    /// Ends the stream to a client that has been told why it is closed, and gives it time to read that.
+    #[inline]
+    fn linger(&mut self, index: u32) {
+        let Some(connection) = self.engine.connection(index) else { return };
+        if connection.begins_to_linger() {
+            connection.lingers = true;
+            let until = Instant::now() + LINGER;
+            self.lingering.push_back((index, connection.generation, until));
+            self.ring.end_stream(index);
+        }
+    }
+
+    fn end_lingering(&mut self, now: Instant) {
+        while let Some(&(index, generation, until)) = self.lingering.front()
+            && now >= until
+        {
+            self.lingering.pop_front();
+            if self.engine.connection(index).is_some_and(|connection| connection.generation == generation) {
+                self.drop_connection(index);
             }
         }
     }
@@ -419,6 +449,7 @@ impl Core {
     // ---- housekeeping ---------------------------------------------------------------------------
 
     fn tick(&mut self, now: Instant) {
+        self.end_lingering(now);
         self.behind = self.engine.tick(TICK_BUDGET) >= TICK_BUDGET;
         let stats = self.ring.stats;
         let counters = &mut self.engine.counters;
@@ -449,7 +480,7 @@ impl Core {
     fn sleep_bound(&self) -> Duration {
         if self.draining.is_some() || self.behind || !self.resting.is_empty() {
             TICK
-        } else if self.engine.has_housekeeping() {
+        } else if self.engine.has_housekeeping() || !self.lingering.is_empty() {
             SLEEP_WITH_HOUSEKEEPING
         } else {
             SLEEP_MAX

@@ -475,6 +475,14 @@ impl NetRing {
         self.push(entry.user_data(data));
     }
 
+    /// The peer gets everything that was sent and then the end of the stream; receiving goes on.
+    pub fn end_stream(&self, index: u32) {
+        if let Some(descriptor) = &self.sockets[index as usize].descriptor {
+            // A peer that has gone meanwhile is noticed by receiving.
+            let _ = socket2::SockRef::from(descriptor).shutdown(std::net::Shutdown::Write);
+        }
+    }
+
     /// Closes the socket as soon as its operations have ended; [`Event::Closed`] follows.
     pub fn close(&mut self, index: u32) {
         let socket = &mut self.sockets[index as usize];

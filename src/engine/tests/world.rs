@@ -137,6 +137,8 @@ pub struct Core {
     sockets: Vec<Socket>,
     free: Vec<u32>,
     exhausted: Vec<u32>,
+    /// Connections whose clients are given time to read why they are closed.
+    lingering: Vec<u32>,
 }
 
 /// How a client takes its leave when it has heard everything.
@@ -239,6 +241,7 @@ impl World {
             sockets: Vec::new(),
             free: Vec::new(),
             exhausted: Vec::new(),
+            lingering: Vec::new(),
         };
         let ways = || (0..bounds.cores).map(|_| (0..bounds.cores).map(|_| VecDeque::new()).collect()).collect();
         let mut world = World {
@@ -426,6 +429,7 @@ impl World {
         let client = socket.client.take();
         at.free.push(place);
         at.exhausted.retain(|&other| other != place);
+        at.lingering.retain(|&other| other != place);
         if let Some(client) = client {
             self.end_client(client, by_server);
         }
@@ -596,6 +600,13 @@ impl World {
     }
 
     fn send_replies(&mut self, core: usize) {
+        // Time passes, and theirs is over at some point.
+        for place in self.cores[core].lingering.clone() {
+            self.events += 1;
+            if self.random.chance(30) {
+                self.drop_connection(core, place, true);
+            }
+        }
         while let Some(place) = self.cores[core].engine.next_dirty() {
             let at = &mut self.cores[core];
             let Some(connection) = at.engine.connection(place) else { continue };
@@ -610,6 +621,12 @@ impl World {
             if at.engine.connection(place).is_some_and(|connection| connection.is_finished()) {
                 self.drop_connection(core, place, true);
             } else {
+                if let Some(connection) = at.engine.connection(place)
+                    && connection.begins_to_linger()
+                {
+                    connection.lingers = true;
+                    at.lingering.push(place);
+                }
                 self.steer_input(core, place);
             }
         }
@@ -655,6 +672,7 @@ impl World {
         at.engine.has_resumable()
             || at.engine.has_postponed()
             || !at.exhausted.is_empty()
+            || !at.lingering.is_empty()
             || self.has_socket_events(core)
             || (0..self.bounds.cores)
                 .any(|other| !self.forward[other][core].is_empty() || !self.back[core][other].is_empty())

@@ -1,0 +1,110 @@
+//! Whoever is closed for bytes that are no command gets to read why, however much was on its way behind
+//! them; and nobody stays for ever because of it.
+
+mod harness;
+mod support;
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use crabcache::limits::LINGER_MS_MAX;
+use harness::Server;
+use nix::sys::signal::Signal;
+use support::client::{Client, PATIENCE};
+use support::vitals::{Vitals, descriptors, info_number};
+
+const MIB: usize = 1024 * 1024;
+
+fn server() -> Server {
+    Server::start(&["--cores", "2"])
+}
+
+/// Everything up to the end of the stream; a reset is a failure.
+fn read_to_end(stream: &mut TcpStream) -> String {
+    let mut text = Vec::new();
+    stream.read_to_end(&mut text).expect("the stream ends in order");
+    String::from_utf8_lossy(&text).into_owned()
+}
+
+#[test]
+fn an_error_is_read_however_much_was_sent_behind_it() {
+    let server = server();
+    let more = vec![b'x'; 32 * MIB];
+    let too_long = format!("*3\r\n$3\r\nSET\r\n$1\r\nk\r\n${}\r\n", 100 * MIB);
+    let cases: [(&[u8], &str); 5] = [
+        (b"*1\r\n$4\r\nPING\r\n*x\r\n", "+PONG\r\n-ERR Protocol error: invalid multibulk length\r\n"),
+        (b"GET \"k\n", "-ERR Protocol error: unbalanced quotes in request\r\n"),
+        (too_long.as_bytes(), "-ERR Protocol error: invalid bulk length\r\n"),
+        // A line without an end.
+        (b"", "-ERR Protocol error: too big inline request\r\n"),
+        (b"\xcb\x02\0\0\0\0", "\x2f\x2b\0\0\0ERR Protocol error: unknown frame version 2"),
+    ];
+    for (start, expected) in cases {
+        let mut stream = server.connect();
+        stream.write_all(start).expect("send");
+        // As a client does that sends its whole command before it looks for the reply.
+        stream.write_all(&more).expect("all of it is taken");
+        assert_eq!(read_to_end(&mut stream), expected);
+    }
+    let mut probe = Client::connect(server.address());
+    assert_eq!(info_number(&mut probe, "protocol_errors"), cases.len());
+    drop(probe);
+    Vitals::settled(&server, 0, usize::MAX - 1);
+}
+
+#[test]
+fn the_end_of_the_stream_comes_at_once_and_with_it_the_connection_goes() {
+    let server = server();
+    let idle = descriptors(&server);
+    for _ in 0..300 {
+        let mut stream = server.connect();
+        stream.write_all(b"*x\r\n").expect("send");
+        let asked = Instant::now();
+        assert!(read_to_end(&mut stream).starts_with("-ERR Protocol error"));
+        assert!(asked.elapsed() < Duration::from_millis(LINGER_MS_MAX / 2), "took {:?}", asked.elapsed());
+    }
+    let asked = Instant::now();
+    Vitals::settled(&server, 0, idle);
+    assert!(asked.elapsed() < Duration::from_millis(LINGER_MS_MAX / 2), "they stay though their clients are gone");
+}
+
+#[test]
+fn a_client_that_never_leaves_is_left() {
+    let server = server();
+    let idle = descriptors(&server);
+    let mut silent: Vec<TcpStream> = (0..50).map(|_| server.connect()).collect();
+    for stream in &mut silent {
+        stream.write_all(b"*x\r\n").expect("send");
+        assert!(read_to_end(stream).starts_with("-ERR Protocol error"));
+    }
+    // One that goes on talking as well.
+    let mut talking = server.connect();
+    let asked = Instant::now();
+    let error = loop {
+        if let Err(error) = talking.write_all(b"*x\r\n") {
+            break error;
+        }
+        assert!(asked.elapsed() < PATIENCE, "it may talk for ever");
+        std::thread::sleep(Duration::from_millis(20));
+    };
+    assert!(matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe), "{error}");
+    assert!(asked.elapsed() >= Duration::from_millis(LINGER_MS_MAX / 2), "it had {:?}", asked.elapsed());
+    Vitals::settled(&server, 0, idle);
+    drop(silent);
+}
+
+#[test]
+fn nobody_who_lingers_holds_up_the_end() {
+    let mut server = server();
+    let mut streams: Vec<TcpStream> = (0..20).map(|_| server.connect()).collect();
+    for stream in &mut streams {
+        stream.write_all(b"*x\r\n").expect("send");
+        assert!(read_to_end(stream).starts_with("-ERR Protocol error"));
+    }
+    let asked = Instant::now();
+    server.signal(Signal::SIGTERM);
+    let exit = server.wait();
+    assert_eq!(exit.code(), Some(0), "{}", exit.stderr);
+    assert!(asked.elapsed() < Duration::from_millis(LINGER_MS_MAX / 2), "took {:?}", asked.elapsed());
+}
