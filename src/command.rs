@@ -56,10 +56,12 @@ pub enum Op {
     CommandCount,
     CommandDocs,
     CommandGetKeys,
+    CommandHelp,
     CommandInfo,
     CommandList,
     Config,
     ConfigGet,
+    ConfigHelp,
     ConfigResetStat,
     DbSize,
     FlushAll,
@@ -72,6 +74,7 @@ pub enum Op {
     Auth,
     Client,
     ClientGetName,
+    ClientHelp,
     ClientId,
     ClientInfo,
     ClientKill,
@@ -93,6 +96,7 @@ pub enum Op {
     Cluster,
     ClusterCountKeysInSlot,
     ClusterGetKeysInSlot,
+    ClusterHelp,
     ClusterInfo,
     ClusterKeySlot,
     ClusterMyId,
@@ -292,10 +296,12 @@ table! {
     "command|count" CommandCount 2 SRV NO_KEYS Local "server" "2.8.13" "Returns a count of commands.";
     "command|docs" CommandDocs -2 SRV NO_KEYS Local "server" "7.0.0" "Returns documentary information about one, multiple or all commands.";
     "command|getkeys" CommandGetKeys -3 SRV NO_KEYS Local "server" "2.8.13" "Extracts the key names from an arbitrary command.";
+    "command|help" CommandHelp 2 SRV NO_KEYS Local "server" "5.0.0" "Returns helpful text about the different subcommands.";
     "command|info" CommandInfo -2 SRV NO_KEYS Local "server" "2.8.13" "Returns information about one, multiple or all commands.";
     "command|list" CommandList -2 SRV NO_KEYS Local "server" "7.0.0" "Returns a list of command names.";
     "config" Config -2 BOX NO_KEYS Local "server" "2.0.0" "A container for server configuration commands.";
     "config|get" ConfigGet -3 ADM NO_KEYS Local "server" "2.0.0" "Returns the effective values of configuration parameters.";
+    "config|help" ConfigHelp 2 SRV NO_KEYS Local "server" "5.0.0" "Returns helpful text about the different subcommands.";
     "config|resetstat" ConfigResetStat 2 ADM NO_KEYS Every "server" "2.0.0" "Resets the server's statistics.";
     "dbsize" DbSize 1 RF NO_KEYS Every "server" "1.0.0" "Returns the number of keys in the database.";
     "flushall" FlushAll -1 W NO_KEYS Every "server" "1.0.0" "Removes all keys from all databases.";
@@ -308,6 +314,7 @@ table! {
     "auth" Auth -2 OPEN NO_KEYS Local "connection" "1.0.0" "Authenticates the connection.";
     "client" Client -2 BOX NO_KEYS Local "connection" "2.4.0" "A container for client connection commands.";
     "client|getname" ClientGetName 2 SRV NO_KEYS Local "connection" "2.6.9" "Returns the name of the connection.";
+    "client|help" ClientHelp 2 SRV NO_KEYS Local "connection" "5.0.0" "Returns helpful text about the different subcommands.";
     "client|id" ClientId 2 SRV NO_KEYS Local "connection" "5.0.0" "Returns the unique client ID of the connection.";
     "client|info" ClientInfo 2 SRV NO_KEYS Local "connection" "6.2.0" "Returns information about the connection.";
     "client|kill" ClientKill -3 ADM NO_KEYS Every "connection" "2.4.0" "Terminates open connections.";
@@ -329,6 +336,7 @@ table! {
     "cluster" Cluster -2 BOX NO_KEYS Local "cluster" "3.0.0" "A container for cluster commands.";
     "cluster|countkeysinslot" ClusterCountKeysInSlot 3 SRV NO_KEYS Addressed "cluster" "3.0.0" "Returns the number of keys in a hash slot.";
     "cluster|getkeysinslot" ClusterGetKeysInSlot 4 SRV NO_KEYS Addressed "cluster" "3.0.0" "Returns the key names in a hash slot.";
+    "cluster|help" ClusterHelp 2 SRV NO_KEYS Local "cluster" "5.0.0" "Returns helpful text about the different subcommands.";
     "cluster|info" ClusterInfo 2 SRV NO_KEYS Local "cluster" "3.0.0" "Returns information about the state of a node.";
     "cluster|keyslot" ClusterKeySlot 3 SRV NO_KEYS Local "cluster" "3.0.0" "Returns the hash slot for a key.";
     "cluster|myid" ClusterMyId 2 SRV NO_KEYS Local "cluster" "3.0.0" "Returns the ID of a node.";

@@ -4,6 +4,7 @@
 //! a key, hints for routing clients) stands here, by operation.
 
 mod docs;
+mod help;
 
 use std::borrow::Cow;
 
@@ -19,6 +20,7 @@ pub fn command_reply(op: Op, args: Args<'_>) -> Reply<'static> {
         Op::CommandCount => Reply::Int(top_level().count() as i64),
         Op::CommandDocs if args.is_empty() => Reply::Map(top_level().map(docs::docs).collect()),
         Op::CommandDocs => Reply::Map(args.iter().filter_map(lookup_full_name).map(docs::docs).collect()),
+        Op::CommandHelp => help(op),
         Op::CommandGetKeys => get_keys(args).map_or_else(Reply::Error, Reply::Array),
         Op::CommandInfo if args.is_empty() => Reply::Array(top_level().map(info).collect()),
         Op::CommandInfo => {
@@ -28,6 +30,8 @@ pub fn command_reply(op: Op, args: Args<'_>) -> Reply<'static> {
         _ => unreachable!("{op:?} is not a question about commands"),
     }
 }
+
+pub use help::help;
 
 fn top_level() -> impl Iterator<Item = &'static Spec> {
     TABLE.iter().filter(|spec| !spec.is_subcommand())

@@ -57,8 +57,14 @@ impl Engine {
             | Op::CommandCount
             | Op::CommandDocs
             | Op::CommandGetKeys
+            | Op::CommandHelp
             | Op::CommandInfo
             | Op::CommandList => about::command_reply(spec.op, args),
+            Op::ClientHelp | Op::ConfigHelp => about::help(spec.op),
+            Op::ClusterHelp => match cluster::require_enabled(&self.config.topology) {
+                Ok(()) => about::help(spec.op),
+                Err(error) => error.into(),
+            },
             Op::ConfigGet => settings::config_get(args, &self.config.settings),
             Op::Cluster
             | Op::ClusterInfo

@@ -19,7 +19,7 @@
 //! |---|---|---|---|---|
 //! | `+OK` `-ERR text` | the line | | `nil` `nilarray` | `$-1` `*-1` |
 //! | `:5` | integer | | `_` `#t` `#f` `,1.5` | RESP3 null, booleans, double |
-//! | `-"ERR text "` | an error that ends in a space | | | |
+//! | `-"ERR text "` | an error that ends in a space | | `+"text"` | a status within an array |
 //! | `"text"` | bulk string | | `="text"` | RESP3 verbatim `txt:text` |
 //! | `[a b]` | array | | `%{key value}` `~[a b]` `>[a b]` | RESP3 map, set, push |
 //!
@@ -286,6 +286,10 @@ impl Cursor<'_> {
                 assert!(kind != '%' || items.len() % 2 == 0, "{}: half a pair", self.origin);
                 return Pattern::Items(kind, items, open);
             }
+        }
+        if self.take("+\"") {
+            self.at -= 1;
+            return Pattern::Exactly(Value::Simple(self.string()));
         }
         if self.take("=") {
             let text = self.string();

@@ -32,7 +32,7 @@ pub(super) fn docs(spec: &'static Spec) -> (Reply<'static>, Reply<'static>) {
     (Reply::text(spec.name), Reply::Map(fields))
 }
 
-fn syntax(op: Op) -> &'static str {
+pub(super) fn syntax(op: Op) -> &'static str {
     match op {
         Op::Append | Op::GetSet | Op::SetNx => "key value",
         Op::Decr | Op::Incr | Op::Get | Op::GetDel | Op::StrLen => "key",
