@@ -66,6 +66,8 @@ pub struct Decoded {
 pub struct Refusal {
     pub reply: Reply<'static>,
     pub close: bool,
+    /// The command, if it is one that there is.
+    pub spec: Option<&'static Spec>,
 }
 
 /// The commands decoded in a turn and not yet applied. Its vectors keep their memory from turn to turn.
@@ -486,7 +488,7 @@ impl Connection {
                 Err(error) => {
                     batch.arguments.ranges.truncate(args_from);
                     self.detect_wire();
-                    self.refuse(index, Refusal { reply: error.reply(), close: true }, batch);
+                    self.refuse(index, Refusal { reply: error.reply(), close: true, spec: None }, batch);
                     return Stretch::Stopped { from: input.len() };
                 }
             }
@@ -518,7 +520,11 @@ impl Connection {
                 let bytes = if source == Source::Scratch { &batch.arguments.scratch } else { input };
                 let args = Args::new(bytes, &batch.arguments.ranges[args_from..], &batch.large[large_from..]);
                 let reply = Reply::error(proto::refusal_text(refused, &args));
-                batch.refusals.push(Refusal { reply, close: false });
+                let spec = match refused {
+                    Verb::WrongArity(spec) => Some(spec),
+                    _ => None,
+                };
+                batch.refusals.push(Refusal { reply, close: false, spec });
                 What::Refused(batch.refusals.len() as u32 - 1)
             }
         };
@@ -557,7 +563,7 @@ impl Connection {
             Some(large) => self.large_in = Some(large),
             None => {
                 let reply = Reply::error("OOM no memory for a value of this size");
-                self.refuse(index, Refusal { reply, close: true }, batch);
+                self.refuse(index, Refusal { reply, close: true, spec: None }, batch);
             }
         }
     }

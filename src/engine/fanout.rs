@@ -64,14 +64,14 @@ impl Engine {
     /// Multi-key commands whose keys can be dealt with one by one.
     pub(super) fn split(&mut self, index: u32, spec: &'static Spec, args: Args<'_>) -> Outcome {
         if spec.keys.step == 2 && !args.len().is_multiple_of(2) {
-            return self.answer(index, &Reply::Error(ReplyError::WrongArity { command: spec.name.into() }));
+            return self.answer(index, spec, &Reply::Error(ReplyError::WrongArity { command: spec.name.into() }));
         }
         if let Some(error) = crate::store::check_keys(&Call { spec, args, hash: 0 }) {
-            return self.answer(index, &Reply::Error(error));
+            return self.answer(index, spec, &Reply::Error(error));
         }
         let owner = if self.config.cores == 1 { Ok(Some(0)) } else { self.common_owner(index, spec, args) };
         match owner {
-            Err(refused) => self.answer(index, &refused),
+            Err(refused) => self.redirect(index, spec, &refused),
             Ok(Some(owner)) if owner == self.config.core => self.apply_here(index, spec, args),
             Ok(Some(owner)) => self.forward(index, owner, spec, args),
             Ok(None) => self.split_over_cores(index, spec, args),
@@ -86,7 +86,7 @@ impl Engine {
         let Some(connection) = self.connections[index as usize].as_deref_mut() else { return Outcome::Answered };
         // A short MGET can ask for a reply of any size: it is not even written down when it passes the bound.
         if reply.bulk_bytes() > self.config.output_hard_bytes {
-            return self.answer(index, &reply_too_large());
+            return self.answer(index, spec, &reply_too_large());
         }
         connection.reply(&reply, &mut self.outs);
         Outcome::Answered
@@ -98,6 +98,7 @@ impl Engine {
             return self.gather(index, spec, Kind::First, |this, gather| {
                 let token = Token::Gather { index: gather, part: 0 };
                 this.outboxes[owner as usize].open().push(token, Job::Command, Wire::Resp3, spec, 0, args);
+                this.counters.commands_forwarded_out += 1;
                 1
             });
         }
@@ -162,10 +163,10 @@ impl Engine {
     /// RENAME, RENAMENX, COPY.
     pub(super) fn pair(&mut self, index: u32, spec: &'static Spec, args: Args<'_>) -> Outcome {
         if let Some(error) = crate::store::check_keys(&Call { spec, args, hash: 0 }) {
-            return self.answer(index, &Reply::Error(error));
+            return self.answer(index, spec, &Reply::Error(error));
         }
         match if self.config.cores == 1 { Ok(Some(0)) } else { self.common_owner(index, spec, args) } {
-            Err(refused) => return self.answer(index, &refused),
+            Err(refused) => return self.redirect(index, spec, &refused),
             Ok(Some(owner)) if owner == self.config.core => return self.apply_here(index, spec, args),
             Ok(Some(owner)) => return self.forward(index, owner, spec, args),
             Ok(None) => {}
@@ -175,7 +176,7 @@ impl Engine {
         let (kind, job) = if spec.op == Op::Copy {
             let replace = match crate::store::parse_copy(args.from(2)) {
                 Ok(replace) => replace,
-                Err(error) => return self.answer(index, &error.into()),
+                Err(error) => return self.answer(index, spec, &error.into()),
             };
             (Kind::Copy { spec, target: (to, target), replace, read: false }, Job::Read)
         } else {
@@ -195,17 +196,17 @@ impl Engine {
             Op::ConfigResetStat => Kind::AllOk,
             Op::FlushAll | Op::FlushDb => match flush_mode(args) {
                 Ok(()) => Kind::AllOk,
-                Err(error) => return self.answer(index, &error.into()),
+                Err(error) => return self.answer(index, spec, &error.into()),
             },
             Op::Info => Kind::Snapshots { parts: Vec::new(), info: Some(Sections::parse(args)) },
             Op::Stats => Kind::Snapshots { parts: Vec::new(), info: None },
             Op::ClientList => match clients::ListFilter::parse(args) {
                 Ok(_) => Kind::Lines(String::new()),
-                Err(error) => return self.answer(index, &error.into()),
+                Err(error) => return self.answer(index, spec, &error.into()),
             },
             Op::ClientKill => match clients::KillFilter::parse(args) {
                 Ok(filter) => Kind::Killed { filter, count: 0 },
-                Err(error) => return self.answer(index, &error.into()),
+                Err(error) => return self.answer(index, spec, &error.into()),
             },
             other => unreachable!("{other:?} is not for every core"),
         };
@@ -236,9 +237,9 @@ impl Engine {
                 let scan = match parse_scan(spec, args, view.clone()) {
                     Ok(Some(scan)) => scan,
                     Ok(None) => {
-                        return self.answer(index, &Reply::Array(vec![Reply::Bulk(b"0"), Reply::Array(vec![])]));
+                        return self.answer(index, spec, &Reply::Array(vec![Reply::Bulk(b"0"), Reply::Array(vec![])]));
                     }
-                    Err(error) => return self.answer(index, &error.into()),
+                    Err(error) => return self.answer(index, spec, &error.into()),
                 };
                 let ask = scan.ask();
                 // Enough to pass over every core once more when they are nearly empty.
@@ -260,7 +261,7 @@ impl Engine {
             }
             Op::ClusterCountKeysInSlot | Op::ClusterGetKeysInSlot => {
                 if let Err(error) = cluster::require_enabled(&self.config.topology) {
-                    return self.answer(index, &error.into());
+                    return self.answer(index, spec, &error.into());
                 }
                 let counting = spec.op == Op::ClusterCountKeysInSlot;
                 let parsed = if counting {
@@ -270,7 +271,7 @@ impl Engine {
                 };
                 let (slot, limit) = match parsed {
                     Ok(parsed) => parsed,
-                    Err(error) => return self.answer(index, &error.into()),
+                    Err(error) => return self.answer(index, spec, &error.into()),
                 };
                 let core = slot::owner_of_slot(slot, self.config.cores);
                 if counting {
@@ -279,7 +280,7 @@ impl Engine {
                     (Kind::First, ask)
                 } else {
                     if limit == 0 {
-                        return self.answer(index, &Reply::Array(vec![]));
+                        return self.answer(index, spec, &Reply::Array(vec![]));
                     }
                     let scan = ScanState { slot: Some(slot), ..ScanState::over(spec, core..core + 1, None) };
                     let ask = scan.ask();
@@ -540,7 +541,6 @@ impl Engine {
         ShardSnapshot {
             keys: counters.keys,
             keys_with_expiry: counters.keys_with_expiry,
-            ttl_mean_ms: 0,
             keyspace_hits: counters.hits,
             keyspace_misses: counters.misses,
             keys_expired: counters.expired_lazy + counters.expired_active,

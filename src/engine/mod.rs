@@ -472,7 +472,7 @@ impl Engine {
                 }
             }
             What::Refused(refusal) => {
-                let nothing = Refusal { reply: Reply::None, close: false };
+                let nothing = Refusal { reply: Reply::None, close: false, spec: None };
                 let refusal = std::mem::replace(&mut turn.refusals[refusal as usize], nothing);
                 if defers {
                     connection.defer(Deferred::Refusal(refusal));
@@ -486,7 +486,10 @@ impl Engine {
     fn refuse(&mut self, index: u32, refusal: Refusal) {
         let Some(connection) = self.connections[index as usize].as_deref_mut() else { return };
         if let Reply::Error(error) = &refusal.reply {
-            self.counters.count_error(ErrorCode::of(error));
+            match refusal.spec {
+                Some(spec) => self.counters.count_rejected(spec.op, error),
+                None => self.counters.count_error(ErrorCode::of(error)),
+            }
         }
         if refusal.close {
             self.counters.protocol_errors += 1;
@@ -517,7 +520,7 @@ impl Engine {
             } else if connection.own_port && self.config.topology.enabled {
                 let key = args.get(spec.key_arg());
                 let reply = self.moved(index, slot::slot_of(key));
-                self.answer(index, &reply);
+                self.redirect(index, spec, &reply);
             } else {
                 let token =
                     Token::Connection { index, generation: connection.generation, sequence: connection.await_reply() };
@@ -583,10 +586,22 @@ impl Engine {
     }
 
     /// Answers the command being applied.
-    fn answer(&mut self, index: u32, reply: &Reply<'_>) -> Outcome {
+    fn answer(&mut self, index: u32, spec: &Spec, reply: &Reply<'_>) -> Outcome {
         if let Reply::Error(error) = reply {
-            self.counters.count_error(ErrorCode::of(error));
+            self.counters.count_failed(spec.op, error);
         }
+        self.write_reply(index, reply)
+    }
+
+    /// Tells the client that another node carries the command out.
+    fn redirect(&mut self, index: u32, spec: &Spec, reply: &Reply<'_>) -> Outcome {
+        if let Reply::Error(error) = reply {
+            self.counters.count_redirected(spec.op, error);
+        }
+        self.write_reply(index, reply)
+    }
+
+    fn write_reply(&mut self, index: u32, reply: &Reply<'_>) -> Outcome {
         if let Some(connection) = self.connections[index as usize].as_deref_mut() {
             connection.reply(reply, &mut self.outs);
         }
@@ -636,7 +651,16 @@ impl Engine {
                 proto::encode(command.wire, &reply, &mut replies);
             } else {
                 let reply = self.share(command.job, command.spec, args);
+                // What is gathered is counted once, by who gathers it.
+                let failed = match (&reply, command.token) {
+                    (Reply::Error(error), Token::Connection { .. }) => Some(ErrorCode::of(error)),
+                    _ => None,
+                };
                 proto::encode(command.wire, &reply, &mut replies);
+                if let Some(code) = failed {
+                    self.counters.ops[command.spec.op].failed += 1;
+                    self.counters.count_error(code);
+                }
             }
             ends.push(replies.bytes.len() as u32);
         }

@@ -86,8 +86,6 @@ words! {
     pub struct OpCounters {
         /// Commands carried out, also those that ended in an error reply.
         calls: counter,
-        /// Time in them, µs; 0 while nobody measures it.
-        duration_us: counter,
         /// Of `calls`: those that ended in an error reply.
         failed: counter,
         /// Refused before they were carried out (arity, state of the connection); not among `calls`.
@@ -167,8 +165,6 @@ words! {
         keys: gauge,
         /// Keys with an expiry time.
         keys_with_expiry: gauge,
-        /// Mean remaining time to live of those, ms; 0 while it is not known.
-        ttl_mean_ms: gauge,
         /// Look-ups that found a key.
         keyspace_hits: counter,
         /// Look-ups that found none.
@@ -283,6 +279,13 @@ impl CoreCounters {
         self.count_error(ErrorCode::of(error));
     }
 
+    /// A command that was counted as carried out is another node's after all.
+    pub fn count_redirected(&mut self, op: Op, error: &ReplyError<'_>) {
+        self.commands_processed -= 1;
+        self.ops[op].calls -= 1;
+        self.count_rejected(op, error);
+    }
+
     /// An error reply, of whatever command or of none.
     pub fn count_error(&mut self, code: ErrorCode) {
         self.error_replies += 1;
@@ -323,7 +326,7 @@ const SNAPSHOT_WORDS: usize = 1
 
 impl CoreSnapshot {
     /// ```text
-    ///   core | counters … | calls, duration, failed, rejected of each operation … | errors … | shard … | rates …
+    ///   core | counters … | calls, failed, rejected of each operation … | errors … | shard … | rates …
     /// ```
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(SNAPSHOT_WORDS * 8);
@@ -359,15 +362,11 @@ impl CoreSnapshot {
     /// The sum over all cores; `core` says nothing in it.
     pub fn total(snapshots: &[CoreSnapshot]) -> CoreSnapshot {
         let mut total = CoreSnapshot::default();
-        let mut ttl_ms: u128 = 0;
         for snapshot in snapshots {
             total.counters.add(&snapshot.counters);
             total.shard.add_words(&snapshot.shard);
             total.rates.add_words(&snapshot.rates);
-            ttl_ms += snapshot.shard.ttl_mean_ms as u128 * snapshot.shard.keys_with_expiry as u128;
         }
-        // A mean is not added up: each core's weighs as much as it has keys.
-        total.shard.ttl_mean_ms = (ttl_ms / (total.shard.keys_with_expiry as u128).max(1)) as u64;
         total
     }
 }
@@ -408,18 +407,14 @@ mod tests {
     }
 
     #[test]
-    fn totals_add_everything_up_and_weigh_the_mean() {
-        let mut one = distinct();
-        let mut two = distinct();
-        (one.shard.keys_with_expiry, one.shard.ttl_mean_ms) = (1, 1000);
-        (two.shard.keys_with_expiry, two.shard.ttl_mean_ms) = (3, 5000);
-        let total = CoreSnapshot::total(&[one.clone(), two]);
+    fn totals_add_everything_up() {
+        let one = distinct();
+        let total = CoreSnapshot::total(&[one.clone(), distinct()]);
         assert_eq!(total.counters.turns, 2 * one.counters.turns);
         assert_eq!(total.counters.errors.0[0], 2 * one.counters.errors.0[0]);
         assert_eq!(total.counters.ops[Op::Incr].calls, 2 * one.counters.ops[Op::Incr].calls);
         assert_eq!(total.shard.keys, 2 * one.shard.keys);
         assert_eq!(total.rates.commands_per_second, 2 * one.rates.commands_per_second);
-        assert_eq!((total.shard.keys_with_expiry, total.shard.ttl_mean_ms), (4, 4000));
         assert_eq!(CoreSnapshot::total(&[]), CoreSnapshot::default());
     }
 

@@ -15,7 +15,7 @@ use super::bridge::{Bridge, let_executor_in};
 use super::doorbell::Doorbell;
 use super::listen::CoreListeners;
 use super::mesh::MeshPort;
-use super::ring::{Event, NetRing, Stopped};
+use super::ring::{Event, NetRing, RingStats, Stopped};
 use super::signals::Shutdown;
 use crate::clock::Now;
 use crate::connection::{Closing, Received};
@@ -92,6 +92,8 @@ struct Core {
     /// Sockets whose multishot receive ran out of buffers.
     exhausted: Vec<u32>,
     resting: Vec<(u32, Instant)>,
+    /// As far as they have been counted.
+    ring_stats: RingStats,
     /// Connections that are closed when their clients have read why: index, generation, and until when.
     lingering: VecDeque<(u32, u32, Instant)>,
     /// The last tick left expired keys or flushed memory for the next one.
@@ -175,6 +177,7 @@ impl Core {
             held_bytes: 0,
             exhausted: Vec::new(),
             resting: Vec::new(),
+            ring_stats: RingStats::default(),
             lingering: VecDeque::new(),
             behind: false,
             draining: None,
@@ -451,13 +454,14 @@ impl Core {
     fn tick(&mut self, now: Instant) {
         self.end_lingering(now);
         self.behind = self.engine.tick(TICK_BUDGET) >= TICK_BUDGET;
-        let stats = self.ring.stats;
+        // Added, not stored: CONFIG RESETSTAT sets the counters back, and the ring's go on.
+        let (stats, before) = (self.ring.stats, std::mem::replace(&mut self.ring_stats, self.ring.stats));
         let counters = &mut self.engine.counters;
-        counters.ring_enters = stats.enters;
-        counters.receive_submissions = stats.receives_armed;
-        counters.receive_completions = stats.receives;
-        counters.send_submissions = stats.sends;
-        counters.send_completions = stats.sends_done;
+        counters.ring_enters += stats.enters - before.enters;
+        counters.receive_submissions += stats.receives_armed - before.receives_armed;
+        counters.receive_completions += stats.receives - before.receives;
+        counters.send_submissions += stats.sends - before.sends;
+        counters.send_completions += stats.sends_done - before.sends_done;
         let ring = &mut self.ring;
         self.resting.retain(|&(listener, until)| {
             if now >= until {
