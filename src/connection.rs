@@ -19,7 +19,7 @@ use bytes::Bytes;
 use crate::clock::Now;
 use crate::command::{Op, Route, Spec};
 use crate::engine::batch::Batch;
-use crate::engine::clients::{ClientRecord, ReplyMode};
+use crate::engine::clients::{Activity, ClientRecord, ReplyMode};
 use crate::limits;
 use crate::proto::{self, Arguments, DecodeLimits, Decoder, Protocol, Step, Verb};
 use crate::reply::{Out, Reply};
@@ -85,6 +85,8 @@ pub struct TurnBatch {
     spare: Vec<Vec<u8>>,
 }
 
+/// Arguments for which an empty batch keeps room.
+const ARGS_KEPT_MAX: usize = 64 * limits::TURN_COMMANDS;
 const SPARE_PIECES_MAX: usize = 64;
 const SPARE_PIECE_BYTES_MAX: usize = 64 * 1024;
 
@@ -110,6 +112,9 @@ impl TurnBatch {
         self.arguments.clear();
         self.large.clear();
         self.refusals.clear();
+        // One command with very many arguments must not keep their room for ever.
+        self.arguments.shrink(ARGS_KEPT_MAX, SPARE_PIECE_BYTES_MAX);
+        self.large.shrink_to(ARGS_KEPT_MAX);
         if let Some(piece) = self.keep.take() {
             self.kept = Some(std::mem::take(&mut self.assembled[piece]));
         }
@@ -265,7 +270,7 @@ pub struct Connection {
     pub input_ended: bool,
     /// It has been told that nothing more comes, and is given time to read that.
     pub lingers: bool,
-    /// While closing: input is still received, and thrown away, until `record.bytes_received` is here.
+    /// While closing: input is still received, and thrown away, until `activity.bytes_received` is here.
     discards_to: u64,
     /// Replies ready to leave, in order.
     pub out: Out,
@@ -289,6 +294,7 @@ pub struct Connection {
     pending_first: u32,
     /// Bytes of replies that are there and wait in `pending` for earlier ones.
     held_up: usize,
+    pub activity: Activity,
     pub record: Box<ClientRecord>,
 }
 
@@ -344,6 +350,7 @@ impl Connection {
             pending: VecDeque::new(),
             pending_first: 0,
             held_up: 0,
+            activity: Activity::default(),
             record,
         }
     }
@@ -681,13 +688,13 @@ impl Connection {
     /// socket with unread input resets it, and the client would lose the error that says why.
     pub fn close_after_error(&mut self) {
         self.closing = Closing::AfterReplies;
-        self.discards_to = self.record.bytes_received + limits::LINGER_BYTES_MAX as u64;
+        self.discards_to = self.activity.bytes_received + limits::LINGER_BYTES_MAX as u64;
         self.large_in = None;
         self.large.clear();
     }
 
     fn discards(&self) -> bool {
-        self.record.bytes_received < self.discards_to && !self.input_ended
+        self.activity.bytes_received < self.discards_to && !self.input_ended
     }
 
     /// Whether all is sent and only the client's end is waited for.
@@ -851,6 +858,7 @@ impl Connection {
     pub fn client_line(&mut self, now: Now) -> String {
         let (query_bytes, output_bytes) = (self.input_len(), self.unsent());
         let record = &mut self.record;
+        record.activity = self.activity;
         record.wire = self.wire;
         record.query_bytes = query_bytes;
         record.query_bytes_free = self.partial.capacity() - self.partial.len();

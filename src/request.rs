@@ -85,6 +85,11 @@ impl<'a> Args<'a> {
         self.ranges[index].large_index().map(|large| &self.large[large])
     }
 
+    /// Argument `index`, to be kept: without a copy if it travels on its own.
+    pub fn to_bytes(&self, index: usize) -> Bytes {
+        self.large(index).cloned().unwrap_or_else(|| Bytes::copy_from_slice(self.get(index)))
+    }
+
     /// Where argument `index` lies, to pick arguments for [`Args::with_ranges`].
     pub fn range(&self, index: usize) -> ArgRange {
         self.ranges[index]

@@ -23,16 +23,12 @@ fn connection() -> Connection {
         library_name: String::new(),
         library_version: String::new(),
         created_us: 0,
-        last_used_us: 0,
+        activity: Activity::default(),
         flags: ClientFlags::default(),
         wire: Wire::default(),
-        last_command: None,
         query_bytes: 0,
         query_bytes_free: 0,
         output_bytes: 0,
-        bytes_received: 0,
-        bytes_sent: 0,
-        commands: 0,
     };
     Connection::new(1, false, Box::new(record))
 }
@@ -699,7 +695,7 @@ fn after_an_error_that_closes_input_is_taken_for_a_while_and_thrown_away() {
     let mut pool = OutPool::default();
     let told = || {
         let mut connection = connection();
-        connection.record.bytes_received = 1000;
+        connection.activity.bytes_received = 1000;
         connection.close_after_error();
         connection.reply(&Reply::error("ERR"), &mut OutPool::default());
         connection
@@ -722,9 +718,9 @@ fn after_an_error_that_closes_input_is_taken_for_a_while_and_thrown_away() {
 
     let mut endless = told();
     endless.out = Out::default();
-    endless.record.bytes_received += limits::LINGER_BYTES_MAX as u64 - 1;
+    endless.activity.bytes_received += limits::LINGER_BYTES_MAX as u64 - 1;
     assert!(endless.wants_input());
-    endless.record.bytes_received += 1;
+    endless.activity.bytes_received += 1;
     assert!(!endless.wants_input() && endless.is_finished() && !endless.begins_to_linger());
 
     let mut late = told();

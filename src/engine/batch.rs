@@ -76,6 +76,9 @@ pub struct Batch {
     pub replies: Out,
 }
 
+/// Arguments for which an empty box keeps room.
+const ARGS_KEPT_MAX: usize = 16 * limits::MESH_BATCH_COMMANDS;
+
 impl Batch {
     pub fn push(&mut self, token: Token, job: Job, wire: Wire, spec: &'static Spec, hash: u64, args: Args<'_>) {
         let args_from = self.args.len() as u32;
@@ -114,13 +117,16 @@ impl Batch {
         self.reply_ends.clear();
         self.replies.clear();
         self.bytes.clear();
-        // One command with a huge argument must not keep its memory in a box for ever.
+        // One huge command must not keep its memory in a box for ever.
         if self.bytes.capacity() > 2 * limits::MESH_BATCH_BYTES {
             self.bytes = Vec::new();
         }
         if self.replies.bytes.capacity() > 4 * limits::MESH_BATCH_BYTES {
             self.replies = Out::default();
         }
+        self.args.shrink_to(ARGS_KEPT_MAX);
+        self.large.shrink_to(ARGS_KEPT_MAX);
+        self.replies.large.shrink_to(ARGS_KEPT_MAX);
     }
 }
 

@@ -66,20 +66,27 @@ pub struct ClientRecord {
     pub name: String,
     pub library_name: String,
     pub library_version: String,
-    /// `uptime_us` of the accept and of the last command.
+    /// `uptime_us` of the accept.
     pub created_us: u64,
-    pub last_used_us: u64,
+    pub activity: Activity,
     pub flags: ClientFlags,
     pub wire: Wire,
-    pub last_command: Option<&'static Spec>,
     /// Received and not yet carried out, and the room left in that buffer.
     pub query_bytes: usize,
     pub query_bytes_free: usize,
     /// Replies not yet sent.
     pub output_bytes: usize,
+}
+
+/// What changes with every command. The connection keeps it within reach; its record has a copy.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Activity {
+    /// `uptime_us` of the last command.
+    pub last_used_us: u64,
+    pub last_command: Option<&'static Spec>,
+    pub commands: u64,
     pub bytes_received: u64,
     pub bytes_sent: u64,
-    pub commands: u64,
 }
 
 impl ClientRecord {
@@ -97,14 +104,18 @@ impl ClientRecord {
         let seconds_since = |then_us: u64| uptime_us.saturating_sub(then_us) / 1_000_000;
         write!(line, "id={} addr={} laddr={} fd={}", self.id, self.address, self.local_address, self.fd)?;
         write!(line, " name={} age={}", self.name, seconds_since(self.created_us))?;
-        write!(line, " idle={} flags={} db=0", seconds_since(self.last_used_us), self.flag_letters())?;
+        write!(line, " idle={} flags={} db=0", seconds_since(self.activity.last_used_us), self.flag_letters())?;
         write!(line, " sub=0 psub=0 ssub=0 multi=-1")?;
         write!(line, " qbuf={} qbuf-free={} argv-mem=0 multi-mem=0", self.query_bytes, self.query_bytes_free)?;
         // All output is in one buffer, which Redis calls the list (`oll`, `omem`); there is no fixed one.
         let buffers = (self.output_bytes > 0) as u8;
         write!(line, " rbs=0 rbp=0 obl=0 oll={buffers} omem={}", self.output_bytes)?;
         write!(line, " tot-mem={} events={}", self.memory_bytes(), if buffers > 0 { "rw" } else { "r" })?;
-        write!(line, " cmd={} user={DEFAULT_USER} redir=-1", self.last_command.map_or("NULL", |spec| spec.name))?;
+        write!(
+            line,
+            " cmd={} user={DEFAULT_USER} redir=-1",
+            self.activity.last_command.map_or("NULL", |spec| spec.name)
+        )?;
         write!(line, " resp={}", if self.wire == Wire::Resp3 { 3 } else { 2 })?;
         write!(line, " lib-name={} lib-ver={}", self.library_name, self.library_version)?;
         let protocol = match self.wire {
@@ -113,7 +124,12 @@ impl ClientRecord {
             Wire::Binary => "binary",
         };
         write!(line, " core={} proto={protocol}", self.core)?;
-        write!(line, " tot-net-in={} tot-net-out={} tot-cmds={}", self.bytes_received, self.bytes_sent, self.commands)
+        let activity = &self.activity;
+        write!(
+            line,
+            " tot-net-in={} tot-net-out={} tot-cmds={}",
+            activity.bytes_received, activity.bytes_sent, activity.commands
+        )
     }
 
     fn memory_bytes(&self) -> usize {
@@ -391,16 +407,18 @@ mod tests {
             library_name: String::new(),
             library_version: String::new(),
             created_us: 5_000_000,
-            last_used_us: 12_000_000,
+            activity: Activity {
+                last_used_us: 12_000_000,
+                last_command: None,
+                commands: 2,
+                bytes_received: 26,
+                bytes_sent: 5,
+            },
             flags: ClientFlags::default(),
             wire: Wire::Resp2,
-            last_command: None,
             query_bytes: 0,
             query_bytes_free: 0,
             output_bytes: 0,
-            bytes_received: 26,
-            bytes_sent: 5,
-            commands: 2,
         }
     }
 
@@ -426,7 +444,7 @@ mod tests {
         let mut client = client(3);
         client.name = "worker".into();
         client.wire = Wire::Resp3;
-        client.last_command = command::lookup_subcommand(command::lookup(b"client").unwrap(), b"list");
+        client.activity.last_command = command::lookup_subcommand(command::lookup(b"client").unwrap(), b"list");
         client.library_name = "redis-py".into();
         client.library_version = "5.0.1".into();
         (client.query_bytes, client.query_bytes_free, client.output_bytes) = (26, 38, 100);

@@ -11,6 +11,7 @@ use super::gather::{self, Ask, Gather, Kind, MoveState, Progress, ScanState};
 use super::{Engine, GatherEntry, Outcome, clients, cluster};
 use crate::command::{Op, Spec};
 use crate::connection::Closing;
+use crate::limits;
 use crate::metrics::{self, CoreSnapshot, Sections, ShardSnapshot};
 use crate::number::parse_i64;
 use crate::reply::{Reply, ReplyError};
@@ -131,7 +132,7 @@ impl Engine {
                     spec: crate::command::spec_of(Op::MSet),
                     args: share
                         .iter()
-                        .flat_map(|&place| [args.get(2 * place).to_vec(), args.get(2 * place + 1).to_vec()])
+                        .flat_map(|&place| [args.to_bytes(2 * place), args.to_bytes(2 * place + 1)])
                         .collect(),
                 });
                 Kind::SetIfNone { existing: 0, store: store.collect() }
@@ -218,7 +219,8 @@ impl Engine {
         self.gather(index, spec, kind, |this, gather| {
             for core in asked.clone() {
                 let owned = (spec.op == Op::ClientKill).then(|| {
-                    std::iter::once(id.as_bytes().to_vec()).chain(args.iter().map(<[u8]>::to_vec)).collect::<Vec<_>>()
+                    let own = Bytes::copy_from_slice(id.as_bytes());
+                    std::iter::once(own).chain(args.iter().map(Bytes::copy_from_slice)).collect::<Vec<_>>()
                 });
                 match owned {
                     Some(args) => this.ask(gather, Ask { core, part: core, job, spec, args }),
@@ -232,6 +234,7 @@ impl Engine {
     /// SCAN, KEYS, RANDOMKEY and the per-slot CLUSTER commands.
     pub(super) fn addressed(&mut self, index: u32, spec: &'static Spec, args: Args<'_>) -> Outcome {
         let view = self.cores_in_view(index);
+        let bytes_left = self.config.output_hard_bytes;
         let (kind, ask) = match spec.op {
             Op::Scan => {
                 let scan = match parse_scan(spec, args, view.clone()) {
@@ -250,7 +253,7 @@ impl Engine {
                 let pattern = Some(args.get(0).to_vec()).filter(|pattern| pattern != b"*");
                 let scan = ScanState::over(spec, view, pattern);
                 let ask = scan.ask();
-                (Kind::Collect { scan, limit: usize::MAX, found: BTreeSet::new() }, ask)
+                (Kind::Collect { scan, limit: usize::MAX, found: BTreeSet::new(), bytes_left }, ask)
             }
             Op::RandomKey => {
                 let first = self.now.uptime_us as u32 % view.len() as u32;
@@ -276,7 +279,7 @@ impl Engine {
                 let core = slot::owner_of_slot(slot, self.config.cores);
                 if counting {
                     let ask =
-                        Ask { core, part: 0, job: Job::CountSlot, spec, args: vec![slot.to_string().into_bytes()] };
+                        Ask { core, part: 0, job: Job::CountSlot, spec, args: vec![Bytes::from(slot.to_string())] };
                     (Kind::First, ask)
                 } else {
                     if limit == 0 {
@@ -284,7 +287,7 @@ impl Engine {
                     }
                     let scan = ScanState { slot: Some(slot), ..ScanState::over(spec, core..core + 1, None) };
                     let ask = scan.ask();
-                    (Kind::Collect { scan, limit, found: BTreeSet::new() }, ask)
+                    (Kind::Collect { scan, limit, found: BTreeSet::new(), bytes_left }, ask)
                 }
             }
             other => unreachable!("{other:?} is not addressed"),
@@ -334,13 +337,17 @@ impl Engine {
     }
 
     fn ask(&mut self, gather: u32, ask: Ask) {
-        let mut bytes = Vec::new();
-        let mut ranges = Vec::new();
-        for arg in &ask.args {
-            ranges.push(ArgRange::inline(bytes.len(), arg.len()));
-            bytes.extend_from_slice(arg);
+        let (mut bytes, mut large, mut ranges) = (Vec::new(), Vec::new(), Vec::new());
+        for arg in ask.args {
+            if arg.len() >= limits::LARGE_VALUE_BYTES_MIN {
+                ranges.push(ArgRange::large(large.len()));
+                large.push(arg);
+            } else {
+                ranges.push(ArgRange::inline(bytes.len(), arg.len()));
+                bytes.extend_from_slice(&arg);
+            }
         }
-        self.ask_args(gather, ask.core, ask.part, ask.job, ask.spec, Args::new(&bytes, &ranges, &[]));
+        self.ask_args(gather, ask.core, ask.part, ask.job, ask.spec, Args::new(&bytes, &ranges, &large));
     }
 
     fn ask_args(&mut self, gather: u32, core: u32, part: u32, job: Job, spec: &'static Spec, args: Args<'_>) {
@@ -457,7 +464,7 @@ impl Engine {
             }
             Job::Put => {
                 let expires_at_ms = parse_i64(args.get(2)).filter(|&at| at >= 0).map(|at| at as u64);
-                let value = args.large(1).cloned().unwrap_or_else(|| Bytes::copy_from_slice(args.get(1)));
+                let value = args.to_bytes(1);
                 let moved = Moved { value, expires_at_ms };
                 match self.shard.put_moved(args.get(0), &moved, args.get(3) == b"1", now, &mut ()) {
                     Ok(true) => Reply::Int(1),
@@ -615,7 +622,7 @@ fn parse_scan(
 }
 
 fn reply_too_large() -> Reply<'static> {
-    Reply::error("ERR the reply would be larger than the output of a client may be")
+    Reply::error(gather::REPLY_TOO_LARGE)
 }
 
 /// `[value, expiry or -1]`

@@ -3,6 +3,8 @@
 
 use std::collections::BTreeSet;
 
+use bytes::Bytes;
+
 use crate::command::{Op, Spec};
 use crate::engine::batch::Job;
 use crate::engine::clients::{KillFilter, merge_lists};
@@ -17,7 +19,7 @@ pub struct Ask {
     pub part: u32,
     pub job: Job,
     pub spec: &'static Spec,
-    pub args: Vec<Vec<u8>>,
+    pub args: Vec<Bytes>,
 }
 
 pub enum Progress {
@@ -46,7 +48,7 @@ pub enum Kind {
     Scan { scan: ScanState, steps_left: u32, found: Vec<Vec<u8>> },
     /// KEYS and CLUSTER GETKEYSINSLOT: steps over cores until all, or enough, has been seen. A set, because
     /// a shard that shrinks between two steps may show a key twice.
-    Collect { scan: ScanState, limit: usize, found: BTreeSet<Vec<u8>> },
+    Collect { scan: ScanState, limit: usize, found: BTreeSet<Vec<u8>>, bytes_left: usize },
     /// RANDOMKEY: core after core until one has a key.
     AnyKey { left: Vec<u32>, spec: &'static Spec },
     /// The plain text of every core, joined: CLIENT LIST.
@@ -86,6 +88,9 @@ pub struct Gather {
     failure: Option<Reply<'static>>,
 }
 
+/// Instead of a reply that no client may be owed; see `limits::OUTPUT_HARD_BYTES`.
+pub const REPLY_TOO_LARGE: &str = "ERR the reply would be larger than the output of a client may be";
+
 /// SCAN's cursor over cores: the core's own cursor in the low bits, the core above them. Decimal text
 /// stays within 64 bits, and clients treat it as opaque.
 const CURSOR_CORE_SHIFT: u32 = 48;
@@ -101,8 +106,8 @@ pub fn split_cursor(cursor: u64) -> (u32, u64) {
 
 impl ScanState {
     pub fn ask(&self) -> Ask {
-        let mut args = vec![self.cursor.to_string().into_bytes(), self.count.to_string().into_bytes()];
-        args.extend(self.slot.map(|slot| slot.to_string().into_bytes()));
+        let mut args = vec![Bytes::from(self.cursor.to_string()), Bytes::from(self.count.to_string())];
+        args.extend(self.slot.map(|slot| Bytes::from(slot.to_string())));
         Ask { core: self.core, part: 0, job: Job::Scan, spec: self.spec, args }
     }
 
@@ -226,11 +231,15 @@ impl Gather {
                 let cursor = if done { 0 } else { join_cursor(scan.core, scan.cursor) };
                 Progress::Done(Reply::Array(vec![Reply::owned(cursor.to_string()), strings(std::mem::take(found))]))
             }
-            Kind::Collect { scan, limit, found } => {
+            Kind::Collect { scan, limit, found, bytes_left } => {
                 let Some(keys) = scan.advance(reply) else { return Progress::Done(broken()) };
-                for key in keys {
-                    if found.len() < *limit {
-                        found.insert(key);
+                for key in keys.take(*limit - found.len()) {
+                    let len = key.len();
+                    if found.insert(key) {
+                        match bytes_left.checked_sub(len) {
+                            Some(rest) => *bytes_left = rest,
+                            None => return Progress::Done(Reply::error(REPLY_TOO_LARGE)),
+                        }
                     }
                 }
                 if scan.core == scan.end || found.len() == *limit {
@@ -285,11 +294,12 @@ fn broken() -> Reply<'static> {
 
 /// `found` is `[value, expiry]` as [`Job::Take`] and [`Job::Read`] answer it.
 fn put(core: u32, spec: &'static Spec, key: &[u8], found: Vec<Reply<'static>>, replace: bool) -> Ask {
-    let mut args = vec![key.to_vec()];
+    let mut args = vec![Bytes::copy_from_slice(key)];
     args.extend(found.into_iter().map(|part| match part {
-        Reply::Int(value) => value.to_string().into_bytes(),
-        other => string(other).unwrap_or_default(),
+        Reply::Int(value) => Bytes::from(value.to_string()),
+        Reply::Large(value) => value,
+        other => string(other).map(Bytes::from).unwrap_or_default(),
     }));
-    args.push(vec![b'0' + replace as u8]);
+    args.push(Bytes::from_static(if replace { b"1" } else { b"0" }));
     Ask { core, part: 0, job: Job::Put, spec, args }
 }

@@ -40,7 +40,7 @@ pub mod settings;
 mod tests;
 
 use batch::{Batch, Job, Outbox, Token};
-use clients::{Address, ClientFlags, ClientRecord};
+use clients::{Activity, Address, ClientFlags, ClientRecord};
 use cluster::Topology;
 use gather::Gather;
 use settings::SettingsView;
@@ -78,7 +78,9 @@ pub struct Engine {
     limits: DecodeLimits,
     shard: Shard,
     connections: Vec<Option<Box<Connection>>>,
-    turn: TurnBatch,
+    turn: Box<TurnBatch>,
+    /// Takes the place of `turn` while that is carried out: only pointers are swapped.
+    turn_spare: Option<Box<TurnBatch>>,
     outboxes: Vec<Outbox>,
     gathers: Vec<Option<GatherEntry>>,
     gathers_free: Vec<u32>,
@@ -87,6 +89,8 @@ pub struct Engine {
     dirty: Vec<u32>,
     /// Connections whose stash may be decoded again.
     resumable: Vec<u32>,
+    /// The list that is gone through while `resumable` is filled.
+    resumable_spare: Vec<u32>,
     /// Connections paused because another core does not keep up.
     mesh_paused: Vec<u32>,
     ranges: Vec<ArgRange>,
@@ -132,13 +136,15 @@ impl Engine {
             limits: DecodeLimits::new(config.value_bytes_max),
             shard,
             connections: Vec::new(),
-            turn: TurnBatch::default(),
+            turn: Box::default(),
+            turn_spare: None,
             outboxes,
             gathers: Vec::new(),
             gathers_free: Vec::new(),
             outs: OutPool::default(),
             dirty: Vec::new(),
             resumable: Vec::new(),
+            resumable_spare: Vec::new(),
             mesh_paused: Vec::new(),
             ranges: Vec::new(),
             now: Now::default(),
@@ -184,18 +190,15 @@ impl Engine {
             library_name: String::new(),
             library_version: String::new(),
             created_us: self.now.uptime_us,
-            last_used_us: self.now.uptime_us,
+            activity: Activity::default(),
             flags: ClientFlags::default(),
             wire: Wire::default(),
-            last_command: None,
             query_bytes: 0,
             query_bytes_free: 0,
             output_bytes: 0,
-            bytes_received: 0,
-            bytes_sent: 0,
-            commands: 0,
         });
-        let connection = Connection::new(self.next_generation, peer.own_port, record);
+        let mut connection = Connection::new(self.next_generation, peer.own_port, record);
+        connection.activity.last_used_us = self.now.uptime_us;
         self.connections[index as usize] = Some(Box::new(connection));
     }
 
@@ -249,15 +252,19 @@ impl Engine {
         }
         let out = std::mem::take(&mut connection.out);
         connection.in_flight += out.len();
-        connection.record.bytes_sent += out.len() as u64;
-        self.counters.bytes_sent += out.len() as u64;
         Some(out)
     }
 
     /// The ring has sent all of what was taken.
     pub fn sent(&mut self, index: u32, out: Out) {
+        self.counters.bytes_sent += out.len() as u64;
+        self.send_ended(index, out);
+    }
+
+    /// The ring is done with what was taken, however much of it was sent.
+    pub fn send_ended(&mut self, index: u32, out: Out) {
         if let Some(connection) = self.connections[index as usize].as_deref_mut() {
-            connection.in_flight = 0;
+            connection.activity.bytes_sent += std::mem::take(&mut connection.in_flight) as u64;
             let more = !connection.out.is_empty() || connection.closing != Closing::No || connection.input_ended;
             if connection.pause.has(Pause::OUTPUT) && connection.unsent() <= self.config.output_soft_bytes / 2 {
                 connection.pause.remove(Pause::OUTPUT);
@@ -309,7 +316,7 @@ impl Engine {
         let input = received.bytes(buffer);
         self.counters.bytes_received += input.len() as u64;
         if let Some(connection) = self.connection(index) {
-            connection.record.bytes_received += input.len() as u64;
+            connection.activity.bytes_received += input.len() as u64;
         }
         self.take_input(index, input, Source::Buffer(buffer), received);
         // Who has put aside all it may has to be told to receive no more.
@@ -342,7 +349,8 @@ impl Engine {
     /// Decodes what paused connections have been holding, as far as they are free to go on.
     pub fn resume(&mut self, received: &impl Received) {
         // Whoever has to be resumed again meanwhile waits for the next turn, so that nobody starves.
-        for index in std::mem::take(&mut self.resumable) {
+        let mut due = std::mem::replace(&mut self.resumable, std::mem::take(&mut self.resumable_spare));
+        for index in due.drain(..) {
             let Some(connection) = self.connections[index as usize].as_deref_mut() else { continue };
             connection.resuming = false;
             self.carry_out_deferred(index);
@@ -359,6 +367,7 @@ impl Engine {
             }
             self.mark_dirty(index);
         }
+        self.resumable_spare = due;
     }
 
     /// Carries out what was decoded before the connection had to wait for its output to drain.
@@ -418,7 +427,8 @@ impl Engine {
             self.turn.clear();
             return;
         }
-        let mut turn = std::mem::take(&mut self.turn);
+        let spare = self.turn_spare.take().unwrap_or_default();
+        let mut turn = std::mem::replace(&mut self.turn, spare);
         let mut commands = std::mem::take(&mut turn.commands);
         for command in &mut commands {
             if let What::Command(spec) = command.what
@@ -449,7 +459,7 @@ impl Engine {
         commands.clear();
         turn.commands = commands;
         turn.clear();
-        self.turn = turn;
+        self.turn_spare = Some(std::mem::replace(&mut self.turn, turn));
     }
 
     fn apply(&mut self, command: &Decoded, turn: &mut TurnBatch, received: &impl Received) {
@@ -507,9 +517,9 @@ impl Engine {
     fn carry_out(&mut self, index: u32, spec: &'static Spec, hash: u64, owner: u32, args: Args<'_>) {
         let Some(connection) = self.connections[index as usize].as_deref_mut() else { return };
         self.counters.count_call(spec.op);
-        connection.record.last_command = Some(spec);
-        connection.record.last_used_us = self.now.uptime_us;
-        connection.record.commands += 1;
+        connection.activity.last_command = Some(spec);
+        connection.activity.last_used_us = self.now.uptime_us;
+        connection.activity.commands += 1;
         if spec.route == Route::Key {
             if owner == self.config.core {
                 let reply = self.shard.apply(&Call { spec, args, hash }, self.now, &mut ());
@@ -517,7 +527,16 @@ impl Engine {
                     self.counters.count_failed(spec.op, error);
                 }
                 connection.reply(&reply, &mut self.outs);
-            } else if connection.own_port && self.config.topology.enabled {
+                if !connection.dirty {
+                    connection.dirty = true;
+                    self.dirty.push(index);
+                }
+                if connection.unsent() > self.config.output_soft_bytes {
+                    self.bound_output(index);
+                }
+                return;
+            }
+            if connection.own_port && self.config.topology.enabled {
                 let key = args.get(spec.key_arg());
                 let reply = self.moved(index, slot::slot_of(key));
                 self.redirect(index, spec, &reply);
@@ -690,13 +709,10 @@ impl Engine {
                     self.bound_output(index);
                 }
                 Token::Gather { index, part } => {
-                    let mut encoded = self.outs.take();
-                    encoded.append_range(&batch.replies, range, first_large);
-                    let reply = match proto::reply::parse(Wire::Resp3, &encoded.to_vec()) {
-                        Ok(Some((reply, _))) => reply,
+                    let reply = match proto::reply::parse_written(&batch.replies, range, first_large) {
+                        Ok(Some(reply)) => reply,
                         _ => Reply::error("ERR internal: unreadable answer from another core"),
                     };
-                    self.outs.give_back(encoded);
                     self.gathered(index, part, reply);
                 }
             }
@@ -762,7 +778,7 @@ impl Engine {
     pub fn large_received(&mut self, index: u32, large: LargeIn, received: &impl Received) {
         self.counters.bytes_received += large.arrived() as u64;
         if let Some(connection) = self.connection(index) {
-            connection.record.bytes_received += large.arrived() as u64;
+            connection.activity.bytes_received += large.arrived() as u64;
             connection.put_large_in(large);
             self.take_input(index, &[], Source::Scratch, received);
         }

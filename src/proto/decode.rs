@@ -60,6 +60,12 @@ impl Arguments {
         self.ranges.clear();
         self.scratch.clear();
     }
+
+    /// Lets go of room for more than so many arguments and bytes.
+    pub fn shrink(&mut self, ranges_max: usize, scratch_max: usize) {
+        self.ranges.shrink_to(ranges_max);
+        self.scratch.shrink_to(scratch_max);
+    }
 }
 
 /// How much one command may ask for.

@@ -3,12 +3,14 @@
 //! [`parse`] makes a [`Reply`] of its own memory; [`skip`] only finds where a reply ends, which is all
 //! that a load generator wants to know.
 
+use std::ops::Range;
+
 use bytes::Bytes;
 
 use super::binary;
 use crate::limits::{LARGE_VALUE_BYTES_MIN, REPLY_DEPTH_MAX};
 use crate::number;
-use crate::reply::Reply;
+use crate::reply::{Out, Reply};
 use crate::request::Wire;
 
 /// Why bytes are no reply.
@@ -39,9 +41,24 @@ pub fn parse(wire: Wire, bytes: &[u8]) -> Result<Option<(Reply<'static>, usize)>
     if wire == Wire::Binary {
         return binary::parse(bytes);
     }
-    let mut reader = Reader { bytes, at: 0 };
+    let mut reader = Reader { bytes, at: 0, hung_in: &[] };
     match reader.reply(REPLY_DEPTH_MAX) {
         Ok(reply) => Ok(Some((reply, reader.at))),
+        Err(Stop::NotWhole) => Ok(None),
+        Err(Stop::Malformed(error)) => Err(error),
+    }
+}
+
+/// The RESP reply that was written into `bytes[range]` of `out`, whose first large value, if it has any, is
+/// `out.large[first_large]`. Large values are taken from there without a copy.
+pub fn parse_written(
+    out: &Out,
+    range: Range<usize>,
+    first_large: usize,
+) -> Result<Option<Reply<'static>>, MalformedReply> {
+    let mut reader = Reader { bytes: &out.bytes[..range.end], at: range.start, hung_in: &out.large[first_large..] };
+    match reader.reply(REPLY_DEPTH_MAX) {
+        Ok(reply) => Ok(Some(reply)),
         Err(Stop::NotWhole) => Ok(None),
         Err(Stop::Malformed(error)) => Err(error),
     }
@@ -53,7 +70,7 @@ pub fn skip(wire: Wire, bytes: &[u8]) -> Result<Option<Skipped>, MalformedReply>
     if wire == Wire::Binary {
         return binary::skip(bytes);
     }
-    let mut reader = Reader { bytes, at: 0 };
+    let mut reader = Reader { bytes, at: 0, hung_in: &[] };
     let mut is_error = None;
     let mut replies_left = 1u64;
     while replies_left > 0 {
@@ -115,6 +132,8 @@ enum One {
 struct Reader<'a> {
     bytes: &'a [u8],
     at: usize,
+    /// Large values that are not among the bytes, each with where it belongs.
+    hung_in: &'a [(usize, Bytes)],
 }
 
 impl<'a> Reader<'a> {
@@ -137,6 +156,19 @@ impl<'a> Reader<'a> {
         Ok(bulk.strip_suffix(b"\r\n").ok_or(MalformedReply::BulkEnd)?)
     }
 
+    /// A large value of `len` bytes, and CR LF behind it.
+    fn large(&mut self, len: usize) -> Result<Bytes, Stop> {
+        if let Some(((offset, value), rest)) = self.hung_in.split_first()
+            && *offset == self.at
+            && value.len() == len
+        {
+            self.hung_in = rest;
+            self.bulk(0)?;
+            return Ok(value.clone());
+        }
+        Ok(Bytes::copy_from_slice(self.bulk(len)?))
+    }
+
     fn reply(&mut self, depth_left: usize) -> Result<Reply<'static>, Stop> {
         let (tag, line) = self.line()?;
         Ok(match tag {
@@ -146,7 +178,7 @@ impl<'a> Reader<'a> {
             b'$' => match length(line)? {
                 None => Reply::Nil,
                 Some(len) if len < LARGE_VALUE_BYTES_MIN => Reply::owned(self.bulk(len)?),
-                Some(len) => Reply::Large(Bytes::copy_from_slice(self.bulk(len)?)),
+                Some(len) => Reply::Large(self.large(len)?),
             },
             b'!' => Reply::error(text(self.bulk(present(length(line)?)?)?)),
             b'=' => match self.bulk(present(length(line)?)?)? {

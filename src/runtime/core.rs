@@ -24,7 +24,9 @@ use crate::engine::{Engine, EngineConfig, Peer};
 use crate::limits;
 
 /// Received bytes after which a turn applies and answers before it looks at more.
-const TURN_BYTES: usize = 64 * 1024;
+const TURN_BYTES: usize = 128 * 1024;
+/// What an accepted connection counts as.
+const ACCEPT_BYTES: usize = 4 * 1024;
 /// Batches of one other core that a turn takes, of each kind.
 const TURN_BATCHES: usize = 4;
 /// A value with more than this still to come is received straight into its memory; below, stopping and
@@ -88,7 +90,8 @@ struct Core {
     started: Instant,
     /// Buffers whose commands have not been applied yet.
     held: Vec<u16>,
-    held_bytes: usize,
+    /// What the turn has received so far.
+    turn_bytes: usize,
     /// Sockets whose multishot receive ran out of buffers.
     exhausted: Vec<u32>,
     resting: Vec<(u32, Instant)>,
@@ -174,7 +177,7 @@ impl Core {
             shared: parts.shared,
             started: parts.started,
             held: Vec::new(),
-            held_bytes: 0,
+            turn_bytes: 0,
             exhausted: Vec::new(),
             resting: Vec::new(),
             ring_stats: RingStats::default(),
@@ -198,9 +201,7 @@ impl Core {
     fn enter(&mut self, wait: Duration, spin: Duration) -> io::Result<()> {
         self.engine.counters.turns += 1;
         if wait.is_zero() {
-            // What has been taken from the kernel is dealt with before more is: whoever sends much must not
-            // queue up in front of everybody else.
-            return if self.ring.has_events() { self.ring.submit() } else { self.ring.poll() };
+            return self.ring.poll();
         }
         if !spin.is_zero() {
             self.ring.poll()?;
@@ -240,7 +241,8 @@ impl Core {
     // ---- input ----------------------------------------------------------------------------------
 
     fn take_events(&mut self) {
-        while self.held_bytes < TURN_BYTES
+        self.turn_bytes = 0;
+        while self.turn_bytes < TURN_BYTES
             && let Some(event) = self.ring.next_event()
         {
             self.on_event(event);
@@ -254,9 +256,11 @@ impl Core {
         if self.engine.has_postponed() {
             self.engine.step_postponed();
         }
-        for index in std::mem::take(&mut self.exhausted) {
+        let mut exhausted = std::mem::take(&mut self.exhausted);
+        for index in exhausted.drain(..) {
             self.steer_input(index);
         }
+        self.exhausted = exhausted;
     }
 
     fn release_held(&mut self) {
@@ -266,7 +270,6 @@ impl Core {
         for buffer in self.held.drain(..) {
             self.ring.give_back(buffer);
         }
-        self.held_bytes = 0;
         self.ring.publish_buffers();
     }
 
@@ -274,13 +277,13 @@ impl Core {
         match event {
             Event::Received { index, buffer } => {
                 self.held.push(buffer);
-                self.held_bytes += self.ring.bytes(buffer).len();
+                self.turn_bytes += self.ring.bytes(buffer).len();
                 self.engine.receive(index, buffer, &self.ring);
                 self.steer_large(index);
             }
             Event::Sent { index, out } => self.engine.sent(index, out),
             Event::SendFailed { index, out } => {
-                self.engine.sent(index, out);
+                self.engine.send_ended(index, out);
                 self.drop_connection(index);
             }
             Event::ReceiveStopped { index, why } => self.receive_stopped(index, why),
@@ -291,7 +294,10 @@ impl Core {
                     None => self.exhausted.push(index),
                 }
             }
-            Event::Accepted { listener, socket } => self.accepted(listener, socket),
+            Event::Accepted { listener, socket } => {
+                self.turn_bytes += ACCEPT_BYTES;
+                self.accepted(listener, socket);
+            }
             Event::AcceptStopped { listener, errno } => {
                 if self.draining.is_none() {
                     self.engine.counters.accept_errors += 1;
@@ -463,6 +469,7 @@ impl Core {
         counters.send_submissions += stats.sends - before.sends;
         counters.send_completions += stats.sends_done - before.sends_done;
         let ring = &mut self.ring;
+        ring.retry_sends();
         self.resting.retain(|&(listener, until)| {
             if now >= until {
                 ring.accept_on(listener);
@@ -482,7 +489,7 @@ impl Core {
 
     /// How long nothing has to happen.
     fn sleep_bound(&self) -> Duration {
-        if self.draining.is_some() || self.behind || !self.resting.is_empty() {
+        if self.draining.is_some() || self.behind || self.ring.has_starved_sends() || !self.resting.is_empty() {
             TICK
         } else if self.engine.has_housekeeping() || !self.lingering.is_empty() {
             SLEEP_WITH_HOUSEKEEPING

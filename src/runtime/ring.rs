@@ -10,6 +10,7 @@
 //! A socket's place (`index`) is free again only when its last operation has completed and its
 //! descriptor is closed, so no completion can ever meet a stranger.
 
+use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::ptr::NonNull;
@@ -28,6 +29,12 @@ const COMPLETION_ENTRIES: u32 = 8192;
 const BUFFER_GROUP: u16 = 0;
 /// Pieces of one vectored send; the kernel's own limit.
 const IOVECS_MAX: usize = 1024;
+
+/// Receives of one socket that may wait for their round before it is told to receive no more. The kernel
+/// hands over up to 32 of them at a time.
+const WAITING_RECEIVES_MAX: u32 = 8;
+/// Enters that may fail one after the other while there is no room in the submission queue.
+const ENTER_ATTEMPTS_MAX: u32 = 1000;
 
 /// What has happened since the ring was last entered.
 pub enum Event {
@@ -111,7 +118,14 @@ struct Socket {
     /// Its last send was not done in the enter that submitted it, so the next may not be either.
     slow: bool,
     sent_in_enter: u64,
+    /// The last round in which something of it was received.
+    served: u32,
+    /// Its receives in the backlog.
+    waiting: u32,
 }
+
+/// What the kernel has said: user data, result, flags.
+type Completion = (u64, i32, u32);
 
 /// Receive buffers shared with the kernel: a ring of entries that point at `RECV_BUFFERS` buffers.
 struct ReceiveBuffers {
@@ -140,8 +154,18 @@ pub struct NetRing {
     accepting_ended: bool,
     doorbell: RawFd,
     doorbell_value: Box<u64>,
-    completions: Vec<(u64, i32, u32)>,
+    completions: Vec<Completion>,
     next_completion: usize,
+    /// The end of a receive whose last data has just been reported.
+    stop_next: Option<Completion>,
+    /// Each socket has one receive reported per round; a round ends when there is nothing else left to
+    /// report. So who sends much queues up behind everybody else.
+    round: u32,
+    /// Receives beyond that, in order, and how many of them are yet to be looked at in this round.
+    backlog: VecDeque<Completion>,
+    backlog_due: usize,
+    /// Sockets whose send failed for want of memory.
+    starved: Vec<u32>,
     /// Sends submitted by the next enter that will, as far as can be known, complete within it.
     prompt_sends: usize,
     pub stats: RingStats,
@@ -192,8 +216,8 @@ impl ReceiveBuffers {
             tail: 0,
             leak: false,
         };
-        // SAFETY: the mapping is page-aligned, large enough for `count` entries, and lives until after the
-        // ring is dropped (field order in `NetRing`).
+        // SAFETY: the mapping is page-aligned, large enough for `count` entries, and lives until it has been
+        // unregistered or for ever (`NetRing::drop`).
         unsafe { ring.submitter().register_buf_ring_with_flags(entries.as_ptr() as u64, count, BUFFER_GROUP, 0)? };
         for buffer in 0..count {
             buffers.offer(buffer);
@@ -235,7 +259,7 @@ impl Drop for ReceiveBuffers {
         if self.leak {
             return;
         }
-        // SAFETY: both were mapped by `new` with these lengths, and the ring that used them is gone.
+        // SAFETY: both were mapped by `new` with these lengths, and the ring has unregistered them.
         unsafe {
             libc::munmap(self.entries.as_ptr().cast(), self.entries_len);
             libc::munmap(self.memory.as_ptr().cast(), self.memory_len);
@@ -279,6 +303,11 @@ impl NetRing {
             doorbell_value: Box::new(0),
             completions: Vec::new(),
             next_completion: 0,
+            stop_next: None,
+            round: 1,
+            backlog: VecDeque::new(),
+            backlog_due: 0,
+            starved: Vec::new(),
             prompt_sends: 0,
             stats: RingStats::default(),
         };
@@ -289,7 +318,7 @@ impl NetRing {
     // ---- submitting -----------------------------------------------------------------------------
 
     fn push(&mut self, entry: squeue::Entry) {
-        loop {
+        for _ in 0..ENTER_ATTEMPTS_MAX {
             // SAFETY: every buffer an entry points to is owned by `self` until its completion (see `Socket`),
             // and every descriptor is open until then.
             if unsafe { self.ring.submission().push(&entry) }.is_ok() {
@@ -299,12 +328,11 @@ impl NetRing {
             if let Err(error) = self.ring.submit() {
                 // EBUSY and EAGAIN: completions have to be taken first, which makes room.
                 self.collect();
-                debug_assert!(
-                    matches!(error.raw_os_error(), Some(libc::EBUSY | libc::EAGAIN | libc::EINTR)),
-                    "io_uring_enter: {error}"
-                );
+                let is_passing = matches!(error.raw_os_error(), Some(libc::EBUSY | libc::EAGAIN | libc::EINTR));
+                assert!(is_passing, "io_uring_enter: {error}");
             }
         }
+        panic!("io_uring_enter takes nothing, {ENTER_ATTEMPTS_MAX} times in a row");
     }
 
     fn arm_doorbell(&mut self) {
@@ -367,6 +395,8 @@ impl NetRing {
                 closing: false,
                 slow: false,
                 sent_in_enter: 0,
+                served: 0,
+                waiting: 0,
             });
             self.sockets.len() as u32 - 1
         });
@@ -483,6 +513,25 @@ impl NetRing {
         }
     }
 
+    /// Whether sends wait for [`NetRing::retry_sends`].
+    pub fn has_starved_sends(&self) -> bool {
+        !self.starved.is_empty()
+    }
+
+    /// Tries the sends again that failed for want of memory.
+    pub fn retry_sends(&mut self) {
+        for index in std::mem::take(&mut self.starved) {
+            let socket = &mut self.sockets[index as usize];
+            socket.operations -= 1;
+            if socket.closing {
+                socket.sending = None;
+                self.close_if_idle(index);
+            } else {
+                self.submit_send(index);
+            }
+        }
+    }
+
     /// Closes the socket as soon as its operations have ended; [`Event::Closed`] follows.
     pub fn close(&mut self, index: u32) {
         let socket = &mut self.sockets[index as usize];
@@ -531,22 +580,15 @@ impl NetRing {
     /// Submits what is queued and takes what has completed, without waiting.
     pub fn poll(&mut self) -> io::Result<()> {
         self.prompt_sends = 0;
-        self.stats.enters += 1;
-        tolerate(self.ring.submit())?;
+        let submission = self.ring.submission();
+        let is_due = !submission.is_empty() || submission.taskrun() || submission.cq_overflow();
+        drop(submission);
+        if is_due {
+            self.stats.enters += 1;
+            tolerate(self.ring.submit())?;
+        }
         self.collect();
         Ok(())
-    }
-
-    /// Submits what is queued and takes nothing.
-    pub fn submit(&mut self) -> io::Result<()> {
-        self.prompt_sends = 0;
-        let queued = self.ring.submission().len() as u32;
-        if queued == 0 {
-            return Ok(());
-        }
-        self.stats.enters += 1;
-        // SAFETY: no argument is passed, so nothing has to outlive the call.
-        tolerate(unsafe { self.ring.submitter().enter::<libc::sigset_t>(queued, 0, 0, None) })
     }
 
     /// Submits what is queued and waits until something happens other than those sends being done.
@@ -579,7 +621,7 @@ impl NetRing {
     /// Whether events have been taken from the kernel and not yet from here.
     #[inline]
     pub fn has_events(&self) -> bool {
-        self.next_completion < self.completions.len()
+        self.next_completion < self.completions.len() || self.stop_next.is_some() || !self.backlog.is_empty()
     }
 
     /// Whether the kernel has something for us, seen without a system call.
@@ -597,15 +639,54 @@ impl NetRing {
         completions.extend(self.ring.completion().map(|entry| (entry.user_data(), entry.result(), entry.flags())));
     }
 
-    /// The next thing that happened, in the order of the kernel.
+    /// The next thing that happened: in the order of the kernel, but only one receive of each socket in each
+    /// round. `None` ends the round.
     pub fn next_event(&mut self) -> Option<Event> {
         loop {
-            let &(data, result, flags) = self.completions.get(self.next_completion)?;
-            self.next_completion += 1;
+            let (data, result, flags) = self.next_completion()?;
             if let Some(event) = self.event(data, result, flags) {
                 return Some(event);
             }
         }
+    }
+
+    #[inline]
+    fn next_completion(&mut self) -> Option<Completion> {
+        if let Some(stop) = self.stop_next.take() {
+            return Some(stop);
+        }
+        while self.backlog_due > 0 {
+            self.backlog_due -= 1;
+            let completion = self.backlog.pop_front()?;
+            let socket = &mut self.sockets[completion.0 as u32 as usize];
+            if socket.served == self.round && !socket.closing {
+                self.backlog.push_back(completion);
+                continue;
+            }
+            socket.waiting -= 1;
+            socket.served = self.round;
+            return Some(completion);
+        }
+        while let Some(&completion) = self.completions.get(self.next_completion) {
+            self.next_completion += 1;
+            if (completion.0 >> 56) as u8 == Kind::Receive as u8 {
+                let index = completion.0 as u32;
+                let socket = &mut self.sockets[index as usize];
+                if socket.served == self.round || socket.waiting > 0 {
+                    socket.waiting += 1;
+                    if socket.waiting > WAITING_RECEIVES_MAX {
+                        self.stop_receiving(index);
+                    }
+                    self.backlog.push_back(completion);
+                    continue;
+                }
+                socket.served = self.round;
+            }
+            return Some(completion);
+        }
+        self.round = self.round.wrapping_add(1);
+        self.backlog_due = self.backlog.len();
+        None
     }
 
     fn event(&mut self, data: u64, result: i32, flags: u32) -> Option<Event> {
@@ -657,13 +738,15 @@ impl NetRing {
                 let was = std::mem::replace(&mut socket.receiving, Receiving::Idle);
                 // The multishot ended with data: report the data now and the end right after it.
                 let errno = if was == Receiving::Stopping { -libc::ECANCELED } else { -libc::ENOBUFS };
+                let errno = if result < 0 { result } else { errno };
                 socket.operations += 1;
                 socket.receiving = Receiving::Armed;
                 let data = user_data(Kind::Receive, socket.generation, index);
-                self.completions.insert(self.next_completion, (data, errno, 0));
+                self.stop_next = Some((data, errno, 0));
             }
             if dropped {
                 self.buffers.offer(buffer);
+                self.buffers.publish();
                 return None;
             }
             self.stats.receives += 1;
@@ -719,9 +802,16 @@ impl NetRing {
         if result > 0 {
             sending.sent += result as usize;
         }
-        let failed = result < 0 && !matches!(-result, libc::EAGAIN | libc::EINTR | libc::ENOBUFS | libc::ENOMEM);
+        let is_starved = matches!(-result, libc::ENOBUFS | libc::ENOMEM);
+        let failed = result < 0 && !is_starved && !matches!(-result, libc::EAGAIN | libc::EINTR);
         if sending.sent < sending.out.len() && !failed && !socket.closing {
-            self.submit_send(index);
+            if is_starved {
+                // Another attempt at once would find no more memory than this one.
+                socket.operations += 1;
+                self.starved.push(index);
+            } else {
+                self.submit_send(index);
+            }
             return None;
         }
         let whole = sending.sent == sending.out.len();
@@ -756,7 +846,13 @@ impl Drop for NetRing {
         if self.sockets.iter().any(|socket| socket.operations > 0) {
             std::mem::forget(std::mem::take(&mut self.sockets));
             self.buffers.leak = true;
+        } else if let Err(error) = self.ring.submitter().unregister_buf_ring(BUFFER_GROUP) {
+            // The kernel may still know the buffers.
+            self.buffers.leak = true;
+            tracing::debug!(%error, "the receive buffers could not be unregistered");
         }
+        // A registered descriptor keeps the ring alive until its thread ends.
+        let _ = self.ring.submitter().unregister_ring_fd();
     }
 }
 

@@ -261,12 +261,12 @@ fn what_finds_no_room_on_another_core_goes_home() {
         let mut gather = begin(Kind::Rename { spec, source, target, state: MoveState::Taking }, 1);
         let taken = || vec![Reply::owned("value"), Reply::Int(77)];
         let Progress::Next(asks) = gather.answer(0, Reply::Array(taken())) else { panic!("not put anywhere") };
-        assert_eq!((asks[0].core, asks[0].job, asks[0].args[0].as_slice()), (1, Job::Put, &b"target"[..]));
+        assert_eq!((asks[0].core, asks[0].job, &asks[0].args[0][..]), (1, Job::Put, &b"target"[..]));
         gather.waiting = 1;
         let refused = [taken(), vec![error.clone()]].concat();
         let Progress::Next(asks) = gather.answer(0, Reply::Array(refused)) else { panic!("lost") };
-        let expected = [&b"source"[..], b"value", b"77", b"0"].map(<[u8]>::to_vec);
-        assert_eq!((asks[0].core, asks[0].job, asks[0].args.as_slice()), (0, Job::Put, &expected[..]));
+        let expected = [&b"source"[..], b"value", b"77", b"0"].map(bytes::Bytes::from_static);
+        assert_eq!((asks[0].core, asks[0].job, &asks[0].args[..]), (0, Job::Put, &expected[..]));
         gather.waiting = 1;
         assert_eq!(done(gather.answer(0, Reply::Int(1))), error);
     }
