@@ -258,6 +258,22 @@ fn ioredis() {
     assert!(said.contains("passed"), "{said}");
 }
 
+// ---- the binary protocol --------------------------------------------------------------------------
+
+/// A client that knows PROTOCOL.md and nothing else.
+#[test]
+fn a_binary_client_written_from_the_protocol_alone() {
+    if !installed("python3") {
+        return skip("a_binary_client_written_from_the_protocol_alone", "python3 is not installed");
+    }
+    for cores in ["1", "4"] {
+        let server = Server::start(&["--cores", cores]);
+        let mut python = Command::new("python3");
+        let said = said(python.arg("-B").arg(source("binary.py")).arg(server.port().to_string()));
+        assert!(said.contains("6 passed"), "{said}");
+    }
+}
+
 // ---- the redis crate ------------------------------------------------------------------------------
 
 #[test]
