@@ -420,6 +420,16 @@ fn a_port_in_use_is_refused() {
 }
 
 #[test]
+fn a_port_of_an_outgoing_connection_is_refused_by_its_cause() {
+    let there = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let connection = TcpStream::connect(there.local_addr().unwrap()).unwrap();
+    let taken = connection.local_addr().unwrap().port();
+    let exit = run(&["--cores", "1", "--cluster", "no", "--port", &taken.to_string()], free);
+    let setting = format!("net.ipv4.ip_local_reserved_ports={taken}");
+    assert_refused(&exit, 1, &[&format!("127.0.0.1:{taken} is already in use by a connection"), &setting]);
+}
+
+#[test]
 fn a_second_copy_is_refused_and_the_first_goes_on() {
     let path = socket_path("second-copy");
     let server = Server::start(&["--cores", "2", "--unix-socket", path.to_str().unwrap()]);

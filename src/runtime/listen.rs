@@ -30,7 +30,7 @@ use std::time::Duration;
 use socket2::{Domain, Protocol, SockAddr, Socket, TcpKeepalive, Type};
 use tracing::debug;
 
-use super::port_owner;
+use super::port_owner::{self, Holder};
 use super::refusal::Refusal;
 use crate::config::{Config, UnixSocket};
 
@@ -164,8 +164,21 @@ fn listener(address: SocketAddr, reuse_port: bool) -> io::Result<Socket> {
 fn explain_bind(address: SocketAddr, flag: &str, error: io::Error) -> Refusal {
     let text = match error.kind() {
         ErrorKind::AddrInUse => {
-            let owner = port_owner::find(address.port()).map_or(String::new(), |owner| format!(" by {owner}"));
-            format!("{address} is already in use{owner}: stop that server, or choose another {flag}")
+            let port = address.port();
+            match port_owner::find(port) {
+                Holder::Listener(owner) => {
+                    format!("{address} is already in use by {owner}: stop that server, or choose another {flag}")
+                }
+                Holder::UnseenListener => {
+                    format!(
+                        "{address} is already in use by a server of another user: stop it, or choose another {flag}"
+                    )
+                }
+                Holder::Connection => format!(
+                    "{address} is already in use by a connection to somewhere else, whose port the system chose: \
+                     choose another {flag}, or keep the port free with net.ipv4.ip_local_reserved_ports={port}"
+                ),
+            }
         }
         ErrorKind::AddrNotAvailable => {
             format!("{} is no address of this machine: change --bind (ip address lists them)", address.ip())

@@ -1,4 +1,4 @@
-//! Who listens on a port, for a message that names the culprit. Finds only what this process may see.
+//! Who has a port, for a message that names the culprit. Finds only what this process may see.
 
 use std::fmt;
 use std::fs;
@@ -16,10 +16,28 @@ impl fmt::Display for Owner {
     }
 }
 
-pub fn find(port: u16) -> Option<Owner> {
+/// Why a port cannot be had.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Holder {
+    Listener(Owner),
+    /// Somebody listens there whom this process may not look at.
+    UnseenListener,
+    /// Nobody listens: the kernel has given the port to an outgoing connection.
+    Connection,
+}
+
+pub fn find(port: u16) -> Holder {
     let tables = ["/proc/net/tcp", "/proc/net/tcp6"].map(|table| fs::read_to_string(table).unwrap_or_default());
     let inodes = tables.iter().flat_map(|table| listening_inodes(table, port));
     let inodes: Vec<String> = inodes.map(|inode| format!("socket:[{inode}]")).collect();
+    if inodes.is_empty() {
+        return Holder::Connection;
+    }
+    owner_of(&inodes).map_or(Holder::UnseenListener, Holder::Listener)
+}
+
+/// The process that holds one of these sockets.
+fn owner_of(inodes: &[String]) -> Option<Owner> {
     let processes = fs::read_dir("/proc").ok()?.flatten();
     processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).find_map(|pid: u32| {
         let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).ok()?.flatten();
