@@ -1,13 +1,14 @@
 //! SIGINT and SIGTERM: the first asks everybody to finish, the second ends this process and what it started.
 
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::system::{EndSignals, Pid, SIGKILL, signal_group};
 
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
-/// Process groups of the servers that we started and that have not ended.
-static STARTED: Mutex<Vec<Pid>> = Mutex::new(Vec::new());
+/// Process groups of the servers that we started and that have not ended, and their directories.
+static STARTED: Mutex<Vec<(Pid, PathBuf)>> = Mutex::new(Vec::new());
 
 pub const EXIT_INTERRUPTED: u8 = 130;
 
@@ -18,8 +19,9 @@ pub fn watch() {
         loop {
             signals.wait();
             if INTERRUPTED.swap(true, Ordering::Relaxed) {
-                for group in STARTED.lock().expect("not poisoned").drain(..) {
+                for (group, directory) in STARTED.lock().expect("not poisoned").drain(..) {
                     signal_group(group, SIGKILL);
+                    let _ = std::fs::remove_dir_all(directory);
                 }
                 std::process::exit(i32::from(EXIT_INTERRUPTED));
             }
@@ -31,10 +33,10 @@ pub fn interrupted() -> bool {
     INTERRUPTED.load(Ordering::Relaxed)
 }
 
-pub fn register_group(group: Pid) {
-    STARTED.lock().expect("not poisoned").push(group);
+pub fn register_group(group: Pid, directory: &Path) {
+    STARTED.lock().expect("not poisoned").push((group, directory.to_owned()));
 }
 
 pub fn forget_group(group: Pid) {
-    STARTED.lock().expect("not poisoned").retain(|&started| started != group);
+    STARTED.lock().expect("not poisoned").retain(|(started, _)| *started != group);
 }

@@ -35,6 +35,9 @@ use statistics::Ratio;
 /// How often a disturbed pair of rounds is repeated, per pair wanted.
 const ATTEMPTS_PER_PAIR: usize = 3;
 
+/// Connecting, waiting for quiet, pausing; only to tell how long it will all take.
+const BETWEEN_ROUNDS: Duration = Duration::from_millis(250);
+
 /// Rounds of both servers, in pairs that ran next to each other.
 #[derive(Default)]
 pub struct Pairs {
@@ -84,6 +87,13 @@ fn measure_all(checked: &Checked) -> Result<(), Failure> {
         let results: Result<Vec<_>, _> = checked.legs.iter().map(|leg| fill::measure(leg, fill, checked)).collect();
         return report::write_fills(checked, fill, &results?);
     }
+    let rounds = checked.legs.len() * checked.cells.len() * 2 * (checked.pairs + checked.noise_pairs);
+    let seconds = rounds as f64 * (checked.warm_up + checked.measured + BETWEEN_ROUNDS).as_secs_f64();
+    eprintln!(
+        "# {} cells, {rounds} rounds: about {:.1} minutes, and what loading takes",
+        checked.cells.len(),
+        seconds / 60.0
+    );
     let mut results = Vec::new();
     let outcome = checked.legs.iter().try_for_each(|leg| measure(leg, checked, &mut results));
     // What was measured before something went wrong is worth having.

@@ -23,13 +23,16 @@ use crate::workload::{Action, Mix, Sizes};
 #[command(name = "loadgen compare", version, max_term_width = 110)]
 pub struct CompareOptions {
     /// What to reproduce, instead of --a and --b.
-    #[arg(value_enum, conflicts_with_all = ["a", "b"], required_unless_present_all = ["a", "b"])]
+    #[arg(value_enum, conflicts_with_all = ["a", "b"])]
     pub preset: Option<Preset>,
+    /// The same, as a flag.
+    #[arg(long = "preset", value_enum, value_name = "PRESET", conflicts_with_all = ["preset", "a", "b"])]
+    pub preset_flag: Option<Preset>,
     /// Our server, for presets [default: crabcache beside this program].
-    #[arg(long, value_name = "PATH", requires = "preset")]
+    #[arg(long, value_name = "PATH", conflicts_with_all = ["a", "b"])]
     pub ours: Option<PathBuf>,
     /// The null server, for presets [default: the newest null_server that cargo has built].
-    #[arg(long, value_name = "PATH", requires = "preset")]
+    #[arg(long, value_name = "PATH", conflicts_with_all = ["a", "b"])]
     pub null: Option<PathBuf>,
 
     /// Command of the first server, such as 'redis-server --port {port} --save ""'.
@@ -82,30 +85,37 @@ pub struct CompareOptions {
     #[arg(long, value_name = "LIST", value_delimiter = ',', help_heading = "Matrix")]
     pub keys: Option<Vec<Distribution>>,
 
-    /// Pairs of rounds per cell of the matrix [default: 5; fill-latency: 1].
+    /// A first look: fewer and shorter rounds.
+    #[arg(long, help_heading = "Rounds")]
+    pub quick: bool,
+    /// Pairs of rounds per cell of the matrix [default: 5; presets: 3; growth, --quick: 2; fill-latency: 1].
     #[arg(long, value_name = "N", help_heading = "Rounds")]
     pub rounds: Option<usize>,
-    /// Pairs of A against a second instance of A per cell, for the noise; 0 for none.
-    #[arg(long, value_name = "N", default_value_t = 2, help_heading = "Rounds")]
-    pub noise_rounds: usize,
-    /// Seconds measured per round.
-    #[arg(long, value_name = "SECONDS", default_value_t = 2.0, help_heading = "Rounds")]
-    pub seconds: f64,
-    /// Seconds before that in each round.
-    #[arg(long, value_name = "SECONDS", default_value_t = 0.5, help_heading = "Rounds")]
-    pub warm_up: f64,
+    /// Pairs of A against a second instance of A per cell, for the noise; 0 for none [default: 2; presets,
+    /// --quick: 1; growth: 0].
+    #[arg(long, value_name = "N", help_heading = "Rounds")]
+    pub noise_rounds: Option<usize>,
+    /// Seconds measured per round [default: 2; presets: 1.2; growth: 0.8; --quick: 0.6].
+    #[arg(long, value_name = "SECONDS", help_heading = "Rounds")]
+    pub seconds: Option<f64>,
+    /// Seconds before that in each round [default: 0.5; presets: 0.3; growth, --quick: 0.2].
+    #[arg(long, value_name = "SECONDS", help_heading = "Rounds")]
+    pub warm_up: Option<f64>,
     /// Discard rounds during which other processes used more than this share of one CPU, in percent.
     #[arg(long, value_name = "PERCENT", default_value_t = 5.0, help_heading = "Rounds")]
     pub foreign_max: f64,
     /// Seconds to wait for other processes to be quiet before a round.
     #[arg(long, value_name = "SECONDS", default_value_t = 20.0, help_heading = "Rounds")]
     pub quiet_wait: f64,
-    /// fill-latency: keys to fill in.
-    #[arg(long, value_name = "N", default_value_t = 20_000_000, help_heading = "Rounds")]
-    pub fill_keys: u64,
+    /// fill-latency: keys to fill in [default: 20000000; --quick: 2000000].
+    #[arg(long, value_name = "N", help_heading = "Rounds")]
+    pub fill_keys: Option<u64>,
     /// fill-latency: requests per second.
-    #[arg(long, value_name = "N", default_value = "100000", value_parser = positive, help_heading = "Rounds")]
+    #[arg(long, value_name = "N", default_value = "150000", value_parser = positive, help_heading = "Rounds")]
     pub fill_rate: f64,
+    /// growth: the curves to measure [default: all].
+    #[arg(long, value_enum, value_name = "LIST", value_delimiter = ',', help_heading = "Rounds")]
+    pub sweeps: Vec<SweepOf>,
 
     /// Results as JSON.
     #[arg(long, value_name = "FILE", help_heading = "Output")]
@@ -140,11 +150,25 @@ impl Cell {
     }
 }
 
+impl Cell {
+    /// Everything that tells it from others, in words.
+    pub fn properties(&self) -> [String; 6] {
+        let Cell { pipeline, connections, sizes, keys, distribution, .. } = self;
+        let plural = if *connections == 1 { "" } else { "s" };
+        [
+            self.mix_name(),
+            format!("pipeline {pipeline}"),
+            format!("{connections} connection{plural}"),
+            format!("{sizes} B"),
+            format!("{keys} keys"),
+            distribution.to_string(),
+        ]
+    }
+}
+
 impl fmt::Display for Cell {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Cell { pipeline, connections, sizes, keys, distribution, .. } = self;
-        let mix = self.mix_name();
-        write!(f, "{mix}, pipeline {pipeline}, {connections} connections, {sizes} B, {keys} keys, {distribution}")
+        f.write_str(&self.properties().join(", "))
     }
 }
 
@@ -195,6 +219,24 @@ pub struct Checked {
     pub svg: Option<PathBuf>,
 }
 
+/// What grows from one cell of a sweep to the next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum SweepOf {
+    Pipelines,
+    Connections,
+    Sizes,
+    Keys,
+}
+
+/// How often and how long is measured.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Effort {
+    pub pairs: usize,
+    pub noise_pairs: usize,
+    pub seconds: f64,
+    pub warm_up_seconds: f64,
+}
+
 /// Cells that differ in one thing only.
 #[derive(Clone, Debug)]
 pub struct Sweep {
@@ -229,30 +271,40 @@ impl Default for Matrix {
     }
 }
 
+/// What a comparison without a name takes the time for.
+const EFFORT: Effort = Effort { pairs: 5, noise_pairs: 2, seconds: 2.0, warm_up_seconds: 0.5 };
+const EFFORT_QUICK: Effort = Effort { pairs: 2, noise_pairs: 1, seconds: 0.6, warm_up_seconds: 0.2 };
+const FILL_KEYS: u64 = 20_000_000;
+const FILL_KEYS_QUICK: u64 = 2_000_000;
+
 impl CompareOptions {
+    fn named(&self) -> Option<Preset> {
+        self.preset.or(self.preset_flag)
+    }
+
     pub fn check(&self) -> Result<Checked, String> {
+        let preset = self.named();
         let server_cpus = self.server_cpus.clone().map_or(vec![0], |list| list.0);
-        let (legs, matrix) = match self.preset {
+        let (legs, matrices) = match preset {
             Some(preset) => {
                 let ours = match &self.ours {
                     Some(path) => path.clone(),
                     None => presets::beside("crabcache")?,
                 };
                 let null = || self.null.clone().map_or_else(presets::newest_null_server, Ok);
-                (preset.legs(&ours, null, &server_cpus)?, preset.matrix())
+                (preset.legs(&ours, null, &server_cpus)?, preset.matrices())
             }
-            None => (vec![self.leg(&server_cpus)?], Matrix::default()),
+            None if self.a.is_none() || self.b.is_none() => {
+                return Err("name a preset, or both servers with --a and --b (see compare --help)".into());
+            }
+            None if self.ours.is_some() || self.null.is_some() => {
+                return Err("--ours and --null belong to presets".into());
+            }
+            None => (vec![self.leg(&server_cpus)?], vec![Matrix::default()]),
         };
-        let matrix = self.changed(matrix);
-        let rounds = self.rounds.unwrap_or(if self.preset == Some(Preset::FillLatency) { 1 } else { 5 });
-        if rounds == 0 {
-            return Err("--rounds: at least one".into());
-        }
-        let seconds = |value: f64, flag: &str| match value {
-            value if value > 0.0 && value < 1e6 => Ok(Duration::from_secs_f64(value)),
-            _ => Err(format!("{flag}: expected a number of seconds above 0")),
-        };
-        if matrix.pipelines.contains(&0) || matrix.connections.contains(&0) || matrix.keyspaces.contains(&0) {
+        let matrices: Vec<Matrix> = matrices.into_iter().map(|matrix| self.changed(matrix)).collect();
+        let effort = self.effort(preset)?;
+        if matrices.iter().any(Matrix::names_nothing) {
             return Err("pipelines, connections and key spaces are at least 1".into());
         }
         let generator_cpus = self.generator_cpus(&legs)?;
@@ -260,9 +312,12 @@ impl CompareOptions {
         if threads == 0 {
             return Err("--threads: at least 1".into());
         }
-        let (cells, sweeps) = match self.preset {
-            Some(Preset::Growth) => presets::growth(&matrix),
-            _ => (matrix.cells(), Vec::new()),
+        if !self.sweeps.is_empty() && preset != Some(Preset::Growth) {
+            return Err("--sweeps belongs to the preset growth".into());
+        }
+        let (cells, sweeps) = match preset {
+            Some(Preset::Growth) => presets::growth(&matrices[0], &self.sweeps),
+            _ => (cells_of(&matrices), Vec::new()),
         };
         if cells.iter().any(|cell| cell.connections < threads) {
             return Err(format!("--threads: each needs a connection ({threads} threads)"));
@@ -270,19 +325,23 @@ impl CompareOptions {
         let memcache =
             legs.iter().any(|leg| [&leg.a, &leg.b].iter().any(|server| server.protocol == Protocol::Memcache));
         let foreign = |(action, _): &(Action, u32)| matches!(action, Action::MSet(_) | Action::Words(_));
-        if memcache && matrix.mixes.iter().any(|Mix(mix)| mix.iter().any(foreign)) {
+        if memcache && cells.iter().any(|cell| cell.mix.iter().any(foreign)) {
             return Err("--mixes: memcached has no MSET".into());
         }
-        let fill = (self.preset == Some(Preset::FillLatency)).then_some(Fill {
-            keys: self.fill_keys,
-            requests_per_second: self.fill_rate,
-            connections: matrix.connections[0],
-            pipeline: matrix.pipelines[0],
-            sizes: matrix.sizes[0],
-        });
-        if self.fill_keys == 0 {
+        let fill_keys = self.fill_keys.unwrap_or(if self.quick { FILL_KEYS_QUICK } else { FILL_KEYS });
+        if fill_keys == 0 {
             return Err("--fill-keys: at least one".into());
         }
+        if self.fill_keys.is_some() && preset != Some(Preset::FillLatency) {
+            return Err("--fill-keys belongs to the preset fill-latency".into());
+        }
+        let fill = (preset == Some(Preset::FillLatency)).then(|| Fill {
+            keys: fill_keys,
+            requests_per_second: self.fill_rate,
+            connections: matrices[0].connections[0],
+            pipeline: matrices[0].pipelines[0],
+            sizes: matrices[0].sizes[0],
+        });
         Ok(Checked {
             legs,
             generator_cpus,
@@ -290,15 +349,39 @@ impl CompareOptions {
             cells,
             sweeps,
             fill,
-            pairs: rounds,
-            noise_pairs: self.noise_rounds,
-            measured: seconds(self.seconds, "--seconds")?,
-            warm_up: seconds(self.warm_up, "--warm-up")?,
+            pairs: effort.pairs,
+            noise_pairs: effort.noise_pairs,
+            measured: Duration::from_secs_f64(effort.seconds),
+            warm_up: Duration::from_secs_f64(effort.warm_up_seconds),
             foreign_max: self.foreign_max / 100.0,
             quiet_wait: Duration::from_secs_f64(self.quiet_wait.clamp(0.0, 1e6)),
             json: self.json.clone(),
             markdown: self.markdown.clone(),
             svg: self.svg.clone(),
+        })
+    }
+
+    /// What was asked for; what was not, as the preset or `--quick` has it.
+    fn effort(&self, preset: Option<Preset>) -> Result<Effort, String> {
+        let usual = match preset {
+            Some(Preset::FillLatency) => Effort { pairs: 1, ..EFFORT },
+            _ if self.quick => EFFORT_QUICK,
+            Some(preset) => preset.effort(),
+            None => EFFORT,
+        };
+        let pairs = self.rounds.unwrap_or(usual.pairs);
+        if pairs == 0 {
+            return Err("--rounds: at least one".into());
+        }
+        let seconds = |value: f64, flag: &str| match value {
+            value if value > 0.0 && value < 1e6 => Ok(value),
+            _ => Err(format!("{flag}: expected a number of seconds above 0")),
+        };
+        Ok(Effort {
+            pairs,
+            noise_pairs: self.noise_rounds.unwrap_or(usual.noise_pairs),
+            seconds: seconds(self.seconds.unwrap_or(usual.seconds), "--seconds")?,
+            warm_up_seconds: seconds(self.warm_up.unwrap_or(usual.warm_up_seconds), "--warm-up")?,
         })
     }
 
@@ -333,7 +416,7 @@ impl CompareOptions {
         match &self.generator_cpus {
             // With too few CPUs there is no other way for servers of several cores; CPU per operation is
             // still right then, throughput and latency are not.
-            Some(CpuList(cpus)) if cpus.iter().any(taken) && self.preset != Some(Preset::Forwarding) => {
+            Some(CpuList(cpus)) if cpus.iter().any(taken) && self.named() != Some(Preset::Forwarding) => {
                 Err("--server-cpus and --generator-cpus share a CPU: each would measure the other".into())
             }
             Some(CpuList(cpus)) => Ok(cpus.clone()),
@@ -341,7 +424,7 @@ impl CompareOptions {
                 let allowed = system::allowed_cpus();
                 match (allowed.iter().find(|cpu| !taken(cpu)), allowed.last()) {
                     (Some(&cpu), _) => Ok(vec![cpu]),
-                    (None, Some(&last)) if self.preset == Some(Preset::Forwarding) => Ok(vec![last]),
+                    (None, Some(&last)) if self.named() == Some(Preset::Forwarding) => Ok(vec![last]),
                     _ => Err("no CPU is left for the generator (--generator-cpus)".into()),
                 }
             }
@@ -349,8 +432,29 @@ impl CompareOptions {
     }
 }
 
+/// The cells of all of them, each once. Those with the same data stand together: loading it is what takes
+/// long.
+fn cells_of(matrices: &[Matrix]) -> Vec<Cell> {
+    let mut cells: Vec<Cell> = Vec::new();
+    for cell in matrices.iter().flat_map(Matrix::cells) {
+        if cells.contains(&cell) {
+            continue;
+        }
+        let same_data = |other: &Cell| other.keys == cell.keys && other.sizes == cell.sizes;
+        let at = cells.iter().rposition(same_data).map_or(cells.len(), |last| last + 1);
+        cells.insert(at, cell);
+    }
+    cells
+}
+
 impl Matrix {
-    /// Cells with the same data stand together: loading it is what takes long.
+    fn names_nothing(&self) -> bool {
+        let empty = self.sizes.is_empty() || self.mixes.is_empty() || self.keys.is_empty();
+        let counts = [&self.pipelines, &self.connections];
+        let none = |list: &[usize]| list.is_empty() || list.contains(&0);
+        empty || counts.into_iter().any(|list| none(list)) || self.keyspaces.is_empty() || self.keyspaces.contains(&0)
+    }
+
     fn cells(&self) -> Vec<Cell> {
         let mut cells = Vec::new();
         for &keys in &self.keyspaces {
@@ -411,6 +515,28 @@ mod tests {
     }
 
     #[test]
+    fn presets_by_word_and_by_flag() {
+        let check = |line: &str| {
+            let words = "compare --ours /x --null /y --generator-cpus 7 ".to_owned() + line;
+            CompareOptions::try_parse_from(words.split_whitespace()).map_err(|error| error.to_string())?.check()
+        };
+        let (word, flag) = (check("redis").unwrap(), check("--preset redis").unwrap());
+        assert_eq!(word.cells, flag.cells);
+        assert_eq!((word.pairs, word.noise_pairs), (3, 1));
+        let changes = word.cells.windows(2).filter(|pair| pair[0].sizes != pair[1].sizes).count();
+        assert_eq!(changes, 1, "{:?}", word.cells);
+        assert!(word.cells.iter().any(|cell| (cell.pipeline, cell.connections) == (1, 1)));
+        let quick = check("redis --quick --seconds 3 -P 16 -c 50").unwrap();
+        assert_eq!((quick.pairs, quick.measured), (2, Duration::from_secs(3)));
+        assert_eq!(quick.cells.iter().filter(|cell| cell.sizes == Sizes::Fixed(1024)).count(), 2, "{:?}", quick.cells);
+        let growth = check("growth --sweeps keys").unwrap();
+        assert_eq!((growth.sweeps.len(), growth.noise_pairs), (1, 0));
+        assert!(growth.cells.iter().all(|cell| (cell.pipeline, cell.connections) == (16, 50)));
+        assert!(check("redis --preset null").is_err());
+        assert_eq!(check("fill-latency --quick").unwrap().fill.unwrap().keys, FILL_KEYS_QUICK);
+    }
+
+    #[test]
     fn contradictions_are_errors() {
         for line in [
             &["--server-cpus", "1", "--generator-cpus", "1"][..],
@@ -421,12 +547,17 @@ mod tests {
             &["--mixes", "lpush"],
             &["--b-protocol", "memcache", "--mixes", "mset"],
             &["redis"],
+            &["--preset", "redis"],
+            &["--ours", "/x"],
+            &["--sweeps", "keys"],
+            &["--fill-keys", "5"],
             &["--server-cpus", "1", "--generator-cpus", "0-1"],
         ] {
             assert!(check(line).is_err(), "{line:?}");
         }
         let fallback = check(&["--server-cpus", "0"]).unwrap();
         assert!(!fallback.generator_cpus.contains(&0));
+        assert!(CompareOptions::try_parse_from(["compare"]).unwrap().check().is_err());
         let no_port = ["compare", "--a", "x", "--b", "y --port {port}"];
         assert!(CompareOptions::try_parse_from(no_port).unwrap().check().is_err());
     }

@@ -3,17 +3,21 @@
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use super::options::{Cell, Leg, Matrix, ServerOptions, Sweep};
+use super::options::{Cell, Effort, Leg, Matrix, ServerOptions, Sweep, SweepOf};
+use crate::keys::Distribution;
 use crate::system;
 use crate::wire::Protocol;
 use crate::workload::{Action, Mix, Sizes};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Preset {
-    /// redis-server against ours: SET and GET, pipelines 1, 16, 64, 50 and 200 connections, 64 B and 1 KiB.
+    /// redis-server against ours: SET and GET, pipelines 1, 16, 64, 50 and 200 connections, 64 B and 1 KiB; one
+    /// connection alone; a skewed mix.
     Redis,
     /// memcached with one thread against ours.
     Memcached,
+    /// Ours spoken to in RESP against ours spoken to in the binary protocol.
+    Protocols,
     /// A server that answers without decoding or storing, against ours: what is left to win.
     Null,
     /// One core of ours against two: keys forwarded between cores, and clients that route by slot.
@@ -59,6 +63,11 @@ impl Preset {
                 let memcached = server("memcached", Path::new("memcached"), &arguments, Protocol::Memcache);
                 vec![Leg { a: memcached, b: crabcache }]
             }
+            Preset::Protocols => {
+                let resp = ServerOptions { name: "RESP2".into(), ..crabcache.clone() };
+                let binary = ServerOptions { name: "binary".into(), protocol: Protocol::Binary, ..crabcache };
+                vec![Leg { a: resp, b: binary }]
+            }
             Preset::Null | Preset::FillLatency => vec![Leg { a: null_server()?, b: crabcache }],
             Preset::Forwarding => {
                 let one = ServerOptions { name: "one core".into(), ..crabcache };
@@ -70,25 +79,42 @@ impl Preset {
         })
     }
 
-    pub fn matrix(self) -> Matrix {
-        let set = || Mix(vec![(Action::Set, 1)]);
+    /// As much as makes a table within six minutes.
+    pub fn effort(self) -> Effort {
+        match self {
+            Preset::Growth => Effort { pairs: 2, noise_pairs: 0, seconds: 0.8, warm_up_seconds: 0.2 },
+            _ => Effort { pairs: 3, noise_pairs: 1, seconds: 1.2, warm_up_seconds: 0.3 },
+        }
+    }
+
+    pub fn matrices(self) -> Vec<Matrix> {
+        let single = |action| vec![Mix(vec![(action, 1)])];
+        let mixed = vec![Mix(vec![(Action::Set, 1), (Action::Get, 9)])];
         let usual = Matrix::default();
         match self {
-            Preset::Redis => {
-                Matrix { connections: vec![50, 200], sizes: vec![Sizes::Fixed(64), Sizes::Fixed(1024)], ..usual }
-            }
-            Preset::Memcached | Preset::Forwarding => usual,
+            Preset::Redis => vec![
+                Matrix { connections: vec![50, 200], ..usual.clone() },
+                Matrix { pipelines: vec![1], connections: vec![1], ..usual.clone() },
+                Matrix {
+                    pipelines: vec![16],
+                    mixes: mixed,
+                    keys: vec![Distribution::Zipf { exponent: 0.99 }],
+                    ..usual.clone()
+                },
+                Matrix { pipelines: vec![16, 64], sizes: vec![Sizes::Fixed(1024)], ..usual },
+            ],
+            Preset::Memcached | Preset::Protocols | Preset::Forwarding => vec![usual],
             // It answers +OK to everything, which is an answer to SET only.
-            Preset::Null => Matrix { connections: vec![50, 200], mixes: vec![set()], ..usual },
-            Preset::Growth => Matrix {
+            Preset::Null => vec![Matrix { connections: vec![50, 200], mixes: single(Action::Set), ..usual }],
+            Preset::Growth => vec![Matrix {
                 pipelines: vec![1, 2, 4, 8, 16, 32, 64, 128, 256, 512],
                 connections: vec![1, 4, 16, 50, 200, 1000, 4000, 10_000],
                 sizes: [16, 64, 256, 1024, 4096, 16_384, 65_536, 262_144, 1 << 20].map(Sizes::Fixed).to_vec(),
-                mixes: vec![Mix(vec![(Action::Set, 1), (Action::Get, 9)])],
+                mixes: mixed,
                 keyspaces: vec![100_000, 1_000_000, 5_000_000, 10_000_000, 25_000_000, 50_000_000],
                 ..usual
-            },
-            Preset::FillLatency => Matrix { pipelines: vec![16], mixes: vec![set()], ..usual },
+            }],
+            Preset::FillLatency => vec![Matrix { pipelines: vec![16], mixes: single(Action::Set), ..usual }],
         }
     }
 }
@@ -100,8 +126,8 @@ const MIDDLE_KEYS: u64 = 1_000_000;
 /// Large values in as many keys would be about memory, not about growth.
 const SWEPT_DATA_BYTES: u64 = 1 << 30;
 
-/// One sweep per list of the matrix. Cells with the same data stand together.
-pub fn growth(matrix: &Matrix) -> (Vec<Cell>, Vec<Sweep>) {
+/// One sweep per list of the matrix, or only those that are wanted. Cells with the same data stand together.
+pub fn growth(matrix: &Matrix, wanted: &[SweepOf]) -> (Vec<Cell>, Vec<Sweep>) {
     let mut cells = Vec::new();
     let mut sweeps = Vec::new();
     let middle = Cell {
@@ -112,24 +138,27 @@ pub fn growth(matrix: &Matrix) -> (Vec<Cell>, Vec<Sweep>) {
         keys: MIDDLE_KEYS,
         distribution: matrix.keys[0],
     };
-    let mut sweep = |title, x_label, swept: Vec<(f64, Cell)>| {
+    let mut sweep = |of, title, x_label, swept: Vec<(f64, Cell)>| {
+        if !wanted.is_empty() && !wanted.contains(&of) {
+            return;
+        }
         let first = cells.len();
         let points = swept.iter().enumerate().map(|(index, (x, _))| (first + index, *x)).collect();
         cells.extend(swept.into_iter().map(|(_, cell)| cell));
         sweeps.push(Sweep { title, x_label, points });
     };
     let pipelines = matrix.pipelines.iter().map(|&pipeline| (pipeline as f64, Cell { pipeline, ..middle.clone() }));
-    sweep("by pipeline", "requests in a pipeline", pipelines.collect());
+    sweep(SweepOf::Pipelines, "by pipeline", "requests in a pipeline", pipelines.collect());
     let connections =
         matrix.connections.iter().map(|&connections| (connections as f64, Cell { connections, ..middle.clone() }));
-    sweep("by connections", "connections", connections.collect());
+    sweep(SweepOf::Connections, "by connections", "connections", connections.collect());
     let sizes = matrix.sizes.iter().map(|&sizes| {
         let keys = (SWEPT_DATA_BYTES / sizes.max().max(1) as u64).clamp(1, MIDDLE_KEYS);
         (sizes.max() as f64, Cell { sizes, keys, ..middle.clone() })
     });
-    sweep("by size of values", "bytes", sizes.collect());
+    sweep(SweepOf::Sizes, "by size of values", "bytes", sizes.collect());
     let keys = matrix.keyspaces.iter().map(|&keys| (keys as f64, Cell { keys, ..middle.clone() }));
-    sweep("by number of keys", "keys", keys.collect());
+    sweep(SweepOf::Keys, "by number of keys", "keys", keys.collect());
     (cells, sweeps)
 }
 
@@ -166,12 +195,11 @@ pub fn newest_null_server() -> Result<PathBuf, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use clap::ValueEnum;
 
     #[test]
     fn every_preset_names_two_servers_with_a_port() {
-        for preset in
-            [Preset::Redis, Preset::Memcached, Preset::Null, Preset::Forwarding, Preset::Growth, Preset::FillLatency]
-        {
+        for preset in Preset::value_variants() {
             let legs = preset.legs(Path::new("/x/crabcache"), || Ok("/x/null".into()), &[0]).unwrap();
             assert!(!legs.is_empty());
             for leg in legs {
@@ -181,7 +209,7 @@ mod tests {
                 assert_ne!(leg.a.name, leg.b.name);
             }
         }
-        let (cells, sweeps) = growth(&Preset::Growth.matrix());
+        let (cells, sweeps) = growth(&Preset::Growth.matrices()[0], &[]);
         assert_eq!(sweeps.iter().map(|sweep| sweep.points.len()).sum::<usize>(), cells.len());
         assert_eq!(sweeps[1].points[0], (10, 1.0));
         assert_eq!((cells[10].connections, cells[10].pipeline), (1, MIDDLE_PIPELINE));

@@ -34,9 +34,11 @@ pub fn progress(leg: &Leg, pairs: &Pairs, noise: Option<&Pairs>) {
 }
 
 pub fn write(checked: &Checked, results: &[LegResult]) -> Result<(), Failure> {
-    let tables: Vec<String> = results.iter().map(markdown).collect();
+    let mut tables: Vec<String> = results.iter().map(markdown).collect();
+    tables.extend(side_by_side(results));
     let value = json!({
         "machine": machine(),
+        "command": command(),
         "generator_cpus": checked.generator_cpus,
         "seconds": checked.measured.as_secs_f64(),
         "warm_up_seconds": checked.warm_up.as_secs_f64(),
@@ -49,6 +51,7 @@ pub fn write_fills(checked: &Checked, fill: &Fill, results: &[FillResult]) -> Re
     let tables: Vec<String> = results.iter().map(|result| fill_markdown(fill, result)).collect();
     let value = json!({
         "machine": machine(),
+        "command": command(),
         "keys": fill.keys,
         "requests_per_second": fill.requests_per_second,
         "connections": fill.connections,
@@ -60,7 +63,7 @@ pub fn write_fills(checked: &Checked, fill: &Fill, results: &[FillResult]) -> Re
 }
 
 fn save(checked: &Checked, tables: &[String], value: &Value, charts: &[String]) -> Result<(), Failure> {
-    let table = format!("{}\n\n{}", machine(), tables.join("\n"));
+    let table = format!("`{}`\n\n{}\n\n{}", command(), machine(), tables.join("\n"));
     println!("{table}");
     let write = |path: &Option<std::path::PathBuf>, content: String| match path {
         Some(path) => {
@@ -71,6 +74,13 @@ fn save(checked: &Checked, tables: &[String], value: &Value, charts: &[String]) 
     write(&checked.markdown, table.clone())?;
     write(&checked.json, format!("{value:#}\n"))?;
     write(&checked.svg, svg::document(charts))
+}
+
+/// What to type to get the same again.
+fn command() -> String {
+    let words = std::env::args().skip(1);
+    let words: Vec<String> = std::iter::once("loadgen".to_owned()).chain(words).collect();
+    shlex::try_join(words.iter().map(String::as_str)).unwrap_or_else(|_| words.join(" "))
 }
 
 /// Processor, number of CPUs, kernel.
@@ -85,12 +95,63 @@ fn machine() -> String {
 
 fn described(server: &ServerOptions, version: &Option<String>) -> String {
     let version = version.as_ref().map_or(String::new(), |version| format!(" {version}"));
-    format!("{}{version} (`{}`, {}, CPUs {:?})", server.name, server.words.join(" "), server.protocol, server.cpus)
+    let mut words: Vec<&str> = server.words.iter().map(|word| if word.is_empty() { "''" } else { word }).collect();
+    // Where the program lies tells nothing about it.
+    words[0] = words[0].rsplit('/').next().unwrap_or_default();
+    let cpus: Vec<String> = server.cpus.iter().map(ToString::to_string).collect();
+    format!("{}{version} (`{}`, {}, CPU {})", server.name, words.join(" "), server.protocol, cpus.join(" and "))
+}
+
+/// Which properties all cells share, in the order of [`Cell::properties`].
+fn shared_properties(cells: &[CellResult]) -> [bool; 6] {
+    let first = cells.first().map(|result| result.cell.properties()).unwrap_or_default();
+    std::array::from_fn(|index| {
+        cells.len() > 1 && cells.iter().all(|result| result.cell.properties()[index] == first[index])
+    })
+}
+
+fn chosen(cell: &Cell, wanted: impl Fn(usize) -> bool) -> String {
+    let properties = cell.properties().into_iter().enumerate();
+    properties.filter(|(index, _)| wanted(*index)).map(|(_, text)| text).collect::<Vec<_>>().join(", ")
+}
+
+/// Several servers that were compared with one and the same: one row per load.
+fn side_by_side(results: &[LegResult]) -> Option<String> {
+    let [first, others @ ..] = results else { return None };
+    let loads = |result: &LegResult| result.cells.iter().map(|result| result.cell.clone()).collect::<Vec<_>>();
+    let alike = |other: &LegResult| other.leg.a.name == first.leg.a.name && loads(other) == loads(first);
+    if others.is_empty() || !others.iter().all(alike) {
+        return None;
+    }
+    let shared = shared_properties(&first.cells);
+    let mut out = format!("Server CPU per operation in µs, and its ratio to that of {}.\n\n", first.leg.a.name);
+    let names: Vec<&str> = results.iter().map(|result| result.leg.b.name.as_str()).collect();
+    let _ = writeln!(
+        out,
+        "| load | {} | {} | {} |",
+        first.leg.a.name,
+        names.join(" | "),
+        names.iter().map(|name| format!("ratio of {name}")).collect::<Vec<_>>().join(" | ")
+    );
+    let _ = writeln!(out, "|---|--:|{}", "--:|".repeat(2 * results.len()));
+    for (index, cell) in first.cells.iter().enumerate() {
+        let pairs = || results.iter().map(|result| &result.cells[index].pairs);
+        let base: Vec<f64> = pairs().flat_map(|pairs| pairs.a.iter().map(Round::cpu_us)).collect();
+        let costs: Vec<String> = pairs().map(|pairs| format!("{:.3}", median_of(&pairs.b, Round::cpu_us))).collect();
+        let ratios: Vec<String> = pairs().map(|pairs| text(pairs.ratio(Round::cpu_us))).collect();
+        let load = chosen(&cell.cell, |property| !shared[property]);
+        let _ = writeln!(out, "| {load} | {:.3} | {} | {} |", median(&base), costs.join(" | "), ratios.join(" | "));
+    }
+    Some(out)
 }
 
 fn markdown(result: &LegResult) -> String {
     let LegResult { leg, versions, cells } = result;
     let mut out = format!("A = {}\nB = {}\n", described(&leg.a, &versions[0]), described(&leg.b, &versions[1]));
+    let shared = shared_properties(cells);
+    if let Some(result) = cells.first().filter(|_| shared.contains(&true)) {
+        let _ = writeln!(out, "All loads: {}.", chosen(&result.cell, |index| shared[index]));
+    }
     out += "CPU/op is user and system time of the server in µs; ratios are B / A, medians of pairs with a 95 % interval.\n\n";
     out += "| load | CPU/op A | CPU/op B | CPU ratio | A/A | ops/s A | ops/s B | throughput ratio | p50 ms A / B \
             | p99 ms A / B | RSS MiB A / B | pairs (discarded) | notes |\n";
@@ -103,7 +164,7 @@ fn markdown(result: &LegResult) -> String {
         let _ = writeln!(
             out,
             "| {} | {:.3} | {:.3} | {} | {} | {:.0} | {:.0} | {} | {} | {} | {} | {} ({}) | {} |",
-            result.cell,
+            chosen(&result.cell, |index| !shared[index]),
             median_of(a, Round::cpu_us),
             median_of(b, Round::cpu_us),
             text(result.pairs.ratio(Round::cpu_us)),

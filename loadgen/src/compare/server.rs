@@ -55,7 +55,7 @@ impl Server {
             }
         };
         let group = child.id() as Pid;
-        signals::register_group(group);
+        signals::register_group(group, &directory);
         let server = Server { options: options.clone(), child: child.into(), group, port, directory };
         server.wait_until_ready()?;
         Ok(server)

@@ -127,8 +127,10 @@ pub fn quiet(finished: &Finished) -> String {
         0 => String::new(),
         errors => format!(", {errors} errors"),
     };
+    let busy = generator_busy(&finished.record, finished.plan.threads);
+    let limited = if busy > BOTTLENECK { ", the generator is the bottleneck" } else { "" };
     format!(
-        "{}: {:.2} requests per second, p50={:.3} msec{errors}",
+        "{}: {:.2} requests per second, p50={:.3} msec{errors}{limited}",
         finished.plan.workload.name,
         finished.record.replies_per_second(),
         ms(total.latency_ns.value_at_quantile(0.5))
