@@ -3,7 +3,8 @@
 //! ```text
 //!   options ─▶ plan ─▶ generator (threads, rings, connections) ─▶ record ─▶ report
 //!                         ▲
-//!   compare ──────────────┘  starts two servers, runs the same plans on both in turns
+//!   compare ──────────────┤  starts two servers, runs the same plans on both in turns
+//!   soak ─────────────────┘  starts one, and wears it down
 //! ```
 
 mod cluster;
@@ -20,6 +21,7 @@ mod ring;
 mod run;
 mod session;
 mod signals;
+mod soak;
 mod system;
 mod template;
 mod trace;
@@ -40,6 +42,7 @@ use report::live::LiveLine;
 use report::{check_writable, json, summary, svg};
 use run::{Finished, run};
 use signals::EXIT_INTERRUPTED;
+use soak::SoakOptions;
 use wire::printable;
 
 const EXIT_FAILURE: u8 = 1;
@@ -55,6 +58,17 @@ fn main() -> ExitCode {
             Ok(()) => ExitCode::SUCCESS,
             Err(CompareError::Usage(wrong)) => usage(&wrong),
             Err(CompareError::Failed(failure)) => failed(&failure),
+        };
+    }
+    if words.get(1).is_some_and(|word| word == "soak") {
+        words.remove(1);
+        let options = SoakOptions::parse_from(words);
+        signals::watch();
+        return match soak::run(&options) {
+            Ok(Ok(true)) => ExitCode::SUCCESS,
+            Ok(Ok(false)) => ExitCode::from(EXIT_FAILURE),
+            Ok(Err(failure)) => failed(&failure),
+            Err(wrong) => usage(&wrong),
         };
     }
     let options = LoadOptions::parse_from(words);

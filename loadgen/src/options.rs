@@ -26,7 +26,7 @@ const TESTS_DEFAULT: &str = "ping_inline,ping_mbulk,set,get,incr,mset,mget";
 ///
 /// Runs one test after another (-t), or one mixed load (--mix, --ratio), or one command given as words
 /// in which __key__, __rand_int__ and __data__ are replaced. `loadgen compare --help` is about comparing
-/// two servers.
+/// two servers, `loadgen soak --help` about wearing one down.
 #[derive(Parser, Debug, Clone)]
 #[command(name = "loadgen", version, disable_help_flag = true, max_term_width = 110)]
 pub struct LoadOptions {

@@ -2,9 +2,9 @@
 //! due, so a stall of a second shows in every request of that second.
 
 use super::accounting::Census;
-use super::options::{Checked, Fill, Leg, ServerOptions};
+use super::options::{Checked, Fill, Leg};
 use super::round::{self, ours, wait_for_quiet};
-use super::server::Server;
+use super::server::{Server, ServerOptions};
 use crate::failure::Failure;
 use crate::keys::Distribution;
 use crate::plan::{Arrivals, Pace, Plan, Until};

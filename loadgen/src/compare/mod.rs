@@ -12,11 +12,11 @@
 mod accounting;
 mod fill;
 mod options;
-mod presets;
+pub mod presets;
 mod report;
-mod round;
-mod server;
-mod statistics;
+pub mod round;
+pub mod server;
+pub mod statistics;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -186,7 +186,7 @@ fn pairs_of(
 }
 
 /// Sleeps in small steps, so that an interrupt is noticed.
-fn sleep(time: Duration) -> Result<(), Failure> {
+pub fn sleep(time: Duration) -> Result<(), Failure> {
     const STEP: Duration = Duration::from_millis(20);
     let started = std::time::Instant::now();
     loop {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::Parser;
 
 use super::presets::{self, Preset};
+use super::server::{ServerOptions, parse_command};
 use crate::keys::Distribution;
 use crate::options::{CpuList, parse_cpus, positive};
 use crate::system;
@@ -170,15 +171,6 @@ impl fmt::Display for Cell {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.properties().join(", "))
     }
-}
-
-#[derive(Clone, Debug, PartialEq)]
-pub struct ServerOptions {
-    pub name: String,
-    pub words: Vec<String>,
-    pub protocol: Protocol,
-    pub cpus: Vec<usize>,
-    pub cluster: bool,
 }
 
 /// Two servers to be compared.
@@ -388,10 +380,22 @@ impl CompareOptions {
     /// The two servers of --a and --b.
     fn leg(&self, cpus: &[usize]) -> Result<Leg, String> {
         let resp2 = Protocol::Resp2;
-        let mut a =
-            server("--a", self.a.as_deref(), &self.a_name, self.a_protocol.unwrap_or(resp2), self.a_cluster, cpus)?;
-        let mut b =
-            server("--b", self.b.as_deref(), &self.b_name, self.b_protocol.unwrap_or(resp2), self.b_cluster, cpus)?;
+        let mut a = parse_command(
+            "--a",
+            self.a.as_deref().unwrap_or_default(),
+            &self.a_name,
+            self.a_protocol.unwrap_or(resp2),
+            self.a_cluster,
+            cpus,
+        )?;
+        let mut b = parse_command(
+            "--b",
+            self.b.as_deref().unwrap_or_default(),
+            &self.b_name,
+            self.b_protocol.unwrap_or(resp2),
+            self.b_cluster,
+            cpus,
+        )?;
         if a.name == b.name {
             a.name += " (A)";
             b.name += " (B)";
@@ -473,24 +477,6 @@ impl Matrix {
         }
         cells
     }
-}
-
-fn server(
-    flag: &str,
-    command: Option<&str>,
-    name: &Option<String>,
-    protocol: Protocol,
-    cluster: bool,
-    cpus: &[usize],
-) -> Result<ServerOptions, String> {
-    let command = command.ok_or_else(|| format!("{flag} is missing"))?;
-    let words = shlex::split(command).filter(|words| !words.is_empty());
-    let words = words.ok_or_else(|| format!("{flag} {command:?} is not a command line"))?;
-    if !command.contains("{port}") {
-        return Err(format!("{flag}: the command needs {{port}} where the server is told its port"));
-    }
-    let program = words[0].rsplit('/').next().unwrap_or_default().to_owned();
-    Ok(ServerOptions { name: name.clone().unwrap_or(program), words, protocol, cpus: cpus.to_vec(), cluster })
 }
 
 #[cfg(test)]

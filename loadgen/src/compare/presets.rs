@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use super::options::{Cell, Effort, Leg, Matrix, ServerOptions, Sweep, SweepOf};
+use super::options::{Cell, Effort, Leg, Matrix, Sweep, SweepOf};
+use super::server::ServerOptions;
 use crate::keys::Distribution;
 use crate::system;
 use crate::wire::Protocol;

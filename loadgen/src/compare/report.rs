@@ -6,8 +6,9 @@ use std::fs;
 use serde_json::{Value, json};
 
 use super::fill::{FillResult, Filling};
-use super::options::{Cell, Checked, Fill, Leg, ServerOptions, Sweep};
+use super::options::{Cell, Checked, Fill, Leg, Sweep};
 use super::round::Round;
+use super::server::ServerOptions;
 use super::statistics::{Ratio, median};
 use super::{CellResult, LegResult, Pairs};
 use crate::failure::Failure;
@@ -78,8 +79,12 @@ fn save(checked: &Checked, tables: &[String], value: &Value, charts: &[String]) 
 
 /// What to type to get the same again.
 fn command() -> String {
-    let words = std::env::args().skip(1);
-    let words: Vec<String> = std::iter::once("loadgen".to_owned()).chain(words).collect();
+    // Where files lie on this machine is of no use on another.
+    let brief = |word: String| match word.rsplit_once('/') {
+        Some((_, name)) if word.starts_with('/') && !word.contains(' ') => name.to_owned(),
+        _ => word,
+    };
+    let words: Vec<String> = std::iter::once("loadgen".to_owned()).chain(std::env::args().skip(1).map(brief)).collect();
     shlex::try_join(words.iter().map(String::as_str)).unwrap_or_else(|_| words.join(" "))
 }
 
@@ -218,6 +223,7 @@ fn notes(pairs: &Pairs) -> String {
 fn text(ratio: Option<Ratio>) -> String {
     match ratio {
         None => "–".into(),
+        Some(Ratio { median, low, high }) if low == high => format!("{median:.3}"),
         Some(Ratio { median, low, high }) => format!("{median:.3} [{low:.3}, {high:.3}]"),
     }
 }
@@ -231,7 +237,9 @@ fn charts(checked: &Checked, results: &[LegResult]) -> Vec<String> {
     for result in results {
         charts.extend(checked.sweeps.iter().map(|sweep| sweep_chart(sweep, result)));
         if checked.sweeps.is_empty() {
-            charts.extend(result.cells.chunks(BARS_PER_CHART).flat_map(|cells| bar_charts(&result.leg, cells)));
+            let count = result.cells.len().div_ceil(BARS_PER_CHART).max(1);
+            let chunks = result.cells.chunks(result.cells.len().div_ceil(count).max(1));
+            charts.extend(chunks.flat_map(|cells| bar_charts(&result.leg, cells)));
         }
     }
     charts

@@ -8,7 +8,6 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use super::accounting;
-use super::options::ServerOptions;
 use crate::failure::Failure;
 use crate::plan::{Credentials, Endpoint, Target};
 use crate::random::Random;
@@ -22,6 +21,16 @@ const END_WAIT: Duration = Duration::from_secs(5);
 /// Removing millions of keys may take a while.
 const EMPTY_WAIT: Duration = Duration::from_secs(120);
 const REPLY_WAIT: Duration = Duration::from_secs(10);
+
+/// How to start it, and how to speak to it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ServerOptions {
+    pub name: String,
+    pub words: Vec<String>,
+    pub protocol: Protocol,
+    pub cpus: Vec<usize>,
+    pub cluster: bool,
+}
 
 pub struct Server {
     options: ServerOptions,
@@ -104,6 +113,12 @@ impl Server {
         self.pids().into_iter().map(accounting::resident_bytes).sum()
     }
 
+    /// How many files and sockets it has open.
+    pub fn descriptors(&self) -> u64 {
+        let open = |pid: Pid| fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count);
+        self.pids().into_iter().map(open).sum::<usize>() as u64
+    }
+
     /// Removes all keys: what another cell has left behind is not in its numbers. A server that cannot is
     /// left as it is.
     pub fn empty(&self) -> Result<(), Failure> {
@@ -166,6 +181,24 @@ impl Server {
         let lines: Vec<&str> = text.lines().rev().take(8).collect();
         lines.into_iter().rev().collect::<Vec<_>>().join("\n")
     }
+}
+
+/// A server by its command line; `flag` is where it was typed.
+pub fn parse_command(
+    flag: &str,
+    command: &str,
+    name: &Option<String>,
+    protocol: Protocol,
+    cluster: bool,
+    cpus: &[usize],
+) -> Result<ServerOptions, String> {
+    let words = shlex::split(command).filter(|words| !words.is_empty());
+    let words = words.ok_or_else(|| format!("{flag} {command:?} is not a command line"))?;
+    if !command.contains("{port}") {
+        return Err(format!("{flag}: the command needs {{port}} where the server is told its port"));
+    }
+    let program = words[0].rsplit('/').next().unwrap_or_default().to_owned();
+    Ok(ServerOptions { name: name.clone().unwrap_or(program), words, protocol, cpus: cpus.to_vec(), cluster })
 }
 
 impl Drop for Server {
