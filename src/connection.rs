@@ -419,7 +419,7 @@ impl Connection {
         }
     }
 
-    /// Adds to the incomplete command just what it misses, so that everything after it can be decoded
+    /// Adds to the incomplete command just what belongs to it, so that everything after it can be decoded
     /// in place. `None` when the input was not enough.
     fn assemble(
         &mut self,
@@ -431,16 +431,15 @@ impl Connection {
     ) -> Option<usize> {
         let mut piece = std::mem::take(&mut self.partial);
         loop {
-            let missing = self.missing;
-            let available = input.len() - from;
-            if available < missing {
-                piece.extend_from_slice(&input[from..]);
-                self.missing = missing - available;
+            let more = &input[from..];
+            let belonging = self.decoder.belonging(self.missing, more);
+            piece.extend_from_slice(&more[..belonging]);
+            from += belonging;
+            if belonging < self.missing {
+                self.missing -= belonging;
                 self.partial = piece;
                 return None;
             }
-            piece.extend_from_slice(&input[from..from + missing]);
-            from += missing;
             let source = Source::Assembled(batch.assembled.len() as u32);
             match self.decode(index, &piece, 0, source, batch, limits) {
                 Stretch::Incomplete { from: 0, at_least } => self.missing = at_least,
