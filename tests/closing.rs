@@ -1,17 +1,19 @@
-//! Whoever is closed for bytes that are no command gets to read why, however much was on its way behind
-//! them; and nobody stays for ever because of it.
+//! How connections end. Whoever is closed for bytes that are no command gets to read why, however much was on
+//! its way behind them, and nobody stays for ever because of it; a server that ends answers what it has done.
 
 mod harness;
 mod support;
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
+use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
 use crabcache::limits::LINGER_MS_MAX;
 use harness::Server;
 use nix::sys::signal::Signal;
-use support::client::{Client, PATIENCE};
+use support::client::{Client, PATIENCE, command};
+use support::value::Value;
 use support::vitals::{Vitals, descriptors, info_number};
 
 const MIB: usize = 1024 * 1024;
@@ -107,4 +109,44 @@ fn nobody_who_lingers_holds_up_the_end() {
     let exit = server.wait();
     assert_eq!(exit.code(), Some(0), "{}", exit.stderr);
     assert!(asked.elapsed() < Duration::from_millis(LINGER_MS_MAX / 2), "took {:?}", asked.elapsed());
+}
+
+/// Clients that never stop sending: what had been carried out when the end was asked for is answered, whole and
+/// in order.
+#[test]
+fn replies_under_way_arrive_when_the_server_ends() {
+    let mut server = Server::start(&["--cores", "4"]);
+    let clients: Vec<Client> = (0..8).map(|_| Client::connect(server.address())).collect();
+    let enough = Barrier::new(clients.len() + 1);
+    let counted: Vec<i64> = std::thread::scope(|scope| {
+        let threads: Vec<_> = clients
+            .into_iter()
+            .enumerate()
+            .map(|(thread, mut client)| {
+                let enough = &enough;
+                scope.spawn(move || {
+                    let mut writer = client.writer();
+                    let requests = command(&["INCR", &format!("key:{thread}")]).repeat(500);
+                    // Sends until the server hears no more.
+                    let sender = std::thread::spawn(move || while writer.write_all(&requests).is_ok() {});
+                    let mut last = 0;
+                    while let Some(reply) = client.try_reply() {
+                        last += 1;
+                        assert_eq!(reply, Value::Int(last));
+                        if last == 1000 {
+                            enough.wait();
+                        }
+                    }
+                    sender.join().expect("it ends when the connection does");
+                    last
+                })
+            })
+            .collect();
+        enough.wait();
+        server.signal(Signal::SIGTERM);
+        threads.into_iter().map(|thread| thread.join().expect("all in order")).collect()
+    });
+    assert!(counted.iter().all(|&count| count >= 1000), "{counted:?}");
+    let exit = server.wait();
+    assert_eq!(exit.code(), Some(0), "{}", exit.stderr);
 }
