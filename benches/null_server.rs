@@ -89,7 +89,8 @@ async fn serve(setup: CoreSetup) -> Result<(), CoreError> {
                     out.clear();
                     spare.push(out);
                 }
-                Event::ReceiveStopped { index, why: Stopped::Exhausted } => ring.receive(index),
+                // The ring itself cancels the receives of whoever sends more than is taken.
+                Event::ReceiveStopped { index, why: Stopped::Exhausted | Stopped::Cancelled } => ring.receive(index),
                 Event::ReceiveStopped { index, .. } | Event::SendFailed { index, .. } => ring.close(index),
                 _ => {}
             }
