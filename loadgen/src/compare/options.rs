@@ -278,6 +278,11 @@ impl CompareOptions {
         let preset = self.named();
         let server_cpus = self.server_cpus.clone().map_or(vec![0], |list| list.0);
         let (legs, matrices) = match preset {
+            Some(Preset::Forwarding)
+                if self.server_cpus.is_some() || self.generator_cpus.is_some() || self.threads.is_some() =>
+            {
+                return Err("forwarding chooses CPUs and threads itself: one of each for each core".into());
+            }
             Some(preset) => {
                 let ours = match &self.ours {
                     Some(path) => path.clone(),
@@ -418,9 +423,7 @@ impl CompareOptions {
     fn generator_cpus(&self, legs: &[Leg]) -> Result<Vec<usize>, String> {
         let taken = |cpu: &usize| legs.iter().any(|leg| leg.a.cpus.contains(cpu) || leg.b.cpus.contains(cpu));
         match &self.generator_cpus {
-            // With too few CPUs there is no other way for servers of several cores; CPU per operation is
-            // still right then, throughput and latency are not.
-            Some(CpuList(cpus)) if cpus.iter().any(taken) && self.named() != Some(Preset::Forwarding) => {
+            Some(CpuList(cpus)) if cpus.iter().any(taken) => {
                 Err("--server-cpus and --generator-cpus share a CPU: each would measure the other".into())
             }
             Some(CpuList(cpus)) => Ok(cpus.clone()),
@@ -428,6 +431,7 @@ impl CompareOptions {
                 let allowed = system::allowed_cpus();
                 match (allowed.iter().find(|cpu| !taken(cpu)), allowed.last()) {
                     (Some(&cpu), _) => Ok(vec![cpu]),
+                    // Its load is generated elsewhere.
                     (None, Some(&last)) if self.named() == Some(Preset::Forwarding) => Ok(vec![last]),
                     _ => Err("no CPU is left for the generator (--generator-cpus)".into()),
                 }
@@ -519,6 +523,7 @@ mod tests {
         assert_eq!((growth.sweeps.len(), growth.noise_pairs), (1, 0));
         assert!(growth.cells.iter().all(|cell| (cell.pipeline, cell.connections) == (16, 50)));
         assert!(check("redis --preset null").is_err());
+        assert!(check("forwarding").is_err(), "with CPUs of the generator");
         assert_eq!(check("fill-latency --quick").unwrap().fill.unwrap().keys, FILL_KEYS_QUICK);
     }
 

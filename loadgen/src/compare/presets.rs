@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use super::options::{Cell, Effort, Leg, Matrix, Sweep, SweepOf};
-use super::server::ServerOptions;
+use super::server::{OwnLoad, ServerOptions};
 use crate::keys::Distribution;
 use crate::system;
 use crate::wire::Protocol;
@@ -21,7 +21,8 @@ pub enum Preset {
     Protocols,
     /// A server that answers without decoding or storing, against ours: what is left to win.
     Null,
-    /// One core of ours against two: keys forwarded between cores, and clients that route by slot.
+    /// One core of ours against two: keys forwarded between cores, and clients that route by slot. Each core
+    /// gets its own generating thread and as many connections; with fewer than four CPUs they share.
     Forwarding,
     /// redis-server against ours as everything grows: keys, connections, values, pipelines. The lists of the
     /// matrix are what is swept, each beside a middling rest.
@@ -47,6 +48,7 @@ impl Preset {
             protocol,
             cpus: cpus.to_vec(),
             cluster: false,
+            load: None,
         };
         let resp2 = Protocol::Resp2;
         let crabcache = server("crabcache", ours, "--port {port} --cores 1", resp2);
@@ -71,9 +73,11 @@ impl Preset {
             }
             Preset::Null | Preset::FillLatency => vec![Leg { a: null_server()?, b: crabcache }],
             Preset::Forwarding => {
-                let one = ServerOptions { name: "one core".into(), ..crabcache };
+                let [one_core, two_cores] = per_core(&system::allowed_cpus());
+                let mut one = ServerOptions { name: "one core".into(), ..crabcache };
+                (one.cpus, one.load) = one_core;
                 let mut two = server("two cores, forwarded", ours, "--port {port} --cores 2", resp2);
-                two.cpus = vec![0, 1];
+                (two.cpus, two.load) = two_cores;
                 let routed = ServerOptions { name: "two cores, routed by slot".into(), cluster: true, ..two.clone() };
                 vec![Leg { a: one.clone(), b: two }, Leg { a: one, b: routed }]
             }
@@ -163,6 +167,21 @@ pub fn growth(matrix: &Matrix, wanted: &[SweepOf]) -> (Vec<Cell>, Vec<Sweep>) {
     (cells, sweeps)
 }
 
+/// For a server of one core and one of two: its CPUs, and a generating thread for each. Where four CPUs are
+/// to be had, the generator stays off those of the server; otherwise it shares all of them alike, so that
+/// what sharing costs is in both.
+fn per_core(allowed: &[usize]) -> [(Vec<usize>, Option<OwnLoad>); 2] {
+    let own = |servers: &[usize], generators: &[usize]| {
+        let load = OwnLoad { generator_cpus: generators.to_vec(), connections_factor: generators.len() };
+        (servers.to_vec(), Some(load))
+    };
+    match allowed {
+        [a, b, c, d, ..] => [own(&[*a], &[*c]), own(&[*a, *b], &[*c, *d])],
+        [a, b, ..] => [own(&[*a], &[*a]), own(&[*a, *b], &[*a, *b])],
+        few => [own(few, few), own(few, few)],
+    }
+}
+
 /// memcached refuses to run as root unless it is told whom to run as.
 fn user_name() -> String {
     if system::is_root() { "root".into() } else { std::env::var("USER").unwrap_or_else(|_| "nobody".into()) }
@@ -210,6 +229,11 @@ mod tests {
                 assert_ne!(leg.a.name, leg.b.name);
             }
         }
+        let [one, two] = per_core(&[4, 5]);
+        assert_eq!((one.0, one.1.unwrap().generator_cpus), (vec![4], vec![4]));
+        assert_eq!((two.0, two.1.unwrap().connections_factor), (vec![4, 5], 2));
+        let [_, two] = per_core(&[0, 1, 2, 3]);
+        assert_eq!((two.0, two.1.unwrap().generator_cpus), (vec![0, 1], vec![2, 3]));
         let (cells, sweeps) = growth(&Preset::Growth.matrices()[0], &[]);
         assert_eq!(sweeps.iter().map(|sweep| sweep.points.len()).sum::<usize>(), cells.len());
         assert_eq!(sweeps[1].points[0], (10, 1.0));

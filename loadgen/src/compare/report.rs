@@ -157,6 +157,12 @@ fn markdown(result: &LegResult) -> String {
     if let Some(result) = cells.first().filter(|_| shared.contains(&true)) {
         let _ = writeln!(out, "All loads: {}.", chosen(&result.cell, |index| shared[index]));
     }
+    if leg.b.load.is_some() {
+        out += "Each core of a server has a generating thread and that many connections of its own.\n";
+    }
+    if leg.b.shares_cpus() {
+        out += "For want of CPUs the threads run on those of the servers, of A as of B: throughput and latency are not theirs alone.\n";
+    }
     out += "CPU/op is user and system time of the server in µs; ratios are B / A, medians of pairs with a 95 % interval.\n\n";
     out += "| load | CPU/op A | CPU/op B | CPU ratio | A/A | ops/s A | ops/s B | throughput ratio | p50 ms A / B \
             | p99 ms A / B | RSS MiB A / B | pairs (discarded) | notes |\n";
@@ -182,7 +188,7 @@ fn markdown(result: &LegResult) -> String {
             pair(|round| round.resident_bytes as f64 / (1 << 20) as f64, 0),
             a.len(),
             discarded.len(),
-            notes(&result.pairs),
+            notes(leg, &result.pairs),
         );
     }
     if let Some(noise) = noise_line(cells) {
@@ -207,9 +213,12 @@ fn noise_line(cells: &[CellResult]) -> Option<String> {
 }
 
 /// What limits the reading of a row.
-fn notes(pairs: &Pairs) -> String {
+fn notes(leg: &Leg, pairs: &Pairs) -> String {
     if pairs.a.is_empty() {
         return format!("no undisturbed pair: {}", pairs.discarded.last().map_or("", String::as_str));
+    }
+    if leg.b.shares_cpus() {
+        return String::new();
     }
     let saturated = |rounds: &[Round]| median_of(rounds, Round::generator_busy) > GENERATOR_LIMIT;
     match (saturated(&pairs.a), saturated(&pairs.b)) {

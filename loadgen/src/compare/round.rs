@@ -92,12 +92,16 @@ pub fn workload(mix: Vec<(Action, u32)>, sizes: Sizes, keys: u64, distribution: 
 }
 
 fn plan(server: &Server, cell: &Cell, checked: &Checked) -> Plan {
+    let (threads, cpus, factor) = match server.own_load() {
+        Some(load) => (load.generator_cpus.len(), load.generator_cpus.clone(), load.connections_factor),
+        None => (checked.threads, checked.generator_cpus.clone(), 1),
+    };
     Plan {
         target: server.target(),
         workload: workload(cell.mix.clone(), cell.sizes, cell.keys, cell.distribution),
-        threads: checked.threads,
-        cpus: checked.generator_cpus.clone(),
-        connections: cell.connections,
+        threads,
+        cpus,
+        connections: cell.connections * factor,
         pipeline: cell.pipeline,
         keep_alive: true,
         pace: Pace::Closed,
@@ -124,7 +128,9 @@ pub fn load_keys(server: &Server, cell: &Cell, checked: &Checked) -> Result<(), 
 }
 
 pub fn run(server: &Server, cell: &Cell, everyone: &[&Server], checked: &Checked) -> Result<Round, Failure> {
-    let mut load = Load::connect(plan(server, cell, checked))?;
+    let plan = plan(server, cell, checked);
+    let generator_threads = plan.threads;
+    let mut load = Load::connect(plan)?;
     load.go();
     sleep(checked.warm_up)?;
     load.cut()?;
@@ -149,7 +155,7 @@ pub fn run(server: &Server, cell: &Cell, everyone: &[&Server], checked: &Checked
         seconds: elapsed.as_secs_f64(),
         server_cpu_ns,
         generator_cpu_ns: (record.cpu.as_nanos() as f64 * scale) as u64,
-        generator_threads: checked.threads,
+        generator_threads,
         p50_ms: at(0.5),
         p99_ms: at(0.99),
         p999_ms: at(0.999),

@@ -30,6 +30,23 @@ pub struct ServerOptions {
     pub protocol: Protocol,
     pub cpus: Vec<usize>,
     pub cluster: bool,
+    /// What is different in the load that it gets; `None` if nothing is.
+    pub load: Option<OwnLoad>,
+}
+
+/// A server of several cores gets the load of one core for each of them.
+#[derive(Clone, Debug, PartialEq)]
+pub struct OwnLoad {
+    /// A generating thread on each.
+    pub generator_cpus: Vec<usize>,
+    pub connections_factor: usize,
+}
+
+impl ServerOptions {
+    /// Where there are too few CPUs, the generator has to run on those of the server.
+    pub fn shares_cpus(&self) -> bool {
+        self.load.as_ref().is_some_and(|load| load.generator_cpus.iter().any(|cpu| self.cpus.contains(cpu)))
+    }
 }
 
 pub struct Server {
@@ -72,6 +89,10 @@ impl Server {
 
     pub fn name(&self) -> &str {
         &self.options.name
+    }
+
+    pub fn own_load(&self) -> Option<&OwnLoad> {
+        self.options.load.as_ref()
     }
 
     pub fn is_cluster(&self) -> bool {
@@ -198,7 +219,14 @@ pub fn parse_command(
         return Err(format!("{flag}: the command needs {{port}} where the server is told its port"));
     }
     let program = words[0].rsplit('/').next().unwrap_or_default().to_owned();
-    Ok(ServerOptions { name: name.clone().unwrap_or(program), words, protocol, cpus: cpus.to_vec(), cluster })
+    Ok(ServerOptions {
+        name: name.clone().unwrap_or(program),
+        words,
+        protocol,
+        cpus: cpus.to_vec(),
+        cluster,
+        load: None,
+    })
 }
 
 impl Drop for Server {

@@ -92,7 +92,8 @@ impl SoakOptions {
                 let program = crate::compare::presets::beside("crabcache")?;
                 let words = SERVER_DEFAULT.split(' ').map(str::to_owned);
                 let words = std::iter::once(program.to_string_lossy().into_owned()).chain(words).collect();
-                ServerOptions { name: "crabcache".into(), words, protocol: Protocol::Resp2, cpus, cluster: false }
+                let (name, protocol) = ("crabcache".into(), Protocol::Resp2);
+                ServerOptions { name, words, protocol, cpus, cluster: false, load: None }
             }
         };
         Ok(Checked {
