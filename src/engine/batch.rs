@@ -76,6 +76,9 @@ pub struct Batch {
     pub replies: Out,
 }
 
+/// Empty boxes kept for each other core. More are out at once only in a flood, and a box may hold some hundred
+/// KiB: kept for every pair of cores, what one flood needed would stay for ever.
+const SPARE_BOXES_MAX: usize = 4;
 /// Arguments for which an empty box keeps room.
 const ARGS_KEPT_MAX: usize = 16 * limits::MESH_BATCH_COMMANDS;
 
@@ -186,7 +189,7 @@ impl Outbox {
         debug_assert!(self.in_flight > 0);
         self.in_flight -= 1;
         batch.clear();
-        if self.spare.len() < self.in_flight_max {
+        if self.spare.len() < SPARE_BOXES_MAX.min(self.in_flight_max) {
             self.spare.push(batch);
         }
     }
