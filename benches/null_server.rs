@@ -49,6 +49,7 @@ async fn serve(setup: CoreSetup) -> Result<(), CoreError> {
     for listener in &setup.listeners.shared {
         ring.add_listener(listener.as_raw_fd(), true);
     }
+    setup.ready.announce();
     // What is to be sent, and the buffer that comes back from each send.
     let mut outs: Vec<Out> = Vec::new();
     let mut dirty: Vec<u32> = Vec::new();

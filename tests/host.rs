@@ -32,9 +32,12 @@ fn play() {
 }
 
 async fn core(setup: CoreSetup, role: String) -> Result<(), CoreError> {
+    if role != "fails early" {
+        setup.ready.announce();
+    }
     timer::sleep(Duration::from_millis(50)).await;
     match role.as_str() {
-        "fails" => Err("the disk is on fire".into()),
+        "fails" | "fails early" => Err("the disk is on fire".into()),
         "panics" => panic!("what nobody\nexpected"),
         "ends early" => Ok(()),
         "stays" => loop {
@@ -73,6 +76,16 @@ fn a_core_that_fails_ends_the_server_with_its_reason() {
     assert_eq!(exit.code(), Some(1), "{}", exit.stderr);
     assert!(exit.stderr.contains("core 1 failed: the disk is on fire"), "{}", exit.stderr);
     assert!(exit.elapsed < Duration::from_secs(2), "took {:?}", exit.elapsed);
+}
+
+/// Whoever waits for "ready" must not be told so when a core has not come so far.
+#[test]
+fn a_server_is_ready_when_all_its_cores_are() {
+    let late = run("fails");
+    assert!(late.stderr.contains("INFO ready"), "{}", late.stderr);
+    let early = run("fails early");
+    assert_eq!(early.code(), Some(1), "{}", early.stderr);
+    assert!(!early.stderr.contains("INFO ready"), "{}", early.stderr);
 }
 
 #[test]

@@ -13,6 +13,7 @@ use tracing::{debug, warn};
 use super::background::Background;
 use super::bridge::{Bridge, let_executor_in};
 use super::doorbell::Doorbell;
+use super::host::Ready;
 use super::listen::CoreListeners;
 use super::mesh::MeshPort;
 use super::ring::{Event, NetRing, RingStats, Stopped};
@@ -106,12 +107,13 @@ struct Core {
 }
 
 /// Serves until a stop is requested and every connection has its replies.
-pub async fn run(parts: CoreParts) -> io::Result<()> {
+pub async fn run(parts: CoreParts, ready: Ready) -> io::Result<()> {
     let shutdown = parts.shutdown.clone();
     let spin = parts.spin;
     let mut core = Core::new(parts)?;
     let background = Background::default();
     let bridge = Bridge::new(&mut core.ring)?;
+    ready.announce();
     let mut now = Instant::now();
     let mut last_tick = now;
     let mut last_yield = now;

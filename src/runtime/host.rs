@@ -40,6 +40,16 @@ pub struct CoreSetup {
     pub addresses: Arc<Addresses>,
     /// Clients of all cores together.
     pub clients_max: usize,
+    pub ready: Ready,
+}
+
+/// Told by each core when it has all it needs to serve; the server says that it is ready when all have.
+pub struct Ready(Sender<Event>);
+
+impl Ready {
+    pub fn announce(self) {
+        let _ = self.0.send(Event::Ready);
+    }
 }
 
 /// A machine that is ready for the cores.
@@ -52,7 +62,7 @@ pub struct Host {
 
 /// What main waits for.
 enum Event {
-    Started,
+    Ready,
     Asked(Signal),
     Ended { core: usize, result: Result<(), Failure> },
 }
@@ -126,6 +136,7 @@ impl Host {
                 config: config.clone(),
                 addresses: addresses.clone(),
                 clients_max: ground.descriptors.clients_max,
+                ready: Ready(events.clone()),
             };
             let io_memory_bytes = ground.locked_memory.io_memory_bytes;
             let report = Report { core: index, events: events.clone(), result: Some(Err(Failure::Panic)) };
@@ -167,7 +178,7 @@ impl Host {
 fn supervise(inbox: &Receiver<Event>, ground: &Ground, shutdown: &Shutdown) -> u8 {
     let cores = ground.cores();
     let mut running: Vec<usize> = (0..cores).collect();
-    let mut started = 0;
+    let mut ready = 0;
     let mut failed = false;
     let mut deadline: Option<Instant> = None;
     while !running.is_empty() {
@@ -176,9 +187,9 @@ fn supervise(inbox: &Receiver<Event>, ground: &Ground, shutdown: &Shutdown) -> u
             Some(deadline) => inbox.recv_timeout(deadline.saturating_duration_since(Instant::now())),
         };
         match event {
-            Ok(Event::Started) => {
-                started += 1;
-                if started == cores && !shutdown.is_requested() {
+            Ok(Event::Ready) => {
+                ready += 1;
+                if ready == cores && !shutdown.is_requested() {
                     info!("ready");
                 }
             }
@@ -242,12 +253,6 @@ struct Report {
     result: Option<Result<(), Failure>>,
 }
 
-impl Report {
-    fn started(&self) {
-        let _ = self.events.send(Event::Started);
-    }
-}
-
 impl Drop for Report {
     fn drop(&mut self) {
         if let Some(result) = self.result.take() {
@@ -269,7 +274,6 @@ where
         .make();
     let result = match executor {
         Ok(executor) => {
-            report.started();
             let result = executor.run(async move { start().await });
             drop(executor);
             result.map_err(Failure::Core)
