@@ -54,6 +54,8 @@ pub enum Arrivals {
     Even,
     /// Independent of each other, as from many clients.
     Poisson,
+    /// Evenly spaced pipelines: as many at once on one connection as -P says.
+    Burst,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]

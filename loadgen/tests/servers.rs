@@ -106,7 +106,7 @@ fn a_paced_load_keeps_its_pace() {
     let server = Server::redis(&[]);
     let directory = Directory::new("pace");
     let json = directory.file("out.json");
-    for arrivals in ["even", "poisson"] {
+    for arrivals in ["even", "poisson", "burst"] {
         let words = [
             "-p",
             &server.port_text(),

@@ -80,7 +80,7 @@ fn plan(server: &Server, fill: &Fill, checked: &Checked) -> Plan {
         connections: fill.connections,
         pipeline: fill.pipeline,
         keep_alive: true,
-        pace: Pace::Open { requests_per_second: fill.requests_per_second, arrivals: Arrivals::Even },
+        pace: Pace::Open { requests_per_second: fill.requests_per_second, arrivals: Arrivals::Burst },
         until: Until::Requests(fill.keys),
         seed: round::SEED,
         cluster: false,

@@ -112,7 +112,7 @@ pub struct CompareOptions {
     #[arg(long, value_name = "N", help_heading = "Rounds")]
     pub fill_keys: Option<u64>,
     /// fill-latency: requests per second.
-    #[arg(long, value_name = "N", default_value = "150000", value_parser = positive, help_heading = "Rounds")]
+    #[arg(long, value_name = "N", default_value = "200000", value_parser = positive, help_heading = "Rounds")]
     pub fill_rate: f64,
     /// growth: the curves to measure [default: all].
     #[arg(long, value_enum, value_name = "LIST", value_delimiter = ',', help_heading = "Rounds")]

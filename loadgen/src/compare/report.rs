@@ -385,8 +385,9 @@ impl Filling {
 
 fn fill_markdown(fill: &Fill, result: &FillResult) -> String {
     let mut out = format!(
-        "SET of {} keys in sequence, {} B, {} connections, at {:.0} requests per second (open loop, timed from when each was due).\n\n",
-        fill.keys, fill.sizes, fill.connections, fill.requests_per_second
+        "SET of {} keys in sequence, {} B, {} connections, at {:.0} requests per second in pipelines of {} (open loop, timed \
+         from when each was due).\n\n",
+        fill.keys, fill.sizes, fill.connections, fill.requests_per_second, fill.pipeline
     );
     out += "| server | p50 ms | p99 ms | p99.9 ms | p99.99 ms | max ms | CPU/op µs | RSS MiB | others' CPU |\n";
     out += "|---|--:|--:|--:|--:|--:|--:|--:|--:|\n";

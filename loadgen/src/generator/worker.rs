@@ -171,7 +171,8 @@ impl Worker {
         self.connections.iter_mut().for_each(|connection| connection.sent_ns = now_ns);
         if let Pace::Open { requests_per_second, arrivals } = plan.pace {
             let random = Random::stream(plan.seed ^ 0x5ced, self.thread as u64);
-            let schedule = Schedule::new(now_ns, requests_per_second, self.thread, plan.threads, arrivals, random);
+            let place = (self.thread, plan.threads);
+            let schedule = Schedule::new(now_ns, requests_per_second, place, arrivals, plan.pipeline, random);
             self.schedule = Some(schedule);
             (0..self.connections.len()).for_each(|index| self.make_ready(index));
             return self.send_due(now_ns);
@@ -427,7 +428,11 @@ impl Worker {
             self.requests.write_one(request, schedule.next_ns(), out, &mut connection.due);
             schedule.advance();
             connection.progress_ns = now_ns;
-            self.ready.push_back(index);
+            if schedule.is_in_burst() {
+                self.ready.push_front(index);
+            } else {
+                self.ready.push_back(index);
+            }
         }
         for (index, mut out) in batches {
             self.requests.end(&mut out);
