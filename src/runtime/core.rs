@@ -25,7 +25,7 @@ use crate::engine::{Engine, EngineConfig, Peer};
 use crate::limits;
 
 /// Received bytes after which a turn applies and answers before it looks at more.
-const TURN_BYTES: usize = 128 * 1024;
+const TURN_BYTES: usize = 64 * 1024;
 /// What an accepted connection counts as.
 const ACCEPT_BYTES: usize = 4 * 1024;
 /// Batches of one other core that a turn takes, of each kind.
@@ -41,6 +41,8 @@ const SLEEP_AFTER_SENDS: Duration = Duration::from_millis(1);
 /// The same while keys expire: their memory is due back within a second.
 const SLEEP_WITH_HOUSEKEEPING: Duration = Duration::from_millis(50);
 const TICK: Duration = Duration::from_millis(1);
+/// Ticks over which the ring counts active sockets.
+const PERIOD_TICKS: u32 = 8;
 /// Items that housekeeping may look at in one tick.
 const TICK_BUDGET: usize = 256;
 /// How often a busy core lets the executor's other tasks run.
@@ -102,6 +104,7 @@ struct Core {
     lingering: VecDeque<(u32, u32, Instant)>,
     /// The last tick left expired keys or flushed memory for the next one.
     behind: bool,
+    ticks: u32,
     draining: Option<Instant>,
     drained: bool,
 }
@@ -185,6 +188,7 @@ impl Core {
             ring_stats: RingStats::default(),
             lingering: VecDeque::new(),
             behind: false,
+            ticks: 0,
             draining: None,
             drained: false,
         })
@@ -472,6 +476,10 @@ impl Core {
         counters.send_completions += stats.sends_done - before.sends_done;
         let ring = &mut self.ring;
         ring.retry_sends();
+        self.ticks = self.ticks.wrapping_add(1);
+        if self.ticks.is_multiple_of(PERIOD_TICKS) {
+            ring.begin_period();
+        }
         self.resting.retain(|&(listener, until)| {
             if now >= until {
                 ring.accept_on(listener);

@@ -33,6 +33,13 @@ const IOVECS_MAX: usize = 1024;
 /// Receives of one socket that may wait for their round before it is told to receive no more. The kernel
 /// hands over up to 32 of them at a time.
 const WAITING_RECEIVES_MAX: u32 = 8;
+/// With so many sockets active, a wait after a turn that heard several of them collects more before it
+/// ends: waking up for a few at a time costs more than anything that is done for them.
+const GATHERING_SOCKETS_MIN: u32 = 100;
+const GATHERING_RECEIVES_MIN: u64 = 3;
+/// One of so many active sockets is waited for, but not longer than this.
+const GATHERED_SHARE: u32 = 12;
+const GATHERING_US: u32 = 60;
 /// Enters that may fail one after the other while there is no room in the submission queue.
 const ENTER_ATTEMPTS_MAX: u32 = 1000;
 
@@ -122,6 +129,8 @@ struct Socket {
     served: u32,
     /// Its receives in the backlog.
     waiting: u32,
+    /// The last period in which something of it was received.
+    active_in: u32,
 }
 
 /// What the kernel has said: user data, result, flags.
@@ -166,6 +175,14 @@ pub struct NetRing {
     backlog_due: usize,
     /// Sockets whose send failed for want of memory.
     starved: Vec<u32>,
+    /// Sockets heard in this period so far, and in the last one.
+    period: u32,
+    active_now: u32,
+    active: u32,
+    /// Receives when the last wait ended.
+    receives_before: u64,
+    /// The kernel can wait for several completions and be content with one after a while (6.12).
+    can_gather: bool,
     /// Sends submitted by the next enter that will, as far as can be known, complete within it.
     prompt_sends: usize,
     pub stats: RingStats,
@@ -291,6 +308,7 @@ impl NetRing {
         // Saves a descriptor look-up per enter; kernels that cannot simply go without.
         let _ = ring.submitter().register_ring_fd();
         let buffers = ReceiveBuffers::new(&ring, count, buffer_bytes)?;
+        let can_gather = ring.params().is_feature_min_timeout();
         let mut ring = NetRing {
             ring,
             buffers,
@@ -308,6 +326,11 @@ impl NetRing {
             backlog: VecDeque::new(),
             backlog_due: 0,
             starved: Vec::new(),
+            period: 1,
+            active_now: 0,
+            active: 0,
+            receives_before: 0,
+            can_gather,
             prompt_sends: 0,
             stats: RingStats::default(),
         };
@@ -397,6 +420,7 @@ impl NetRing {
                 sent_in_enter: 0,
                 served: 0,
                 waiting: 0,
+                active_in: 0,
             });
             self.sockets.len() as u32 - 1
         });
@@ -591,14 +615,27 @@ impl NetRing {
         Ok(())
     }
 
-    /// Submits what is queued and waits until something happens other than those sends being done.
+    /// Submits what is queued and waits until something happens other than those sends being done; a little
+    /// longer when much is about to happen.
     pub fn wait(&mut self, timeout: Duration) -> io::Result<()> {
-        let want = 1 + std::mem::take(&mut self.prompt_sends);
+        let mut want = 1 + std::mem::take(&mut self.prompt_sends);
         let time = Timespec::from(timeout);
+        let mut args = SubmitArgs::new().timespec(&time);
+        let received = self.stats.receives - std::mem::replace(&mut self.receives_before, self.stats.receives);
+        if self.can_gather && self.active >= GATHERING_SOCKETS_MIN && received >= GATHERING_RECEIVES_MIN {
+            want += (self.active / GATHERED_SHARE) as usize;
+            args = args.min_wait_usec(GATHERING_US);
+        }
         self.stats.enters += 1;
-        tolerate(self.ring.submitter().submit_with_args(want, &SubmitArgs::new().timespec(&time)))?;
+        tolerate(self.ring.submitter().submit_with_args(want, &args))?;
         self.collect();
         Ok(())
+    }
+
+    /// Counts the active sockets anew. Called every few milliseconds.
+    pub fn begin_period(&mut self) {
+        self.period = self.period.wrapping_add(1);
+        self.active = std::mem::take(&mut self.active_now);
     }
 
     /// Whether there is something to submit.
@@ -681,6 +718,10 @@ impl NetRing {
                     continue;
                 }
                 socket.served = self.round;
+                if socket.active_in != self.period {
+                    socket.active_in = self.period;
+                    self.active_now += 1;
+                }
             }
             return Some(completion);
         }
