@@ -203,6 +203,15 @@ pub enum Closing {
     Now,
 }
 
+/// Replies that are there while others of the same pipeline are on their way from other cores: they leave
+/// together, in one send, unless the others take too long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Withheld {
+    No,
+    Yes,
+    TooLong,
+}
+
 /// Which replies the client wants (CLIENT REPLY).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Replies {
@@ -235,6 +244,8 @@ pub struct OutPool(Vec<Out>);
 const SPARE_OUTS_MAX: usize = 1024;
 const SPARE_OUT_BYTES_MAX: usize = 16 * 1024;
 const OUT_BYTES_INITIAL: usize = 4096;
+/// More than this leaves at once, whatever is still to come.
+const WITHHELD_BYTES_MAX: usize = 16 * 1024;
 
 impl OutPool {
     pub fn take(&mut self) -> Out {
@@ -274,6 +285,7 @@ pub struct Connection {
     discards_to: u64,
     /// Replies ready to leave, in order.
     pub out: Out,
+    withheld: Withheld,
     /// Bytes handed to the ring and not yet acknowledged.
     pub in_flight: usize,
     decoder: Decoder,
@@ -338,6 +350,7 @@ impl Connection {
             lingers: false,
             discards_to: 0,
             out: Out::default(),
+            withheld: Withheld::No,
             in_flight: 0,
             decoder: Decoder::default(),
             partial: Vec::new(),
@@ -828,6 +841,31 @@ impl Connection {
             self.out.append_range(&from, 0..from.bytes.len(), 0);
         }
         pool.give_back(from);
+    }
+
+    /// Whether what is ready had better wait for what comes from other cores. Says `Some(true)` the first time.
+    pub fn withholds(&mut self) -> Option<bool> {
+        if self.pending.is_empty() || self.withheld == Withheld::TooLong || self.out.len() > WITHHELD_BYTES_MAX {
+            return None;
+        }
+        Some(std::mem::replace(&mut self.withheld, Withheld::Yes) == Withheld::No)
+    }
+
+    /// Whether something has been withheld since the last send, which is now to leave.
+    pub fn stop_withholding(&mut self) -> bool {
+        let withheld = self.withheld == Withheld::Yes;
+        if withheld {
+            self.withheld = Withheld::TooLong;
+        }
+        withheld
+    }
+
+    /// Takes what is ready to be sent.
+    pub fn take_out(&mut self) -> Out {
+        self.withheld = Withheld::No;
+        let out = std::mem::take(&mut self.out);
+        self.in_flight += out.len();
+        out
     }
 
     /// Unsent bytes: what is ready, what waits for earlier replies, and what the ring has not got rid of

@@ -250,9 +250,17 @@ impl Engine {
         if connection.out.is_empty() {
             return None;
         }
-        let out = std::mem::take(&mut connection.out);
-        connection.in_flight += out.len();
-        Some(out)
+        Some(connection.take_out())
+    }
+
+    /// What a connection withholds is to leave now.
+    pub fn stop_withholding(&mut self, index: u32, generation: u32) {
+        if let Some(connection) = self.connection(index)
+            && connection.generation == generation
+            && connection.stop_withholding()
+        {
+            self.mark_dirty(index);
+        }
     }
 
     /// The ring has sent all of what was taken.

@@ -104,6 +104,8 @@ struct Core {
     lingering: VecDeque<(u32, u32, Instant)>,
     /// The last tick left expired keys or flushed memory for the next one.
     behind: bool,
+    /// Connections whose replies wait for those of other cores, until the next tick.
+    withheld: Vec<(u32, u32)>,
     ticks: u32,
     draining: Option<Instant>,
     drained: bool,
@@ -188,6 +190,7 @@ impl Core {
             ring_stats: RingStats::default(),
             lingering: VecDeque::new(),
             behind: false,
+            withheld: Vec::new(),
             ticks: 0,
             draining: None,
             drained: false,
@@ -392,7 +395,12 @@ impl Core {
         while let Some(index) = self.engine.next_dirty() {
             let Some(connection) = self.engine.connection(index) else { continue };
             let closing_now = connection.closing == Closing::Now;
+            let withheld = connection.withholds();
+            if withheld == Some(true) {
+                self.withheld.push((index, connection.generation));
+            }
             if !closing_now
+                && withheld.is_none()
                 && !self.ring.is_sending(index)
                 && let Some(out) = self.engine.take_out(index)
             {
@@ -465,6 +473,9 @@ impl Core {
 
     fn tick(&mut self, now: Instant) {
         self.end_lingering(now);
+        for (index, generation) in self.withheld.drain(..) {
+            self.engine.stop_withholding(index, generation);
+        }
         self.behind = self.engine.tick(TICK_BUDGET) >= TICK_BUDGET;
         // Added, not stored: CONFIG RESETSTAT sets the counters back, and the ring's go on.
         let (stats, before) = (self.ring.stats, std::mem::replace(&mut self.ring_stats, self.ring.stats));
@@ -499,7 +510,12 @@ impl Core {
 
     /// How long nothing has to happen.
     fn sleep_bound(&self) -> Duration {
-        if self.draining.is_some() || self.behind || self.ring.has_starved_sends() || !self.resting.is_empty() {
+        if self.draining.is_some()
+            || self.behind
+            || !self.withheld.is_empty()
+            || self.ring.has_starved_sends()
+            || !self.resting.is_empty()
+        {
             TICK
         } else if self.engine.has_housekeeping() || !self.lingering.is_empty() {
             SLEEP_WITH_HOUSEKEEPING
