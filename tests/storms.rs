@@ -5,7 +5,8 @@ mod harness;
 mod support;
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::TcpStream;
+use std::net::{Shutdown, TcpStream};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crabcache::limits::{CLIENTS_MAX_DEFAULT, PENDING_REPLIES_MAX, RECV_BUFFERS};
@@ -123,6 +124,44 @@ fn a_reader_beyond_the_hard_bound_is_closed_and_counted() {
     drop(client);
     let idle = descriptors(&server);
     Vitals::settled(&server, 0, idle);
+}
+
+/// Who sends as much as it can queues up behind everybody else: others wait for one receive of it, not for
+/// all that it has under way.
+#[test]
+fn a_flood_of_one_client_does_not_hold_up_another() {
+    let server = Server::start(&["--cores", "1"]);
+    let flood = Client::connect(server.address());
+    let mut writer = flood.writer();
+    let mut quiet = Client::connect(server.address());
+    let requests = command(&["GET", "nosuch"]).repeat(5000);
+    let is_over = std::sync::atomic::AtomicBool::new(false);
+    let mut waits = Vec::new();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_over.load(Ordering::Relaxed) {
+                if writer.write_all(&requests).is_err() {
+                    return;
+                }
+            }
+        });
+        let mut reader = flood.writer();
+        scope.spawn(move || {
+            let mut buffer = vec![0; MIB];
+            while reader.read(&mut buffer).is_ok_and(|len| len > 0) {}
+        });
+        std::thread::sleep(Duration::from_millis(200));
+        for _ in 0..200 {
+            let asked = Instant::now();
+            assert_eq!(quiet.call("PING"), pong());
+            waits.push(asked.elapsed());
+        }
+        is_over.store(true, Ordering::Relaxed);
+        flood.stream().shutdown(Shutdown::Both).expect("end the flood");
+    });
+    waits.sort();
+    // 16 KiB of commands take a debug build some milliseconds; what one client can have under way, over 100.
+    assert!(waits[100] < Duration::from_millis(40), "half of the time the wait was over {:?}", waits[100]);
 }
 
 #[test]

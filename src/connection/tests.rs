@@ -691,6 +691,32 @@ fn a_connection_is_finished_when_nothing_is_owed_any_more() {
 }
 
 #[test]
+fn replies_wait_for_those_of_other_cores_but_not_for_long() {
+    let mut pool = OutPool::default();
+    let mut connection = connection();
+    connection.reply(&Reply::Ok, &mut pool);
+    assert_eq!(connection.withholds(), None, "nothing else is to come");
+    let sequence = connection.await_reply();
+    assert_eq!(connection.withholds(), Some(true));
+    assert_eq!(connection.withholds(), Some(false), "known already");
+    connection.complete(sequence, Wire::Resp2, &Reply::Pong, &mut pool);
+    assert_eq!(connection.withholds(), None, "all of it is there");
+    assert_eq!(connection.take_out().to_vec(), b"+OK\r\n+PONG\r\n");
+    connection.in_flight = 0;
+
+    connection.reply(&Reply::Ok, &mut pool);
+    connection.await_reply();
+    assert!(!connection.stop_withholding(), "nothing is withheld yet");
+    assert_eq!(connection.withholds(), Some(true));
+    assert!(connection.stop_withholding());
+    assert_eq!(connection.withholds(), None, "it took too long");
+    connection.take_out();
+    assert_eq!(connection.withholds(), Some(true), "the next ones wait anew");
+    connection.out.bytes.resize(WITHHELD_BYTES_MAX + 1, 0);
+    assert_eq!(connection.withholds(), None, "much leaves at once");
+}
+
+#[test]
 fn after_an_error_that_closes_input_is_taken_for_a_while_and_thrown_away() {
     let mut pool = OutPool::default();
     let told = || {
