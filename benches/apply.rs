@@ -13,7 +13,7 @@ use crabcache::hash::KeyHasher;
 use crabcache::limits::VALUE_BYTES_MAX_DEFAULT;
 use crabcache::reply::Reply;
 use crabcache::request::{ArgRange, Args, Call};
-use crabcache::store::{Shard, ShardConfig};
+use crabcache::store::{Eviction, SEGMENT_BYTES, Shard, ShardConfig};
 
 const BATCH: usize = 64;
 const BATCHES: usize = 1 << 14;
@@ -104,7 +104,14 @@ fn bench(keys: u64, only: &str) {
     let value = [b'v'; 64];
     let value = &value[..];
     let before = resident_bytes();
-    let config = ShardConfig { hasher: hasher.clone(), value_bytes_max: VALUE_BYTES_MAX_DEFAULT, random_seed: 1 };
+    let config = ShardConfig {
+        hasher: hasher.clone(),
+        value_bytes_max: VALUE_BYTES_MAX_DEFAULT,
+        random_seed: 1,
+        memory_bytes_max: 64 << 30,
+        eviction: Eviction::TinyLfu,
+        segment_bytes: SEGMENT_BYTES,
+    };
     let mut shard = Shard::new(config);
     let mut times = Vec::new();
     let args = [value];

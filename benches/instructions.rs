@@ -24,7 +24,7 @@ use crabcache::limits::VALUE_BYTES_MAX_DEFAULT;
 use crabcache::proto::{Arguments, DecodeLimits, Decoder, Step, client, encode};
 use crabcache::reply::{Out, Reply};
 use crabcache::request::{ArgRange, Args, Call, Wire};
-use crabcache::store::{Shard, ShardConfig};
+use crabcache::store::{Eviction, SEGMENT_BYTES, Shard, ShardConfig};
 
 /// A count may stray this far from the baseline. Counts repeat to within a tenth of a percent; what is left
 /// is for compilers of another day.
@@ -137,7 +137,14 @@ fn count_decode(name: &str, rest: &[&[u8]]) {
 }
 
 fn loaded_shard(hasher: &KeyHasher) -> Shard {
-    let config = ShardConfig { hasher: hasher.clone(), value_bytes_max: VALUE_BYTES_MAX_DEFAULT, random_seed: 1 };
+    let config = ShardConfig {
+        hasher: hasher.clone(),
+        value_bytes_max: VALUE_BYTES_MAX_DEFAULT,
+        random_seed: 1,
+        memory_bytes_max: 64 << 30,
+        eviction: Eviction::TinyLfu,
+        segment_bytes: SEGMENT_BYTES,
+    };
     let mut shard = Shard::new(config);
     for (name, value) in [("incr", &b"1000000"[..]), ("get", &[b'w'; 64])] {
         let batch = Batch::new(hasher, "set", name, &[value]);

@@ -8,6 +8,12 @@ pub const LARGE_VALUE_BYTES_MIN: usize = 32 * 1024;
 pub const VALUE_BYTES_MAX_DEFAULT: usize = 64 * 1024 * 1024;
 pub const VALUE_BYTES_MAX_CEILING: usize = 512 * 1024 * 1024;
 
+/// Default of `max-memory`: this much of what the machine or the cgroup has. When it is full, `eviction` says what
+/// happens: other keys go, or writes are refused with -OOM.
+pub const MEMORY_PERCENT_DEFAULT: u8 = 75;
+/// Less than this for each core is not worth a start: the index and the history of one take half of it.
+pub const MEMORY_BYTES_PER_CORE_MIN: u64 = 16 * 1024 * 1024;
+
 /// Keys longer than this are refused with an error; the connection lives on.
 pub const KEY_BYTES_MAX: usize = 64 * 1024 - 1;
 

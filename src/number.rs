@@ -23,6 +23,26 @@ pub fn parse_i64(text: &[u8]) -> Option<i64> {
     if negative { 0i64.checked_sub_unsigned(magnitude) } else { i64::try_from(magnitude).ok() }
 }
 
+/// `65536`, `64kb`, `64kib` (powers of 1024), `64k` (powers of 1000): as in a Redis configuration.
+pub fn parse_size(text: &str) -> Result<u64, String> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits);
+    let factor: u64 = match unit.trim_start().to_ascii_lowercase().as_str() {
+        "" | "b" => 1,
+        "k" => 1000,
+        "m" => 1000 * 1000,
+        "g" => 1000 * 1000 * 1000,
+        "kb" | "kib" => 1 << 10,
+        "mb" | "mib" => 1 << 20,
+        "gb" | "gib" => 1 << 30,
+        _ => return Err("not a size: a number, then nothing, k, kb, m, mb, g or gb".into()),
+    };
+    if number.is_empty() {
+        return Err("not a size: it must begin with a number".into());
+    }
+    number.parse().ok().and_then(|number: u64| number.checked_mul(factor)).ok_or("a size beyond 64 bits".into())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -15,6 +15,7 @@ use crabcache::clock::Now;
 use crabcache::connection::Received;
 use crabcache::engine::clients::Address;
 use crabcache::engine::cluster::Topology;
+use crabcache::engine::memory::MemoryPool;
 use crabcache::engine::settings::SettingsView;
 use crabcache::engine::{Engine, EngineConfig, Peer};
 use crabcache::hash::KeyHasher;
@@ -184,6 +185,7 @@ fn engine_config(plan: &Plan, core: usize) -> EngineConfig {
         hasher: KeyHasher::with_seed([1, 2, 3, 4]),
         random_seed: core as u64,
         value_bytes_max: limits::VALUE_BYTES_MAX_DEFAULT,
+        memory: Arc::new(MemoryPool::unbounded(plan.cores)),
         output_soft_bytes: 1000,
         output_hard_bytes: limits::OUTPUT_HARD_BYTES,
         mesh_in_flight_max: plan.capacity,
@@ -204,8 +206,6 @@ fn engine_config(plan: &Plan, core: usize) -> EngineConfig {
             cores,
             clients_max: 100,
             value_bytes_max: limits::VALUE_BYTES_MAX_DEFAULT as u64,
-            memory_bytes_max: 0,
-            memory_policy: "noeviction",
             listen_backlog: 0,
             tcp_keepalive_seconds: 0,
             cluster_enabled: false,

@@ -300,7 +300,17 @@ fn every_counter_of_stats_tells_what_happened() {
             "keyspace_hits" => hits..=hits,
             "keyspace_misses" => misses..=misses,
             "keys_expired" => 10..=10,
-            "keys_evicted" => 0..=0,
+            "keys_evicted" | "keys_admitted" | "keys_rejected" | "writes_refused" => 0..=0,
+            "memory_granted_bytes" => 32 << 20..=number(&stats, &["server", "memory_bytes_max"]),
+            "payload_bytes" => keys * 4..=number(&stats, &["total", "shard", "memory_bytes"]),
+            "item_bytes" => keys * 4..=number(&stats, &["total", "shard", "memory_bytes"]),
+            "large_value_bytes" | "history_bytes" | "probation_bytes" | "protected_bytes" => 0..=0,
+            "gap_bytes" | "free_bytes" => 0..=number(&stats, &["total", "shard", "memory_bytes"]),
+            // Nothing has been judged yet: everything is new.
+            "window_bytes" => {
+                let items = number(&stats, &["total", "shard", "item_bytes"]);
+                items..=items
+            }
             "memory_bytes" => keys * 20..=resident_bytes(&server) as u64,
             "index_bytes" => keys * 8..=number(&stats, &["total", "shard", "memory_bytes"]),
             other => panic!("{other} is published and not checked"),
@@ -385,8 +395,12 @@ fn the_process_is_this_one(server: &Server, stats: &Json) {
             }
             "config_file" => is("".into()),
             "clients_max" => is(CLIENTS_MAX.into()),
-            "memory_bytes_max" => is(0.into()),
-            "memory_policy" => is("noeviction".into()),
+            "memory_bytes_max" => {
+                let machine = number(stats, &["process", "system_memory_bytes"]);
+                let bytes = value.as_u64().expect("a number");
+                assert!(bytes > 32 << 20 && bytes <= machine / 100 * 75, "{bytes} of {machine}");
+            }
+            "memory_policy" => is("allkeys-lfu".into()),
             "cluster_enabled" => is(false.into()),
             other => panic!("{other} is published and not checked"),
         }
@@ -476,11 +490,11 @@ fn info_says_what_stats_says() {
             "used_memory" => is(total("shard", "memory_bytes")),
             "used_memory_rss" => is(process("rss_bytes")),
             "used_memory_rss_peak" => is(process("rss_bytes_peak")),
-            "used_memory_overhead" => is(total("shard", "index_bytes")),
-            "used_memory_dataset" => is(total("shard", "memory_bytes") - total("shard", "index_bytes")),
+            "used_memory_overhead" => is(total("shard", "memory_bytes") - total("shard", "payload_bytes")),
+            "used_memory_dataset" => is(total("shard", "payload_bytes")),
             "total_system_memory" => is(process("system_memory_bytes")),
-            "maxmemory" => is(0),
-            "maxmemory_policy" => assert_eq!(text, "noeviction"),
+            "maxmemory" => is(of_server("memory_bytes_max").as_u64().expect("a number")),
+            "maxmemory_policy" => assert_eq!(text, "allkeys-lfu"),
             "mem_fragmentation_ratio" => {
                 let ratio = process("rss_bytes") as f64 / total("shard", "memory_bytes") as f64;
                 assert_eq!(text, format!("{ratio:.2}"));

@@ -8,9 +8,12 @@ mod typed;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-use crate::limits::{CLIENTS_MAX_DEFAULT, CORES_MAX, VALUE_BYTES_MAX_CEILING, VALUE_BYTES_MAX_DEFAULT};
+use crate::limits::{
+    CLIENTS_MAX_DEFAULT, CORES_MAX, MEMORY_BYTES_PER_CORE_MIN, MEMORY_PERCENT_DEFAULT, VALUE_BYTES_MAX_CEILING,
+    VALUE_BYTES_MAX_DEFAULT,
+};
 
-pub use typed::{LogFormat, LogLevel, Typed};
+pub use typed::{EvictionPolicy, LogFormat, LogLevel, Typed};
 
 /// The port everybody connects to.
 pub const PORT_DEFAULT: u16 = 7001;
@@ -38,6 +41,8 @@ pub struct Config {
     /// Whether `clients_max` was typed or is the default: only a typed one is worth a warning.
     pub clients_max_typed: bool,
     pub value_bytes_max: usize,
+    pub memory_max: MemorySize,
+    pub eviction: EvictionPolicy,
     pub log_level: LogLevel,
     pub log_format: LogFormat,
     /// Each core as a node of a cluster; None when switched off.
@@ -50,6 +55,14 @@ pub struct Config {
 pub struct UnixSocket {
     pub path: PathBuf,
     pub mode: u32,
+}
+
+/// How much memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MemorySize {
+    Bytes(u64),
+    /// Of what the machine has, or the cgroup may take.
+    Percent(u8),
 }
 
 /// Which CPUs get a core of ours.
@@ -101,6 +114,13 @@ impl Config {
                 )));
             }
         };
+        if let Some(MemorySize::Bytes(bytes)) = typed.max_memory
+            && bytes < MEMORY_BYTES_PER_CORE_MIN
+        {
+            return Err(ConfigError(format!(
+                "--max-memory {bytes}: a core needs at least {MEMORY_BYTES_PER_CORE_MIN} (16mb)"
+            )));
+        }
         Ok(Config {
             port: typed.port.unwrap_or(PORT_DEFAULT),
             bind: check_bind(typed.bind)?,
@@ -109,6 +129,8 @@ impl Config {
             clients_max: typed.max_clients.unwrap_or(CLIENTS_MAX_DEFAULT as u32) as usize,
             clients_max_typed: typed.max_clients.is_some(),
             value_bytes_max,
+            memory_max: typed.max_memory.unwrap_or(MemorySize::Percent(MEMORY_PERCENT_DEFAULT)),
+            eviction: typed.eviction.unwrap_or(EvictionPolicy::Tinylfu),
             log_level: typed.log_level.unwrap_or(LogLevel::Info),
             log_format: typed.log_format.unwrap_or(LogFormat::Auto),
             cluster: check_cluster(typed.cluster, typed.core_port_base, typed.advertise_address)?,
@@ -261,6 +283,17 @@ mod tests {
         assert!(refusal(&["--max-value-bytes", "513mb"]).contains("between 1 and"));
         assert!(refusal(&["--max-value-bytes", "0"]).contains("between 1 and"));
         assert!(refusal(&["--max-clients", "0"]).contains("--max-clients"));
+    }
+
+    #[test]
+    fn memory_is_a_part_of_the_machine_unless_told_otherwise() {
+        assert_eq!(check(&[]).unwrap().memory_max, MemorySize::Percent(75));
+        assert_eq!(check(&["--max-memory", "4gb"]).unwrap().memory_max, MemorySize::Bytes(4 << 30));
+        assert_eq!(check(&["--max-memory", "50%"]).unwrap().memory_max, MemorySize::Percent(50));
+        assert!(refusal(&["--max-memory", "1mb"]).contains("at least 16777216"));
+        assert!(refusal(&["--max-memory", "0%"]).contains("--max-memory"));
+        assert_eq!(check(&["--eviction", "lru"]).unwrap().eviction, EvictionPolicy::Lru);
+        assert!(refusal(&["--eviction", "random"]).contains("--eviction"));
     }
 
     #[test]

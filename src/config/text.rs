@@ -2,27 +2,20 @@
 
 use std::net::Ipv6Addr;
 
-use super::Cores;
+use super::{Cores, MemorySize};
 use crate::limits::CORES_MAX;
 
-/// `65536`, `64kb`, `64kib` (powers of 1024), `64k` (powers of 1000): as in a Redis configuration.
-pub fn parse_size(text: &str) -> Result<u64, String> {
-    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
-    let (number, unit) = text.split_at(digits);
-    let factor: u64 = match unit.trim_start().to_ascii_lowercase().as_str() {
-        "" | "b" => 1,
-        "k" => 1000,
-        "m" => 1000 * 1000,
-        "g" => 1000 * 1000 * 1000,
-        "kb" | "kib" => 1 << 10,
-        "mb" | "mib" => 1 << 20,
-        "gb" | "gib" => 1 << 30,
-        _ => return Err("not a size: a number, then nothing, k, kb, m, mb, g or gb".into()),
-    };
-    if number.is_empty() {
-        return Err("not a size: it must begin with a number".into());
+pub use crate::number::parse_size;
+
+/// A part of the machine's memory, or bytes: `75%`, `4gb`.
+pub fn parse_memory(text: &str) -> Result<MemorySize, String> {
+    match text.trim_end().strip_suffix('%') {
+        Some(percent) => match percent.trim_end().parse() {
+            Ok(percent @ 1..=100) => Ok(MemorySize::Percent(percent)),
+            _ => Err("a part of the memory is a whole number from 1% to 100%".into()),
+        },
+        None => parse_size(text).map(MemorySize::Bytes),
     }
-    number.parse().ok().and_then(|number: u64| number.checked_mul(factor)).ok_or("a size beyond 64 bits".into())
 }
 
 /// A lone number is a count, everything with a `,` or `-` a list of CPUs.
@@ -85,6 +78,15 @@ pub fn parse_host(text: &str) -> Result<String, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn memory_is_a_size_or_a_part() {
+        assert_eq!(parse_memory("4gb"), Ok(MemorySize::Bytes(4 << 30)));
+        assert_eq!(parse_memory("75%"), Ok(MemorySize::Percent(75)));
+        for wrong in ["0%", "101%", "%", "7.5%", "-1%", "all"] {
+            assert!(parse_memory(wrong).is_err(), "{wrong}");
+        }
+    }
 
     #[test]
     fn sizes_are_read_as_redis_reads_them() {

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use clap::builder::BoolishValueParser;
 use clap::{ArgAction, Parser, ValueEnum, value_parser};
 
-use super::{Cores, SPIN_US_MAX, text};
+use super::{Cores, MemorySize, SPIN_US_MAX, text};
 
 /// A cache server that speaks the Redis protocol: one executor per core, nothing shared between them.
 ///
@@ -55,6 +55,16 @@ pub struct Typed {
     #[arg(value_parser = text::parse_size)]
     pub max_value_bytes: Option<u64>,
 
+    /// Most memory for keys and values with all they need: a size, or a part of the machine's or cgroup's, like 75%
+    /// [default: 75%]
+    #[arg(long, env = "CRABCACHE_MAX_MEMORY", hide_env_values = true, value_name = "SIZE|PERCENT")]
+    #[arg(value_parser = text::parse_memory)]
+    pub max_memory: Option<MemorySize>,
+
+    /// What happens when that is full [default: tinylfu]
+    #[arg(long, env = "CRABCACHE_EVICTION", hide_env_values = true, value_name = "POLICY")]
+    pub eviction: Option<EvictionPolicy>,
+
     /// How much to log [default: info]
     #[arg(long, env = "CRABCACHE_LOG_LEVEL", hide_env_values = true, value_name = "LEVEL")]
     pub log_level: Option<LogLevel>,
@@ -88,6 +98,16 @@ pub struct Typed {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum EvictionPolicy {
+    /// Keys that are asked for often stay (W-TinyLFU).
+    Tinylfu,
+    /// Keys that were asked for lately stay.
+    Lru,
+    /// All keys stay; writes are refused.
+    None,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum LogLevel {
     Error,
     Warn,
@@ -112,7 +132,9 @@ mod tests {
 
     use super::super::{CORE_PORT_OFFSET, PORT_DEFAULT, SPIN_US_DEFAULT, UNIX_SOCKET_MODE_DEFAULT};
     use super::*;
-    use crate::limits::{CLIENTS_MAX_DEFAULT, VALUE_BYTES_MAX_CEILING, VALUE_BYTES_MAX_DEFAULT};
+    use crate::limits::{
+        CLIENTS_MAX_DEFAULT, MEMORY_PERCENT_DEFAULT, VALUE_BYTES_MAX_CEILING, VALUE_BYTES_MAX_DEFAULT,
+    };
 
     #[test]
     fn every_flag_has_its_environment_variable_and_names_its_true_default() {
@@ -135,6 +157,7 @@ mod tests {
         assert!(help("max-clients").contains(&format!("[default: {CLIENTS_MAX_DEFAULT},")));
         assert!(help("max-value-bytes").contains(&format!("[default: {}mb]", VALUE_BYTES_MAX_DEFAULT >> 20)));
         assert!(help("max-value-bytes").contains(&format!("up to {}mb", VALUE_BYTES_MAX_CEILING >> 20)));
+        assert!(help("max-memory").contains(&format!("[default: {MEMORY_PERCENT_DEFAULT}%]")));
         assert!(help("spin-us").contains(&format!("[default: {SPIN_US_DEFAULT}]")));
         assert!(help("unix-socket-perm").contains(&format!("[default: {UNIX_SOCKET_MODE_DEFAULT:o}]")));
     }

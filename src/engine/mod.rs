@@ -26,7 +26,7 @@ use crate::proto::{self, DecodeLimits};
 use crate::reply::{Out, Reply};
 use crate::request::{ArgRange, Args, Call, Wire};
 use crate::slot;
-use crate::store::{Shard, ShardConfig};
+use crate::store::{Eviction, SEGMENT_BYTES, Shard, ShardConfig};
 
 pub mod about;
 pub mod batch;
@@ -35,6 +35,7 @@ pub mod cluster;
 mod fanout;
 pub mod gather;
 mod local;
+pub mod memory;
 pub mod settings;
 #[cfg(test)]
 mod tests;
@@ -43,6 +44,7 @@ use batch::{Batch, Job, Outbox, Token};
 use clients::{Activity, Address, ClientFlags, ClientRecord};
 use cluster::Topology;
 use gather::Gather;
+use memory::MemoryPool;
 use settings::SettingsView;
 
 /// Everything an engine has to know before it starts. Tests make the bounds tiny.
@@ -53,6 +55,8 @@ pub struct EngineConfig {
     pub hasher: KeyHasher,
     pub random_seed: u64,
     pub value_bytes_max: usize,
+    /// What this core may take is settled here with the others.
+    pub memory: Arc<MemoryPool>,
     pub output_soft_bytes: usize,
     pub output_hard_bytes: usize,
     pub mesh_in_flight_max: usize,
@@ -102,6 +106,8 @@ pub struct Engine {
     /// The next steps of scans of this core's own shard: one each per turn.
     postponed: Vec<(u32, gather::Ask)>,
     rates: Rates,
+    /// What the shard was told last that it may take, and what to do then.
+    memory_limit: (u64, Eviction),
     pub counters: CoreCounters,
 }
 
@@ -128,6 +134,9 @@ impl Engine {
             hasher: config.hasher.clone(),
             value_bytes_max: config.value_bytes_max,
             random_seed: config.random_seed,
+            memory_bytes_max: config.memory.granted(config.core as usize),
+            eviction: config.memory.eviction(),
+            segment_bytes: SEGMENT_BYTES,
         });
         let outboxes = (0..config.cores)
             .map(|_| Outbox::new(config.core, config.mesh_in_flight_max, config.mesh_waiting_max))
@@ -153,6 +162,7 @@ impl Engine {
             own_asks: Vec::new(),
             postponed: Vec::new(),
             rates: Rates::default(),
+            memory_limit: (config.memory.granted(config.core as usize), config.memory.eviction()),
             counters: CoreCounters::default(),
             config,
         }
@@ -763,12 +773,24 @@ impl Engine {
     /// Background work that is due: expiry, and whatever else has to happen without a command.
     pub fn tick(&mut self, budget: usize) -> usize {
         self.rates.record(self.now.uptime_us, &self.counters);
+        self.settle_memory();
         self.shard.tick(self.now, budget, &mut ())
+    }
+
+    /// Agrees with the other cores on what this one may take.
+    fn settle_memory(&mut self) {
+        let memory = &self.config.memory;
+        let granted = memory.settle(self.config.core as usize, self.shard.memory_bytes());
+        let limit = (granted, memory.eviction());
+        if limit != self.memory_limit {
+            self.memory_limit = limit;
+            self.shard.set_memory(limit.0, limit.1);
+        }
     }
 
     /// Whether keys will expire even when no client says anything.
     pub fn has_housekeeping(&self) -> bool {
-        self.shard.counters().keys_with_expiry > 0
+        self.shard.has_housekeeping()
     }
 
     /// Answers what a connection has sent so far, then closes it.

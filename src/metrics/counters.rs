@@ -173,9 +173,35 @@ words! {
         keys_expired: counter,
         /// Keys removed to make room.
         keys_evicted: counter,
-        /// Memory of the keys, the values and the index.
+        /// New keys that took the place of older ones that were asked for less often.
+        keys_admitted: counter,
+        /// New keys that were evicted because older ones were asked for more often.
+        keys_rejected: counter,
+        /// Writes refused because there was no room.
+        writes_refused: counter,
+        /// Memory of the keys, the values, the index and the history of what was asked for.
         memory_bytes: gauge,
-        /// Of that: the index.
+        /// What this may become before anything is evicted; cores lend each other what they do not use.
+        memory_granted_bytes: gauge,
+        /// Of the memory: keys and values themselves.
+        payload_bytes: gauge,
+        /// Items as they lie in the log: header, expiry, key, value below 32 KiB, rounding.
+        item_bytes: gauge,
+        /// Values in memory of their own.
+        large_value_bytes: gauge,
+        /// Gaps in the log that items have left.
+        gap_bytes: gauge,
+        /// Segments of the log that are free.
+        free_bytes: gauge,
+        /// The history of what was asked for.
+        history_bytes: gauge,
+        /// Items that are new.
+        window_bytes: gauge,
+        /// Items that were admitted to stay.
+        probation_bytes: gauge,
+        /// Items that were used since they were admitted.
+        protected_bytes: gauge,
+        /// The index and the deadlines.
         index_bytes: gauge,
     }
 }

@@ -187,8 +187,8 @@ impl Page<'_> {
         with_human(out, "used_memory", shard.memory_bytes)?;
         with_human(out, "used_memory_rss", process.rss_bytes)?;
         with_human(out, "used_memory_rss_peak", process.rss_bytes_peak)?;
-        line!(out, "used_memory_overhead:{}", shard.index_bytes);
-        line!(out, "used_memory_dataset:{}", shard.memory_bytes.saturating_sub(shard.index_bytes));
+        line!(out, "used_memory_overhead:{}", shard.memory_bytes.saturating_sub(shard.payload_bytes));
+        line!(out, "used_memory_dataset:{}", shard.payload_bytes);
         with_human(out, "total_system_memory", process.system_memory_bytes)?;
         with_human(out, "maxmemory", facts.memory_bytes_max)?;
         line!(out, "maxmemory_policy:{}", facts.memory_policy);
@@ -391,6 +391,7 @@ mod tests {
                 keys_with_expiry: 2,
                 keyspace_hits: 7,
                 memory_bytes: 1_000_000,
+                payload_bytes: 999_000,
                 index_bytes: 1000,
                 ..ShardSnapshot::default()
             },

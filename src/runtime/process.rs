@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use super::host::CoreSetup;
 use crate::clock::Now;
+use crate::engine::memory::MemoryPool;
+use crate::engine::settings::{bytes_shown, policy_name};
 use crate::metrics::{ProcessFacts, ServerFacts};
 
 /// Bytes nobody can guess.
@@ -17,7 +19,11 @@ pub fn random_bytes<const N: usize>() -> io::Result<[u8; N]> {
 }
 
 /// What gives INFO and STATS the facts that no counter knows.
-pub fn facts(setup: &CoreSetup, run_id: &[u8; 20]) -> Arc<dyn Fn(Now) -> ServerFacts + Send + Sync> {
+pub fn facts(
+    setup: &CoreSetup,
+    run_id: &[u8; 20],
+    memory: Arc<MemoryPool>,
+) -> Arc<dyn Fn(Now) -> ServerFacts + Send + Sync> {
     let fixed = ServerFacts {
         pid: std::process::id(),
         run_id: run_id.iter().map(|byte| format!("{byte:02x}")).collect(),
@@ -26,7 +32,6 @@ pub fn facts(setup: &CoreSetup, run_id: &[u8; 20]) -> Arc<dyn Fn(Now) -> ServerF
         kernel: kernel(),
         executable: std::env::current_exe().map(|path| path.display().to_string()).unwrap_or_default(),
         clients_max: setup.clients_max as u64,
-        memory_policy: "noeviction",
         cluster_enabled: setup.config.cluster.is_some(),
         ..ServerFacts::default()
     };
@@ -34,6 +39,8 @@ pub fn facts(setup: &CoreSetup, run_id: &[u8; 20]) -> Arc<dyn Fn(Now) -> ServerF
         unix_time_us: now.unix_ms / 1000 * 1_000_000 + now.unix_us_part as u64,
         uptime_us: now.uptime_us,
         process: process_facts(),
+        memory_bytes_max: bytes_shown(&memory),
+        memory_policy: policy_name(memory.eviction()),
         ..fixed.clone()
     })
 }
@@ -57,6 +64,36 @@ fn process_facts() -> ProcessFacts {
         cpu_system_children_us: system_children,
         system_memory_bytes: kilobytes(&memory, "MemTotal:") * 1024,
     }
+}
+
+/// What this process may take: the machine's memory, or less if its cgroup or one above it says so.
+pub fn memory_bytes_allowed() -> u64 {
+    let machine = process_facts().system_memory_bytes;
+    let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    group_limits(&groups, |path| fs::read_to_string(path).ok()).fold(machine, u64::min)
+}
+
+/// The limits of memory of all groups that `groups` (as in /proc/self/cgroup) names, and of those above them.
+fn group_limits<'a>(groups: &'a str, read: impl Fn(&str) -> Option<String> + 'a) -> impl Iterator<Item = u64> + 'a {
+    let files = groups.lines().flat_map(|line| {
+        let mut parts = line.splitn(3, ':').skip(1);
+        let (controllers, group) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+        let (root, file) = match controllers {
+            "" => ("/sys/fs/cgroup", "memory.max"),
+            _ if controllers.split(',').any(|name| name == "memory") => {
+                ("/sys/fs/cgroup/memory", "memory.limit_in_bytes")
+            }
+            _ => return Vec::new(),
+        };
+        let mut group = group.trim_end_matches('/');
+        let mut files = vec![format!("{root}{group}/{file}")];
+        while let Some((above, _)) = group.rsplit_once('/') {
+            group = above;
+            files.push(format!("{root}{group}/{file}"));
+        }
+        files
+    });
+    files.filter_map(move |file| read(&file)?.trim().parse().ok())
 }
 
 /// The number behind `name` at the start of a line of a /proc file in kB.
@@ -85,6 +122,20 @@ mod tests {
         assert!(facts.system_memory_bytes > facts.rss_bytes);
         assert!(facts.cpu_user_us + facts.cpu_system_us > 0);
         assert!(kernel().starts_with("Linux "));
+    }
+
+    #[test]
+    fn the_tightest_group_counts() {
+        let read = |path: &str| match path {
+            "/sys/fs/cgroup/a/b/memory.max" => Some("max\n".to_owned()),
+            "/sys/fs/cgroup/a/memory.max" => Some("5000\n".to_owned()),
+            "/sys/fs/cgroup/memory/c/memory.limit_in_bytes" => Some("7000\n".to_owned()),
+            _ => None,
+        };
+        assert_eq!(group_limits("0::/a/b\n", read).collect::<Vec<_>>(), [5000]);
+        assert_eq!(group_limits("4:cpu,memory:/c\n3:pids:/a\n", read).collect::<Vec<_>>(), [7000]);
+        assert_eq!(group_limits("", read).count(), 0);
+        assert!(memory_bytes_allowed() > 0 && memory_bytes_allowed() <= process_facts().system_memory_bytes);
     }
 
     #[test]

@@ -8,11 +8,14 @@ use super::core::{self, CoreParts, Shared};
 use super::host::{CoreSetup, Host};
 use super::mesh::{MeshPort, mesh};
 use super::process;
+use crate::config::{EvictionPolicy, MemorySize};
 use crate::engine::EngineConfig;
 use crate::engine::cluster::Topology;
+use crate::engine::memory::MemoryPool;
 use crate::engine::settings::SettingsView;
 use crate::hash::KeyHasher;
 use crate::limits;
+use crate::store::Eviction;
 
 const EXIT_FAILURE: u8 = 1;
 
@@ -35,6 +38,7 @@ pub fn run(host: Host) -> u8 {
 
     let mut ports: Vec<Option<MeshPort>> = Vec::new();
     let mut shared = None;
+    let mut memory = None;
     host.run(|setup| {
         // The first core's set-up brings what all of them share.
         if ports.is_empty() {
@@ -49,7 +53,8 @@ pub fn run(host: Host) -> u8 {
                 })
             })
             .clone();
-        let engine = engine_config(&setup, &run_id, hasher.clone(), random_seed);
+        let memory = memory.get_or_insert_with(|| Arc::new(memory_pool(&setup))).clone();
+        let engine = engine_config(&setup, &run_id, hasher.clone(), random_seed, memory);
         let mesh = ports[setup.index].take().expect("every core is set up once");
         let unix_path = setup.addresses.unix_socket.as_ref().map(|path| path.display().to_string().into());
         let CoreSetup { listeners, doorbells, shutdown, config, ready, .. } = setup;
@@ -61,7 +66,32 @@ pub fn run(host: Host) -> u8 {
     })
 }
 
-fn engine_config(setup: &CoreSetup, run_id: &[u8; 20], hasher: KeyHasher, random_seed: u64) -> EngineConfig {
+/// One ceiling for all cores.
+fn memory_pool(setup: &CoreSetup) -> MemoryPool {
+    let asked = match setup.config.memory_max {
+        MemorySize::Bytes(bytes) => bytes,
+        MemorySize::Percent(percent) => process::memory_bytes_allowed() / 100 * percent as u64,
+    };
+    let bytes_max = asked.max(limits::MEMORY_BYTES_PER_CORE_MIN * setup.cores as u64);
+    if bytes_max > asked {
+        tracing::warn!("--max-memory of {asked} bytes is too little for {} cores: it is {bytes_max} now", setup.cores);
+    }
+    let eviction = match setup.config.eviction {
+        EvictionPolicy::Tinylfu => Eviction::TinyLfu,
+        EvictionPolicy::Lru => Eviction::Lru,
+        EvictionPolicy::None => Eviction::None,
+    };
+    tracing::info!(bytes_max, ?eviction, "memory");
+    MemoryPool::new(bytes_max, eviction, setup.cores)
+}
+
+fn engine_config(
+    setup: &CoreSetup,
+    run_id: &[u8; 20],
+    hasher: KeyHasher,
+    random_seed: u64,
+    memory: Arc<MemoryPool>,
+) -> EngineConfig {
     let cluster = setup.config.cluster.as_ref();
     let topology = Topology {
         cores: setup.cores as u32,
@@ -72,13 +102,14 @@ fn engine_config(setup: &CoreSetup, run_id: &[u8; 20], hasher: KeyHasher, random
         shared_port: setup.addresses.port,
         enabled: cluster.is_some(),
     };
-    let facts = process::facts(setup, run_id);
+    let facts = process::facts(setup, run_id, memory.clone());
     EngineConfig {
         core: setup.index as u32,
         cores: setup.cores as u32,
         hasher,
         random_seed: random_seed.wrapping_add(setup.index as u64),
         value_bytes_max: setup.config.value_bytes_max,
+        memory,
         output_soft_bytes: limits::OUTPUT_SOFT_BYTES,
         output_hard_bytes: limits::OUTPUT_HARD_BYTES + setup.config.value_bytes_max,
         mesh_in_flight_max: limits::MESH_RING_BATCHES,
@@ -98,8 +129,6 @@ fn settings(setup: &CoreSetup) -> SettingsView {
         cores: setup.cores as u32,
         clients_max: setup.clients_max as u64,
         value_bytes_max: config.value_bytes_max as u64,
-        memory_bytes_max: 0,
-        memory_policy: "noeviction",
         listen_backlog: super::listen::BACKLOG as u32,
         tcp_keepalive_seconds: super::listen::KEEPALIVE.as_secs() as u32,
         cluster_enabled: config.cluster.is_some(),

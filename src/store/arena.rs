@@ -1,16 +1,22 @@
-//! Where items live: slots of fine size classes in runs of pages in chunks the shard owns.
+//! Where items live: a log. Items are appended to segments, segments are chained to queues in the order they
+//! were filled, and that order is all the eviction policy needs to know of age: no links, no stamps, no
+//! bytes per item.
 //!
 //! ```text
-//!   chunk, 2 MiB   │ page 0 │ page 1 │ …                                       │ page 31 │   64 KiB each
-//!   run            └ 1, 2, 4 or 8 pages, aligned, all slots of one class ┘
-//!   slot           ┌ item (first byte not 0) ┐┌ free: 0 0 0 0 next(4) ┐┌ never used … ┐
+//!   chunk, 2 MiB   │ segment │ segment │ …                                       │   128 KiB each
+//!   segment        ┌ item ┌ item ┌ (dead) ┌ item ┌ …          free ┐
+//!                                  ▲ hand: what lies before it was judged       ▲ used
+//!   queue          oldest ─▶ … ─▶ newest (being filled)
+//!   queues         one for each kind (window, probation, protected) and power of two of size
 //!
-//!   ItemRef        address in units of 8 bytes: chunk (14 bits) │ page (5) │ unit (13)
+//!   ItemRef        address in units of 4 bytes: chunk (13 bits) │ unit (19)
 //! ```
 //!
-//! A reference of 4 bytes reaches 32 GiB of items per shard. A free slot is found without searching: each
-//! run chains its free slots, each class chains its runs that have some. A run without items gives its
-//! pages back, a chunk without runs goes back to the kernel.
+//! A reference of 4 bytes reaches 16 GiB of items per shard. An item that is freed leaves a gap, whose size
+//! its header still tells; a segment all of whose items are gone is free at once, others are freed by
+//! moving what is left (see `reclaim`). Free segments serve any queue, so no size of items can hold on
+//! to memory that another needs. Free segments beyond what the shard may keep go back to the kernel one by
+//! one, and free chunks whole.
 
 use super::chunk::{CHUNK_BYTES, Chunk, prefetch};
 
@@ -18,157 +24,193 @@ use super::chunk::{CHUNK_BYTES, Chunk, prefetch};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ItemRef(pub(super) u32);
 
-const UNIT: usize = 8;
-const PAGE_BYTES: usize = 64 * 1024;
-const PAGES: usize = CHUNK_BYTES / PAGE_BYTES;
+const UNIT: usize = 4;
 const CHUNK_UNIT_BITS: u32 = (CHUNK_BYTES / UNIT).trailing_zeros();
-const PAGE_UNIT_BITS: u32 = (PAGE_BYTES / UNIT).trailing_zeros();
-const CACHE_LINE_BYTES: usize = 64;
 const CHUNKS_MAX: usize = 1 << (32 - CHUNK_UNIT_BITS);
-/// No run, no slot. The reference can exist, but not as the start of a slot: the last slot of the last
-/// run is longer than one unit.
+const CACHE_LINE_BYTES: usize = 64;
 const NONE: u32 = u32::MAX;
+/// Left unused at the end of a segment: headers are read in words, also the last one's.
+const TAIL_BYTES: usize = 16;
 
-const _: () = assert!(PAGES == u32::BITS as usize, "the free pages of a chunk are the bits of a u32");
+/// Kept back from new items, so that old ones can be moved together.
+const SEGMENTS_RESERVED: u64 = 1;
 
-/// The largest slot: header, expiry, the longest key and the longest value that is not kept apart.
-pub const SLOT_BYTES_MAX: usize =
-    (24 + crate::limits::KEY_BYTES_MAX + crate::limits::LARGE_VALUE_BYTES_MIN).next_multiple_of(UNIT);
+/// What one arena can hold at most.
+pub const BYTES_MAX: u64 = (CHUNKS_MAX * CHUNK_BYTES) as u64;
 
-#[derive(Clone, Copy)]
-struct Class {
-    slot_bytes: u32,
-    slots: u16,
-    pages: u8,
+/// What a segment holds in a server; only replays of traces use others.
+pub const SEGMENT_BYTES: usize = 128 * 1024;
+
+const _: () = assert!(
+    24 + crate::limits::KEY_BYTES_MAX + crate::limits::LARGE_VALUE_BYTES_MIN + TAIL_BYTES <= SEGMENT_BYTES,
+    "every item fits into a segment"
+);
+
+/// The part an item plays for the eviction policy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Kind {
+    /// New.
+    Window,
+    /// Admitted, and the next to go.
+    Probation,
+    /// Admitted, and used since.
+    Protected,
 }
 
-const CLASSES_MAX: usize = 160;
-/// Slot sizes up to here are looked up in a table, larger ones searched.
-const DIRECT_BYTES: usize = 4096;
+pub const KINDS: [Kind; 3] = [Kind::Window, Kind::Probation, Kind::Protected];
 
-struct Classes {
-    list: [Class; CLASSES_MAX],
-    count: usize,
-    direct: [u8; DIRECT_BYTES / UNIT + 1],
-}
+/// Sizes are told apart by powers of two from 64 bytes up to 1 MiB and beyond.
+pub const SIZES: usize = 15;
+const SIZE_BITS_MIN: u32 = 6;
+const QUEUES: usize = KINDS.len() * SIZES;
 
-static CLASSES: Classes = classes();
-
-/// Steps of 8 bytes up to 256, then sixteen steps for each doubling; each size is then stretched to what
-/// its run has room for, so that a run has no useless tail.
-const fn classes() -> Classes {
-    let mut list = [Class { slot_bytes: 0, slots: 0, pages: 0 }; CLASSES_MAX];
-    let mut count = 0;
-    let mut size = UNIT;
-    loop {
-        let pages = match size {
-            0..=4096 => 1,
-            4097..=8192 => 2,
-            8193..=16384 => 4,
-            _ => 8,
-        };
-        let run_bytes = pages * PAGE_BYTES;
-        let slots = run_bytes / size;
-        let stretched = run_bytes / slots / UNIT * UNIT;
-        if count == 0 || stretched > list[count - 1].slot_bytes as usize {
-            list[count] = Class { slot_bytes: stretched as u32, slots: slots as u16, pages: pages as u8 };
-            count += 1;
-        }
-        if stretched >= SLOT_BYTES_MAX {
-            break;
-        }
-        let step = if size < 256 { UNIT } else { (1 << size.ilog2()) / 16 };
-        size += step;
-    }
-    let mut direct = [0; DIRECT_BYTES / UNIT + 1];
-    let mut class = 0;
-    let mut units = 0;
-    while units < direct.len() {
-        if list[class].slot_bytes < (units * UNIT) as u32 {
-            class += 1;
-        }
-        direct[units] = class as u8;
-        units += 1;
-    }
-    assert!(count <= u8::MAX as usize);
-    Classes { list, count, direct }
-}
-
-/// The class of the smallest slots that hold `bytes`.
+/// Which of the queues of its kind an item of `bytes`, its value apart among them, belongs to.
 #[inline(always)]
-fn class_of(bytes: usize) -> usize {
-    if bytes <= DIRECT_BYTES {
-        CLASSES.direct[bytes.div_ceil(UNIT)] as usize
-    } else {
-        CLASSES.list[..CLASSES.count].partition_point(|class| (class.slot_bytes as usize) < bytes)
-    }
+pub fn size_of_item(bytes: usize) -> usize {
+    let bits = usize::BITS - (bytes.max(1) - 1).leading_zeros();
+    (bits.saturating_sub(SIZE_BITS_MIN) as usize).min(SIZES - 1)
 }
 
-/// Whether items of these sizes use slots of one size.
 #[inline(always)]
-pub fn same_slot(a: usize, b: usize) -> bool {
-    class_of(a) == class_of(b)
+fn rounded(bytes: usize) -> usize {
+    bytes.next_multiple_of(UNIT)
 }
 
+/// What an item of `bytes` takes.
 #[cfg(any(test, fuzzing))]
 pub fn slot_bytes(bytes: usize) -> usize {
-    CLASSES.list[class_of(bytes)].slot_bytes as usize
+    rounded(bytes)
 }
 
-/// A run, described beside its chunk at its first page.
+/// Whether one item could take the place of another.
+#[inline(always)]
+pub fn same_slot(a: usize, b: usize) -> bool {
+    rounded(a) == rounded(b)
+}
+
 #[derive(Clone, Copy)]
-struct Run {
-    /// First free slot, chained through the slots; `NONE`.
-    free: u32,
-    /// Slots used at least once.
-    made: u16,
-    live: u16,
-    class: u8,
-    /// Neighbours in its class's list of runs with free slots.
-    before: u32,
-    after: u32,
+struct Segment {
+    /// Bytes filled, and bytes of live items among them.
+    used: u32,
+    live: u32,
+    /// Where the next item to judge starts.
+    hand: u32,
+    state: State,
+    /// The neighbours in its queue.
+    older: u32,
+    newer: u32,
+    /// When it began to be filled: the order of segments of different queues.
+    born: u64,
 }
 
-/// What is known of a chunk.
-struct Block {
-    runs: Box<[Run; PAGES]>,
-    /// One bit for each free page.
-    free_pages: u32,
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    Free,
+    /// Free, and its memory is with the kernel.
+    Away,
+    /// Its chunk is not there.
+    Absent,
+    /// In the queue with this number.
+    In(u8),
 }
+
+#[derive(Clone, Copy)]
+struct Queue {
+    oldest: u32,
+    newest: u32,
+}
+
+/// A segment as those who judge and move its items see it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SegmentRef(u32);
 
 pub struct Arena {
     /// The chunks, apart from what is known of them: every look-up of an item reads here.
     memory: Vec<Option<Chunk<u8>>>,
-    /// For every chunk that is there.
-    blocks: Vec<Block>,
-    /// Indices of `memory` without a chunk.
+    segments: Vec<Segment>,
+    segment_bits: u32,
+    queues: [Queue; QUEUES],
+    /// Free segments with memory, and those without.
+    free: Vec<u32>,
+    away: Vec<u32>,
+    /// Numbers of chunks that were given back.
     vacant: Vec<u32>,
-    /// No chunk before this one has a free page.
-    first_with_room: usize,
-    /// By class: the first run with a free slot.
-    open: Box<[u32; CLASSES_MAX]>,
     chunks: usize,
-    slots_bytes: u64,
-    slots: u64,
+    /// Bytes of live items by kind, values apart not among them.
+    live: [u64; KINDS.len()],
+    used_bytes: u64,
+    items: u64,
+    born: u64,
+    /// Memory that may be taken from the kernel.
+    bytes_max: u64,
 }
 
 impl Arena {
-    pub fn new() -> Arena {
+    pub fn new(segment_bytes: usize) -> Arena {
+        assert!(segment_bytes.is_power_of_two() && (64..=CHUNK_BYTES).contains(&segment_bytes));
         Arena {
             memory: Vec::new(),
-            blocks: Vec::new(),
+            segments: Vec::new(),
+            segment_bits: segment_bytes.trailing_zeros(),
+            queues: [Queue { oldest: NONE, newest: NONE }; QUEUES],
+            free: Vec::new(),
+            away: Vec::new(),
             vacant: Vec::new(),
-            first_with_room: 0,
-            open: Box::new([NONE; CLASSES_MAX]),
             chunks: 0,
-            slots_bytes: 0,
-            slots: 0,
+            live: [0; KINDS.len()],
+            used_bytes: 0,
+            items: 0,
+            born: 0,
+            bytes_max: u64::MAX,
         }
     }
 
-    /// Bytes of the slots in use, and memory taken from the kernel.
-    pub fn bytes(&self) -> (u64, usize) {
-        (self.slots_bytes, self.chunks * CHUNK_BYTES)
+    /// Bytes of live items.
+    pub fn item_bytes(&self) -> u64 {
+        self.live.iter().sum()
+    }
+
+    pub fn kind_bytes(&self, kind: Kind) -> u64 {
+        self.live[kind as usize]
+    }
+
+    /// Bytes of items that are gone but whose place cannot be used yet.
+    pub fn dead_bytes(&self) -> u64 {
+        self.used_bytes - self.item_bytes()
+    }
+
+    /// Memory taken from the kernel.
+    pub fn bytes(&self) -> u64 {
+        (self.chunks * CHUNK_BYTES - (self.away.len() << self.segment_bits)) as u64
+    }
+
+    pub fn segment_bytes(&self) -> usize {
+        1 << self.segment_bits
+    }
+
+    /// Lets the arena take no more memory than this from the kernel. What it has it keeps, until
+    /// [`trim`](Self::trim).
+    pub fn set_bytes_max(&mut self, bytes: u64) {
+        self.bytes_max = bytes;
+    }
+
+    /// Segments that were begun so far.
+    #[inline(always)]
+    pub fn opened(&self) -> u64 {
+        self.born
+    }
+
+    /// Segments that can still be filled.
+    pub fn segments_left(&self) -> u64 {
+        let spare = self.bytes_max.saturating_sub(self.bytes()) >> self.segment_bits;
+        // More memory than allowed is held: the segments in hand are owed to the kernel.
+        let owed = self.bytes().saturating_sub(self.bytes_max).div_ceil(1 << self.segment_bits);
+        let per_chunk = (CHUNK_BYTES >> self.segment_bits) as u64;
+        let away = self.away.len() as u64;
+        let fresh = spare.saturating_sub(away);
+        let fresh = fresh.min((CHUNKS_MAX - self.chunks.min(CHUNKS_MAX)) as u64 * per_chunk);
+        (self.free.len() as u64).saturating_sub(owed) + spare.min(away) + fresh
     }
 
     #[inline(always)]
@@ -177,13 +219,18 @@ impl Arena {
     }
 
     #[inline(always)]
-    fn chunk_mut(&mut self, at: u32) -> &mut Chunk<u8> {
-        self.memory[(at >> CHUNK_UNIT_BITS) as usize].as_mut().expect("references lead to chunks in use")
+    fn offset(at: u32) -> usize {
+        (at as usize & ((1 << CHUNK_UNIT_BITS) - 1)) * UNIT
     }
 
     #[inline(always)]
-    fn offset(at: u32) -> usize {
-        (at as usize & ((1 << CHUNK_UNIT_BITS) - 1)) * UNIT
+    fn segment_of(&self, item: ItemRef) -> u32 {
+        item.0 >> (self.segment_bits - UNIT.trailing_zeros())
+    }
+
+    #[inline(always)]
+    fn item_at(&self, segment: u32, offset: u32) -> ItemRef {
+        ItemRef((segment << (self.segment_bits - UNIT.trailing_zeros())) + offset / UNIT as u32)
     }
 
     /// Everything from the start of an item on: the item, and what lies behind it.
@@ -194,7 +241,8 @@ impl Arena {
 
     #[inline(always)]
     pub fn slot_mut(&mut self, item: ItemRef) -> &mut [u8] {
-        &mut self.chunk_mut(item.0)[Self::offset(item.0)..]
+        let chunk = self.memory[(item.0 >> CHUNK_UNIT_BITS) as usize].as_mut();
+        &mut chunk.expect("references lead to chunks in use")[Self::offset(item.0)..]
     }
 
     /// Fetches the first two cache lines of an item: header and key, and the value unless it is long.
@@ -206,165 +254,279 @@ impl Arena {
         prefetch(&chunk[(at + CACHE_LINE_BYTES) % CHUNK_BYTES]);
     }
 
+    /// A place for an item of `bytes` at the new end of a queue; what it holds is arbitrary until the caller
+    /// writes the item. `None` when there is no memory.
     #[inline(always)]
-    fn run_mut(&mut self, first_page: u32) -> &mut Run {
-        &mut self.blocks[first_page as usize / PAGES].runs[first_page as usize % PAGES]
+    pub fn allocate(&mut self, kind: Kind, size: usize, bytes: usize) -> Option<ItemRef> {
+        self.place(kind, size, bytes, SEGMENTS_RESERVED)
     }
 
-    /// A slot for `bytes` bytes; what it holds is arbitrary but for the first byte, which the caller must
-    /// set to something other than 0 at once. `None` when there is no memory.
-    #[inline]
-    pub fn allocate(&mut self, bytes: usize) -> Option<ItemRef> {
-        let class = class_of(bytes);
-        let Class { slot_bytes, slots, .. } = CLASSES.list[class];
-        let mut open = self.open[class];
-        if open == NONE {
-            open = self.new_run(class)?;
-        }
-        let run = &mut self.blocks[open as usize / PAGES].runs[open as usize % PAGES];
-        let slot = match run.free {
-            NONE => {
-                let slot = (open << PAGE_UNIT_BITS) + run.made as u32 * (slot_bytes / UNIT as u32);
-                run.made += 1;
-                slot
-            }
-            free => {
-                let chunk =
-                    self.memory[(free >> CHUNK_UNIT_BITS) as usize].as_ref().expect("runs lie in chunks in use");
-                run.free = u32::from_le_bytes(chunk[Self::offset(free) + 4..][..4].try_into().expect("4 bytes"));
-                free
-            }
-        };
-        run.live += 1;
-        if run.live == slots {
-            self.close(open);
-        }
-        self.slots_bytes += slot_bytes as u64;
-        self.slots += 1;
-        Some(ItemRef(slot))
+    /// The same for an item that is moved to make room: for that there is always a segment in reserve.
+    pub fn allocate_to_move(&mut self, kind: Kind, size: usize, bytes: usize) -> Option<ItemRef> {
+        self.place(kind, size, bytes, 0)
     }
 
-    /// Takes back the slot of an item of `bytes` bytes.
+    #[inline(always)]
+    fn place(&mut self, kind: Kind, size: usize, bytes: usize, reserved: u64) -> Option<ItemRef> {
+        let queue = kind as usize * SIZES + size;
+        let need = rounded(bytes);
+        let mut newest = self.queues[queue].newest;
+        if newest == NONE || self.segments[newest as usize].used as usize + need + TAIL_BYTES > self.segment_bytes() {
+            newest = self.open(queue, need, reserved)?;
+        }
+        let segment = &mut self.segments[newest as usize];
+        let at = segment.used;
+        segment.used += need as u32;
+        segment.live += need as u32;
+        self.live[kind as usize] += need as u64;
+        self.used_bytes += need as u64;
+        self.items += 1;
+        Some(self.item_at(newest, at))
+    }
+
+    /// Takes back the place of an item of `bytes` bytes, whose header is marked dead but still tells how long
+    /// it is.
     #[inline]
     pub fn free(&mut self, item: ItemRef, bytes: usize) {
-        let class = class_of(bytes);
-        let Class { slot_bytes, slots, pages } = CLASSES.list[class];
-        let first_page = (item.0 >> PAGE_UNIT_BITS) & !(pages as u32 - 1);
-        let run = &mut self.blocks[first_page as usize / PAGES].runs[first_page as usize % PAGES];
-        debug_assert!(run.class as usize == class && run.live > 0);
-        let next = std::mem::replace(&mut run.free, item.0);
-        run.live -= 1;
-        let live = run.live;
-        self.slot_mut(item)[..8].copy_from_slice(&((next as u64) << 32).to_le_bytes());
-        self.slots_bytes -= slot_bytes as u64;
-        self.slots -= 1;
-        if live == slots - 1 {
-            self.reopen(first_page, class);
-        }
-        if live == 0 {
-            self.release(first_page, class);
-        }
-    }
-
-    /// Takes the first open run of a class out of its list: it is full.
-    fn close(&mut self, first_page: u32) {
-        let Run { class, before, after, .. } = *self.run_mut(first_page);
-        debug_assert!(before == NONE);
-        self.open[class as usize] = after;
-        if after != NONE {
-            self.run_mut(after).before = NONE;
+        let number = self.segment_of(item);
+        let need = rounded(bytes);
+        let segment = &mut self.segments[number as usize];
+        let State::In(queue) = segment.state else { unreachable!("items lie in segments of queues") };
+        segment.live -= need as u32;
+        self.live[queue as usize / SIZES] -= need as u64;
+        self.items -= 1;
+        if segment.live == 0 {
+            self.release(SegmentRef(number));
         }
     }
 
     #[cold]
-    fn reopen(&mut self, first_page: u32, class: usize) {
-        let after = std::mem::replace(&mut self.open[class], first_page);
-        let run = self.run_mut(first_page);
-        (run.before, run.after) = (NONE, after);
-        if after != NONE {
-            self.run_mut(after).before = first_page;
+    fn open(&mut self, queue: usize, need: usize, reserved: u64) -> Option<u32> {
+        if need + TAIL_BYTES > self.segment_bytes() || self.segments_left() <= reserved {
+            return None;
         }
-    }
-
-    /// Gives the pages of an empty run back, unless it is the only one its class could go on with.
-    #[cold]
-    fn release(&mut self, first_page: u32, class: usize) {
-        let Run { before, after, .. } = *self.run_mut(first_page);
-        if before == NONE && after == NONE {
-            return;
-        }
-        match before {
-            NONE => self.open[class] = after,
-            before => self.run_mut(before).after = after,
-        }
-        if after != NONE {
-            self.run_mut(after).before = before;
-        }
-        self.release_pages(first_page, CLASSES.list[class].pages);
-    }
-
-    fn release_pages(&mut self, first_page: u32, pages: u8) {
-        let index = first_page as usize / PAGES;
-        let block = &mut self.blocks[index];
-        block.free_pages |= run_mask(pages) << (first_page as usize % PAGES);
-        self.first_with_room = self.first_with_room.min(index);
-        if block.free_pages == u32::MAX {
-            // Without free pages nobody looks for runs here.
-            block.free_pages = 0;
-            self.memory[index] = None;
-            self.vacant.push(index as u32);
-            self.chunks -= 1;
-        }
-    }
-
-    #[cold]
-    fn new_run(&mut self, class: usize) -> Option<u32> {
-        let Class { pages, .. } = CLASSES.list[class];
-        let first_page = match self.find_pages(pages) {
-            Some(first_page) => first_page,
-            None => self.new_block()?,
+        let number = match self.free.pop() {
+            Some(number) => number,
+            None => self.fetch()?,
         };
-        self.blocks[first_page as usize / PAGES].free_pages &= !(run_mask(pages) << (first_page as usize % PAGES));
-        *self.run_mut(first_page) = Run { free: NONE, made: 0, live: 0, class: class as u8, before: NONE, after: NONE };
-        self.open[class] = first_page;
-        Some(first_page)
+        self.born += 1;
+        let segment = &mut self.segments[number as usize];
+        *segment = Segment {
+            used: 0,
+            live: 0,
+            hand: 0,
+            state: State::In(queue as u8),
+            older: NONE,
+            newer: NONE,
+            born: self.born,
+        };
+        self.link_newest(number, queue);
+        Some(number)
     }
 
-    /// Free aligned pages in the first chunk that has them.
-    fn find_pages(&mut self, pages: u8) -> Option<u32> {
-        while self.blocks.get(self.first_with_room).is_some_and(|block| block.free_pages == 0) {
-            self.first_with_room += 1;
+    /// A segment with memory that was not there before.
+    fn fetch(&mut self) -> Option<u32> {
+        let segment_bytes = self.segment_bytes() as u64;
+        if self.bytes() + segment_bytes > self.bytes_max {
+            return None;
         }
-        let (index, mask) = self.blocks.iter().enumerate().skip(self.first_with_room).find_map(|(index, block)| {
-            let mask = aligned_runs(block.free_pages, pages);
-            (mask != 0).then_some((index, mask))
-        })?;
-        Some((index * PAGES) as u32 + mask.trailing_zeros())
-    }
-
-    /// Maps a chunk; its first page is free and so are all others.
-    fn new_block(&mut self) -> Option<u32> {
-        let index = self.vacant.last().map_or(self.blocks.len(), |&index| index as usize);
+        if let Some(number) = self.away.pop() {
+            return Some(number);
+        }
+        let index = self.vacant.last().map_or(self.memory.len(), |&index| index as usize);
         if index >= CHUNKS_MAX {
             return None;
         }
-        let chunk = if self.chunks == 0 { Chunk::lean()? } else { Chunk::new()? };
+        // The last chunk may be allowed in part: its segments come to memory one by one.
+        let is_whole = self.bytes() + CHUNK_BYTES as u64 <= self.bytes_max;
+        let chunk = if self.chunks == 0 || !is_whole { Chunk::lean()? } else { Chunk::new()? };
+        let per_chunk = CHUNK_BYTES >> self.segment_bits;
+        let first = (index * per_chunk) as u32;
         if self.vacant.pop().is_some() {
             self.memory[index] = Some(chunk);
-            self.blocks[index].free_pages = u32::MAX;
         } else {
-            let run = Run { free: NONE, made: 0, live: 0, class: 0, before: NONE, after: NONE };
             self.memory.push(Some(chunk));
-            self.blocks.push(Block { runs: Box::new([run; PAGES]), free_pages: u32::MAX });
+            let absent = Segment { used: 0, live: 0, hand: 0, state: State::Absent, older: NONE, newer: NONE, born: 0 };
+            self.segments.extend(std::iter::repeat_n(absent, per_chunk));
         }
         self.chunks += 1;
-        self.first_with_room = self.first_with_room.min(index);
-        Some((index * PAGES) as u32)
+        for number in (first..first + per_chunk as u32).rev() {
+            self.segments[number as usize].state = if is_whole { State::Free } else { State::Away };
+            if is_whole { &mut self.free } else { &mut self.away }.push(number);
+        }
+        if is_whole { self.free.pop() } else { self.away.pop() }
+    }
+
+    fn link_newest(&mut self, number: u32, queue: usize) {
+        let newest = std::mem::replace(&mut self.queues[queue].newest, number);
+        self.segments[number as usize].older = newest;
+        self.segments[number as usize].newer = NONE;
+        match newest {
+            NONE => self.queues[queue].oldest = number,
+            newest => self.segments[newest as usize].newer = number,
+        }
+    }
+
+    fn unlink(&mut self, number: u32) {
+        let Segment { older, newer, state, .. } = self.segments[number as usize];
+        let State::In(queue) = state else { unreachable!("only segments of queues are linked") };
+        match older {
+            NONE => self.queues[queue as usize].oldest = newer,
+            older => self.segments[older as usize].newer = newer,
+        }
+        match newer {
+            NONE => self.queues[queue as usize].newest = older,
+            newer => self.segments[newer as usize].older = older,
+        }
+    }
+
+    /// Takes back a segment without items. One that is being filled begins again instead.
+    fn release(&mut self, segment: SegmentRef) {
+        let number = segment.0;
+        let Segment { state, live, .. } = self.segments[number as usize];
+        let State::In(queue) = state else { unreachable!("only segments of queues are released") };
+        debug_assert_eq!(live, 0);
+        self.used_bytes -= self.segments[number as usize].used as u64;
+        self.segments[number as usize].used = 0;
+        self.segments[number as usize].hand = 0;
+        if self.queues[queue as usize].newest == number && self.queues[queue as usize].oldest == number {
+            return;
+        }
+        self.unlink(number);
+        self.segments[number as usize].state = State::Free;
+        self.free.push(number);
+    }
+
+    /// Gives the kernel one segment or chunk that is free and more than `keep` free segments, or more than the
+    /// arena may hold; false when there is none.
+    pub fn trim(&mut self, keep: usize) -> bool {
+        let is_over = self.bytes() > self.bytes_max;
+        if self.free.is_empty() || !is_over && self.free.len() <= keep {
+            return false;
+        }
+        let number = self.free.swap_remove(0);
+        let per_chunk = (CHUNK_BYTES >> self.segment_bits) as u32;
+        let first = number / per_chunk * per_chunk;
+        let siblings = first..first + per_chunk;
+        let is_idle = |&number: &u32| matches!(self.segments[number as usize].state, State::Free | State::Away);
+        if siblings.clone().all(|number| is_idle(&number)) {
+            self.free.retain(|number| !siblings.contains(number));
+            self.away.retain(|number| !siblings.contains(number));
+            for number in siblings {
+                self.segments[number as usize].state = State::Absent;
+            }
+            self.memory[(first / per_chunk) as usize] = None;
+            self.vacant.push(first / per_chunk);
+            self.chunks -= 1;
+            return true;
+        }
+        let segment_bytes = self.segment_bytes();
+        let start = (number - first) as usize * segment_bytes;
+        let chunk = self.memory[(first / per_chunk) as usize].as_mut().expect("its segment is free");
+        chunk.discard(start..start + segment_bytes);
+        self.segments[number as usize].state = State::Away;
+        self.away.push(number);
+        true
+    }
+
+    /// Whether more memory is held than allowed.
+    pub fn is_over(&self) -> bool {
+        self.bytes() > self.bytes_max
+    }
+
+    pub fn free_segments(&self) -> usize {
+        self.free.len()
+    }
+
+    // For those who judge items in the order of the queues.
+
+    pub fn oldest(&self, kind: Kind, size: usize) -> Option<SegmentRef> {
+        let number = self.queues[kind as usize * SIZES + size].oldest;
+        (number != NONE && self.segments[number as usize].used > 0).then_some(SegmentRef(number))
+    }
+
+    pub fn born(&self, segment: SegmentRef) -> u64 {
+        self.segments[segment.0 as usize].born
+    }
+
+    /// The kind and size of an item's queue.
+    #[inline(always)]
+    pub fn place_of(&self, item: ItemRef) -> (Kind, usize) {
+        match self.segments[self.segment_of(item) as usize].state {
+            State::In(queue) => (KINDS[queue as usize / SIZES], queue as usize % SIZES),
+            _ => unreachable!("items lie in segments of queues"),
+        }
+    }
+
+    /// What lies under the hand of a segment, live or dead; `None` at its end.
+    pub fn under_hand(&self, segment: SegmentRef) -> Option<ItemRef> {
+        let Segment { hand, used, .. } = self.segments[segment.0 as usize];
+        (hand < used).then(|| self.item_at(segment.0, hand))
+    }
+
+    /// Moves the hand past an item of `bytes`.
+    pub fn pass(&mut self, segment: SegmentRef, bytes: usize) {
+        self.segments[segment.0 as usize].hand += rounded(bytes) as u32;
+    }
+
+    pub fn rewind(&mut self, segment: SegmentRef) {
+        self.segments[segment.0 as usize].hand = 0;
+    }
+
+    /// Of a segment: bytes of live items, bytes that are filled.
+    pub fn fill(&self, segment: SegmentRef) -> (usize, usize) {
+        let Segment { live, used, .. } = self.segments[segment.0 as usize];
+        (live as usize, used as usize)
+    }
+
+    pub fn is_being_judged(&self, segment: SegmentRef) -> bool {
+        self.segments[segment.0 as usize].hand > 0
+    }
+
+    pub fn is_newest(&self, segment: SegmentRef) -> bool {
+        match self.segments[segment.0 as usize].state {
+            State::In(queue) => self.queues[queue as usize].newest == segment.0,
+            _ => false,
+        }
+    }
+
+    /// Makes a segment, with all its items, the newest but for the one being filled of the queue of `kind`
+    /// for its size.
+    pub fn requeue(&mut self, segment: SegmentRef, kind: Kind) {
+        let number = segment.0;
+        let State::In(queue) = self.segments[number as usize].state else { unreachable!("it is in a queue") };
+        let live = self.segments[number as usize].live as u64;
+        self.unlink(number);
+        self.live[queue as usize / SIZES] -= live;
+        self.live[kind as usize] += live;
+        let target = kind as usize * SIZES + queue as usize % SIZES;
+        self.segments[number as usize].state = State::In(target as u8);
+        self.segments[number as usize].hand = 0;
+        match self.queues[target].newest {
+            NONE => self.link_newest(number, target),
+            newest => {
+                let older = std::mem::replace(&mut self.segments[newest as usize].older, number);
+                self.segments[number as usize].older = older;
+                self.segments[number as usize].newer = newest;
+                match older {
+                    NONE => self.queues[target].oldest = number,
+                    older => self.segments[older as usize].newer = number,
+                }
+            }
+        }
+    }
+
+    /// Segment `number` (modulo how many there are) if it is in a queue.
+    pub fn segment(&self, number: usize) -> Option<SegmentRef> {
+        let number = number % self.segments.len().max(1);
+        let segment = self.segments.get(number)?;
+        matches!(segment.state, State::In(_)).then_some(SegmentRef(number as u32))
     }
 
     /// Gives one chunk back to the kernel, whatever lies in it; false when none is left. For arenas that
     /// nobody refers to any more: dropping one at once would take long.
     pub fn dismantle(&mut self) -> bool {
+        self.away.clear();
         while let Some(chunk) = self.memory.pop() {
             if chunk.is_some() {
                 self.chunks -= 1;
@@ -374,70 +536,47 @@ impl Arena {
         false
     }
 
-    /// Checks everything that can be checked without knowing the items, and returns how many there are.
+    /// Checks everything that can be checked, given the length of an item and whether it is live; returns how
+    /// many items there are.
     #[cfg(any(test, fuzzing))]
-    pub fn validate(&self) -> u64 {
-        let mut open = std::collections::HashSet::new();
-        for class in 0..CLASSES.count {
-            let mut before = NONE;
-            let mut next = self.open[class];
+    pub fn validate(&self, look: impl Fn(&[u8]) -> (usize, bool)) -> u64 {
+        let (mut items, mut used_bytes, mut live_bytes) = (0, 0, [0; KINDS.len()]);
+        let mut linked = 0;
+        for (number, queue) in self.queues.iter().enumerate() {
+            let (mut older, mut next) = (NONE, queue.oldest);
             while next != NONE {
-                let run = &self.blocks[next as usize / PAGES].runs[next as usize % PAGES];
-                assert_eq!((run.class as usize, run.before), (class, before));
-                assert!(run.live < CLASSES.list[class].slots);
-                open.insert(next);
-                (before, next) = (next, run.after);
+                let segment = &self.segments[next as usize];
+                assert!(segment.state == State::In(number as u8) && segment.older == older);
+                linked += 1;
+                (older, next) = (next, segment.newer);
             }
+            assert_eq!(queue.newest, older);
         }
-        let (mut slots, mut slots_bytes, mut chunks) = (0, 0, 0);
-        for (index, block) in self.blocks.iter().enumerate() {
-            let Some(memory) = &self.memory[index] else {
-                assert!(self.vacant.contains(&(index as u32)) && block.free_pages == 0);
+        for (number, segment) in self.segments.iter().enumerate() {
+            let State::In(queue) = segment.state else {
+                let listed = self.free.contains(&(number as u32)) as u8 + self.away.contains(&(number as u32)) as u8;
+                assert_eq!(listed, (segment.state != State::Absent) as u8);
                 continue;
             };
-            chunks += 1;
-            assert!(block.free_pages == 0 || index >= self.first_with_room);
-            let mut page = 0;
-            while page < PAGES {
-                if block.free_pages & 1 << page != 0 {
-                    page += 1;
-                    continue;
+            linked -= 1;
+            let (mut at, mut live) = (0, 0);
+            let mut hand_is_on_an_item = segment.hand == segment.used;
+            while at < segment.used {
+                hand_is_on_an_item |= at == segment.hand;
+                let (bytes, is_live) = look(self.slot(self.item_at(number as u32, at)));
+                if is_live {
+                    items += 1;
+                    live += rounded(bytes) as u32;
                 }
-                let run = &block.runs[page];
-                let class = CLASSES.list[run.class as usize];
-                let first_page = (index * PAGES + page) as u32;
-                assert_eq!(open.contains(&first_page), run.live < class.slots);
-                let live = (0..run.made)
-                    .filter(|&slot| memory[page * PAGE_BYTES + slot as usize * class.slot_bytes as usize] != 0)
-                    .count();
-                assert_eq!(live, run.live as usize);
-                let mut free = 0;
-                let mut next = run.free;
-                while next != NONE {
-                    free += 1;
-                    next = u32::from_le_bytes(self.slot(ItemRef(next))[4..8].try_into().unwrap());
-                }
-                assert_eq!(free + live, run.made as usize);
-                slots += live as u64;
-                slots_bytes += live as u64 * class.slot_bytes as u64;
-                page += class.pages as usize;
+                at += rounded(bytes) as u32;
             }
+            assert!(at == segment.used && live == segment.live && hand_is_on_an_item);
+            used_bytes += segment.used as u64;
+            live_bytes[queue as usize / SIZES] += live as u64;
         }
-        assert_eq!((slots, slots_bytes, chunks), (self.slots, self.slots_bytes, self.chunks));
-        slots
-    }
-}
-
-fn run_mask(pages: u8) -> u32 {
-    (1 << pages) - 1
-}
-
-/// The bits of `free` at which an aligned run of `pages` (1, 2, 4, 8) set bits starts.
-fn aligned_runs(free: u32, pages: u8) -> u32 {
-    match pages {
-        1 => free,
-        2 => free & free >> 1 & 0x5555_5555,
-        4 => aligned_runs(free, 2) & aligned_runs(free, 2) >> 2 & 0x1111_1111,
-        _ => aligned_runs(free, 4) & aligned_runs(free, 4) >> 4 & 0x0101_0101,
+        assert_eq!(linked, 0);
+        assert_eq!((items, used_bytes, live_bytes), (self.items, self.used_bytes, self.live));
+        assert_eq!(self.memory.iter().flatten().count(), self.chunks);
+        items
     }
 }

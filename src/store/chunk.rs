@@ -9,6 +9,7 @@ use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 
 pub const CHUNK_BYTES: usize = 2 * 1024 * 1024;
+const PAGE_BYTES: usize = 4096;
 
 /// Types that may be made of zeroed memory and forgotten without being dropped.
 ///
@@ -18,6 +19,9 @@ pub unsafe trait Plain {}
 
 // SAFETY: zero is a byte.
 unsafe impl Plain for u8 {}
+
+// SAFETY: integers only.
+unsafe impl Plain for [u64; 8] {}
 
 /// A chunk seen as an array of `T`, zeroed when it is made.
 pub struct Chunk<T: Plain> {
@@ -74,6 +78,23 @@ impl<T: Plain> Chunk<T> {
             }
             libc::munmap(start.byte_add(CHUNK_BYTES), CHUNK_BYTES - before);
             Some(Chunk { start: NonNull::new_unchecked(start.cast()), of: PhantomData })
+        }
+    }
+}
+
+impl Chunk<u8> {
+    /// Gives the whole pages of a range back to the kernel; they read as zeroes from now on, until they are
+    /// written to.
+    pub fn discard(&mut self, range: std::ops::Range<usize>) {
+        assert!(range.start <= range.end && range.end <= CHUNK_BYTES);
+        let start = range.start.next_multiple_of(PAGE_BYTES);
+        let len = (range.end / PAGE_BYTES * PAGE_BYTES).saturating_sub(start);
+        // SAFETY: the range lies in the chunk, which `&mut self` says nobody else looks at; zeroed pages are
+        // valid bytes. Without the first advice the kernel might make one huge page of the rest again, and
+        // with it take the memory back.
+        unsafe {
+            libc::madvise(self.start.as_ptr().cast(), CHUNK_BYTES, libc::MADV_NOHUGEPAGE);
+            libc::madvise(self.start.as_ptr().add(start.min(CHUNK_BYTES)).cast(), len, libc::MADV_DONTNEED);
         }
     }
 }
@@ -155,6 +176,10 @@ pub(super) mod tests {
             chunk[0] = 1;
             chunk[CHUNK_BYTES - 1] = 2;
             assert_eq!((chunk[0], chunk[1], chunk[CHUNK_BYTES - 1]), (1, 0, 2));
+            chunk.discard(0..CHUNK_BYTES / 2);
+            assert_eq!((chunk[0], chunk[1], chunk[CHUNK_BYTES - 1]), (0, 0, 2));
+            chunk[0] = 3;
+            assert_eq!(chunk[0], 3);
         }
     }
 }

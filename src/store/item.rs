@@ -5,7 +5,8 @@
 //!   │ flags │ value length │ key length │ expiry      │ key │ value │
 //!   │ 1     │ 1, 2 (or 4)  │ 1 or 2     │ 0, 6 (or 8) │     │       │
 //!   └───────┴──────────────┴────────────┴─────────────┴─────┴───────┘
-//!   flags   7 always set: a free slot starts with 0
+//!   flags   7 set while the item lives; one that is gone still tells how long it is
+//!           5 set by the first use since the eviction policy looked at the item
 //!           4–3 expiry: 0 none, 1 six bytes, 2 eight bytes (milliseconds since the Unix epoch)
 //!           2–1 value: 0 length in one byte, 1 in two, 2 kept apart: the "length" is its number
 //!           0   key length: 0 one byte, 1 two bytes
@@ -16,6 +17,7 @@
 use crate::limits::{KEY_BYTES_MAX, LARGE_VALUE_BYTES_MIN};
 
 const LIVE: u8 = 1 << 7;
+const VISITED: u8 = 1 << 5;
 const KEY_WIDE: u8 = 1;
 const VALUE_SHIFT: u8 = 1;
 const VALUE_SHORT: u8 = 0;
@@ -111,12 +113,19 @@ impl Head {
         Head { flags, key_at: shape(flags).key_at, key_bytes: key_bytes as u16, value }
     }
 
-    /// The head of the item at the start of `slot`. (The smallest slot has eight bytes.)
+    /// The head of the item at the start of `slot`, which goes on for eight bytes at least.
     #[inline(always)]
     pub fn read(slot: &[u8]) -> Head {
+        let head = Head::read_any(slot);
+        debug_assert!(head.is_live());
+        head
+    }
+
+    /// The same for items that may be gone; of those only the length is of use.
+    #[inline(always)]
+    pub fn read_any(slot: &[u8]) -> Head {
         let word = u64::from_le_bytes(slot[..8].try_into().expect("8 bytes"));
         let flags = word as u8;
-        debug_assert!(flags & LIVE != 0);
         let shape = shape(flags);
         Head {
             flags,
@@ -124,6 +133,34 @@ impl Head {
             key_bytes: (word >> (shape.key_shift & 63)) as u16 & shape.key_mask,
             value: (word >> 8) as u32 & shape.value_mask,
         }
+    }
+
+    #[inline(always)]
+    pub fn is_live(self) -> bool {
+        self.flags & LIVE != 0
+    }
+
+    /// Marks the item in `slot` as gone.
+    #[inline(always)]
+    pub fn bury(slot: &mut [u8]) {
+        slot[0] &= !LIVE;
+    }
+
+    /// Whether the item was used since the eviction policy looked at it.
+    #[inline(always)]
+    pub fn is_visited(self) -> bool {
+        self.flags & VISITED != 0
+    }
+
+    #[inline(always)]
+    pub fn with_visited(self, is_visited: bool) -> Head {
+        Head { flags: self.flags & !VISITED | if is_visited { VISITED } else { 0 }, ..self }
+    }
+
+    /// Writes into the item whether it was used.
+    #[inline(always)]
+    pub fn set_visited(slot: &mut [u8], is_visited: bool) {
+        slot[0] = slot[0] & !VISITED | if is_visited { VISITED } else { 0 };
     }
 
     #[inline(always)]
@@ -172,7 +209,7 @@ impl Head {
     pub fn expires_at_ms(self, slot: &[u8]) -> Option<u64> {
         let shape = shape(self.flags);
         self.has_expiry().then(|| {
-            // Eight bytes are there also when six are meant: slots of items with expiry have sixteen.
+            // Eight bytes are there also when six are meant: segments end with bytes to spare.
             let bytes = slot[shape.expiry_at as usize..][..8].try_into().expect("8 bytes");
             u64::from_le_bytes(bytes) & shape.expiry_mask
         })

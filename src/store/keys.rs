@@ -70,9 +70,7 @@ impl Shard {
         }
         match u64::try_from(expires_at_ms) {
             Ok(expires_at_ms) if expires_at_ms > now.unix_ms => {
-                self.keyspace.set_expiry(found, Some(expires_at_ms), now.unix_ms)?;
-                effects.expire(key, Some(expires_at_ms));
-                self.counters.writes += 1;
+                self.change_expiry(key, found, Some(expires_at_ms), now, effects)?;
             }
             _ => self.remove(key, found, effects),
         }
@@ -87,12 +85,10 @@ impl Shard {
         if self.keyspace.expires_at_ms(found).is_none() {
             return Reply::Int(0);
         }
-        if let Err(error) = self.keyspace.set_expiry(found, None, now.unix_ms) {
-            return Reply::Error(error.into());
+        match self.change_expiry(key, found, None, now, effects) {
+            Ok(()) => Reply::Int(1),
+            Err(error) => Reply::Error(error.into()),
         }
-        effects.expire(key, None);
-        self.counters.writes += 1;
-        Reply::Int(1)
     }
 
     /// TTL, PTTL, EXPIRETIME, PEXPIRETIME: -2 without the key, -1 without an expiry. Seconds are rounded to

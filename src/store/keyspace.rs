@@ -3,9 +3,10 @@
 
 use bytes::{Bytes, BytesMut};
 
-use super::arena::{Arena, ItemRef, same_slot};
+use super::arena::{Arena, ItemRef, Kind, same_slot, size_of_item};
 use super::counters::ShardCounters;
 use super::deadlines::Deadlines;
+use super::evict::{Eviction, History};
 use super::item::{Content, Head};
 use super::large::LargeValues;
 use super::table::{Position, Reshape, Table};
@@ -40,9 +41,9 @@ impl<'a> ValueRef<'a> {
 /// A key that is there, until the next change of the keyspace.
 #[derive(Clone, Copy)]
 pub struct Found {
-    at: Position,
-    item: ItemRef,
-    head: Head,
+    pub(super) at: Position,
+    pub(super) item: ItemRef,
+    pub(super) head: Head,
 }
 
 /// What a look at the first candidate for a key says.
@@ -59,9 +60,24 @@ pub struct OutOfMemory;
 
 pub struct Keyspace {
     pub hasher: KeyHasher,
-    table: Table,
-    arena: Arena,
+    pub(super) table: Table,
+    pub(super) arena: Arena,
     large: LargeValues,
+    /// What all of it together may take of the system.
+    pub(super) bytes_max: u64,
+    pub(super) eviction: Eviction,
+    /// What was asked for lately; only while it matters.
+    pub(super) history: Option<Box<History>>,
+    /// Keys whose hash has none of these bits are those that the history plays with.
+    pub(super) sample_mask: u64,
+    /// Keys that were asked for in vain, so that storing them is not counted as a second use.
+    recent_misses: [u32; RECENT_MISSES],
+    /// There is little room: every write has to make as much as it takes.
+    pub(super) is_pressed: bool,
+    /// [`Arena::opened`] when room was looked at last.
+    pub(super) opened_seen: u64,
+    /// Where the search for sparse segments goes on.
+    pub(super) clean_at: usize,
     deadlines: Deadlines,
     keys_in_slot: Box<[u32]>,
     keys_with_expiry: u64,
@@ -80,6 +96,8 @@ struct Retired {
     arenas: Vec<Arena>,
     larges: Vec<LargeValues>,
 }
+
+const RECENT_MISSES: usize = 256;
 
 /// Pieces of retired memory given back by each flush itself: more than an empty keyspace has, so that
 /// flushing again and again does not pile them up.
@@ -108,12 +126,20 @@ fn same_bytes(a: &[u8], b: &[u8]) -> bool {
 }
 
 impl Keyspace {
-    pub fn new(hasher: KeyHasher) -> Keyspace {
+    pub fn new(hasher: KeyHasher, segment_bytes: usize) -> Keyspace {
         Keyspace {
             hasher,
             table: Table::new().expect("2 MiB for the index of a shard"),
-            arena: Arena::new(),
+            arena: Arena::new(segment_bytes),
             large: LargeValues::new(),
+            bytes_max: u64::MAX,
+            eviction: Eviction::default(),
+            history: None,
+            sample_mask: u64::MAX,
+            recent_misses: [0; RECENT_MISSES],
+            is_pressed: false,
+            opened_seen: 0,
+            clean_at: 0,
             deadlines: Deadlines::default(),
             keys_in_slot: vec![0; SLOT_COUNT as usize].into(),
             keys_with_expiry: 0,
@@ -139,8 +165,7 @@ impl Keyspace {
 
     /// Fills in what describes the present.
     pub fn describe(&self, counters: &mut ShardCounters) {
-        let (item_bytes, mut arena_bytes) = self.arena.bytes();
-        arena_bytes += self.retired.arenas.iter().map(|arena| arena.bytes().1).sum::<usize>();
+        let arena_bytes = self.arena.bytes() + self.retired.arenas.iter().map(Arena::bytes).sum::<u64>();
         let index_bytes =
             self.table.bytes() + self.retired.tables.iter().map(Table::bytes).sum::<usize>() + self.deadlines.bytes();
         counters.keys = self.len();
@@ -149,9 +174,99 @@ impl Keyspace {
         counters.value_bytes = self.inline_bytes + self.large.bytes();
         counters.large_values = self.large.count();
         counters.large_value_bytes = self.large.bytes();
-        counters.item_bytes = item_bytes;
-        counters.arena_bytes = arena_bytes as u64;
+        counters.item_bytes = self.arena.item_bytes();
+        counters.arena_bytes = arena_bytes;
         counters.index_bytes = index_bytes as u64;
+        counters.history_bytes = self.history.as_ref().map_or(0, |history| history.bytes() as u64);
+        counters.dead_bytes = self.arena.dead_bytes();
+        counters.free_bytes = (self.arena.free_segments() * self.arena.segment_bytes()) as u64;
+        counters.memory_bytes_max = self.bytes_max;
+        counters.memory_bytes = self.memory_bytes();
+        counters.window_bytes = self.arena.kind_bytes(Kind::Window);
+        counters.probation_bytes = self.arena.kind_bytes(Kind::Probation);
+        counters.protected_bytes = self.arena.kind_bytes(Kind::Protected);
+        counters.window_percent = self.window_percent() as u64;
+    }
+
+    /// All memory taken from the system.
+    pub fn memory_bytes(&self) -> u64 {
+        self.arena.bytes() + self.bytes_beside_arena()
+    }
+
+    pub fn has_expiries(&self) -> bool {
+        self.keys_with_expiry > 0
+    }
+
+    /// All memory but that of the items of the present arena.
+    pub fn bytes_beside_arena(&self) -> u64 {
+        let Retired { tables, arenas, larges } = &self.retired;
+        let retired = arenas.iter().map(Arena::bytes).sum::<u64>()
+            + tables.iter().map(|table| table.bytes() as u64).sum::<u64>()
+            + larges.iter().map(LargeValues::memory_bytes).sum::<u64>();
+        let history = self.history.as_ref().map_or(0, |history| history.bytes());
+        (self.table.bytes() + self.deadlines.bytes() + history) as u64 + self.large.memory_bytes() + retired
+    }
+
+    /// The key of `found` was asked for, or written.
+    #[inline(always)]
+    pub fn touch(&mut self, hash: u64, found: Found) {
+        if !found.head.is_visited() {
+            self.touch_first(hash, found);
+        }
+        if hash & self.sample_mask == 0 {
+            self.play(hash);
+        }
+    }
+
+    #[inline(never)]
+    fn touch_first(&mut self, hash: u64, found: Found) {
+        Head::set_visited(self.arena.slot_mut(found.item), true);
+        if let Some(history) = &mut self.history {
+            history.sketch.count(hash);
+        }
+    }
+
+    #[inline(never)]
+    fn play(&mut self, hash: u64) {
+        if let Some(history) = &mut self.history {
+            history.play(hash);
+        }
+    }
+
+    /// A key that is not there was asked for.
+    #[inline(always)]
+    pub fn missed(&mut self, hash: u64) {
+        if self.history.is_some() {
+            self.note_miss(hash);
+        }
+    }
+
+    #[inline(never)]
+    fn note_miss(&mut self, hash: u64) {
+        self.recent_misses[hash as usize % RECENT_MISSES] = (hash >> 24) as u32;
+        self.note_use(hash);
+    }
+
+    /// A key that is not there is about to be.
+    fn arrives(&mut self, hash: u64) {
+        let miss = &mut self.recent_misses[hash as usize % RECENT_MISSES];
+        if *miss == (hash >> 24) as u32 {
+            *miss = 0;
+        } else {
+            self.note_use(hash);
+        }
+        if let Some(history) = &mut self.history {
+            history.sketch.fit(self.table.len());
+        }
+    }
+
+    fn note_use(&mut self, hash: u64) {
+        if let Some(history) = &mut self.history {
+            history.sketch.count(hash);
+            if history.is_sampled(hash) {
+                history.play(hash);
+            }
+        }
     }
 
     #[inline]
@@ -235,13 +350,17 @@ impl Keyspace {
         expires_at_ms: Option<u64>,
         now_ms: u64,
     ) -> Result<(), OutOfMemory> {
+        if self.history.is_some() {
+            self.arrives(hash);
+        }
         let content = self.content_for(value, None)?;
         let head = Head::new(key.len(), content, expires_at_ms);
-        let home = self.arena.allocate(head.item_bytes()).and_then(|item| {
+        let size = size_of_item(key.len() + value.bytes().len());
+        let home = self.arena.allocate(Kind::Window, size, head.item_bytes()).and_then(|item| {
             head.write(self.arena.slot_mut(item), key, content, expires_at_ms);
             let home = self.table.insert(hash, item);
             if home.is_none() {
-                self.arena.free(item, head.item_bytes());
+                self.discard(item, head);
             }
             home
         });
@@ -266,6 +385,13 @@ impl Keyspace {
             self.deadlines.on_split(of, with);
         }
         Ok(())
+    }
+
+    /// Takes the place of an item back that nothing refers to any more.
+    #[inline]
+    pub(super) fn discard(&mut self, item: ItemRef, head: Head) {
+        Head::bury(self.arena.slot_mut(item));
+        self.arena.free(item, head.item_bytes());
     }
 
     #[inline(always)]
@@ -307,18 +433,21 @@ impl Keyspace {
         let is_large = bytes.len() >= LARGE_VALUE_BYTES_MIN;
         // What can fail comes first. The number of a large value does not change the size of the item.
         let planned = if is_large { Content::Apart(0) } else { Content::Inline(bytes) };
-        let item_bytes = Head::new(key.len(), planned, expires_at_ms).item_bytes();
-        let target = if same_slot(old.item_bytes(), item_bytes) {
+        let draft = Head::new(key.len(), planned, expires_at_ms).with_visited(true);
+        let target = if same_slot(old.item_bytes(), draft.item_bytes()) {
             item
         } else {
-            self.arena.allocate(item_bytes).ok_or(OutOfMemory)?
+            let (kind, _) = self.arena.place_of(item);
+            let size = size_of_item(key.len() + bytes.len());
+            self.arena.allocate(kind, size, draft.item_bytes()).ok_or(OutOfMemory)?
         };
         let content = if is_large {
             match self.content_for(value, old.apart()) {
                 Ok(content) => content,
                 Err(error) => {
                     if target != item {
-                        self.arena.free(target, item_bytes);
+                        draft.write(self.arena.slot_mut(target), key, planned, expires_at_ms);
+                        self.discard(target, draft);
                     }
                     return Err(error);
                 }
@@ -326,13 +455,13 @@ impl Keyspace {
         } else {
             planned
         };
-        let head = Head::new(key.len(), content, expires_at_ms);
+        let head = Head::new(key.len(), content, expires_at_ms).with_visited(true);
         if target == item {
             head.write(self.arena.slot_mut(item), key, content, expires_at_ms);
         } else {
             head.write(self.arena.slot_mut(target), key, content, expires_at_ms);
             self.table.replace(at, target);
-            self.arena.free(item, old.item_bytes());
+            self.discard(item, old);
         }
         match old.apart() {
             None => self.inline_bytes -= old.inline_value_bytes() as u64,
@@ -362,12 +491,25 @@ impl Keyspace {
         if bytes.len() < LARGE_VALUE_BYTES_MIN {
             return Ok(Content::Inline(bytes));
         }
+        if !self.has_room_for_large(bytes.len() as u64) {
+            return Err(OutOfMemory);
+        }
+        // Whoever settles the write has to look at the room that is left.
+        self.is_pressed = true;
         match old {
             Some(number) => {
                 self.large.replace(number, value.to_bytes());
                 Ok(Content::Apart(number))
             }
             None => self.large.put(value.to_bytes()).map(Content::Apart).ok_or(OutOfMemory),
+        }
+    }
+
+    /// What cannot be evicted for may not come; nor may what would need nearly everything else to go.
+    pub fn has_room_for_large(&self, bytes: u64) -> bool {
+        match self.eviction {
+            Eviction::None => self.bytes_max.saturating_sub(self.memory_bytes()) >= bytes,
+            Eviction::TinyLfu | Eviction::Lru => bytes <= self.bytes_max / 2,
         }
     }
 
@@ -381,6 +523,7 @@ impl Keyspace {
     pub fn edit_large(&mut self, found: Found, change: impl FnOnce(&mut BytesMut)) -> bool {
         match found.head.apart() {
             Some(number) => {
+                self.is_pressed = true;
                 self.large.edit(number, change);
                 debug_assert!(self.large.get(number).len() >= LARGE_VALUE_BYTES_MIN);
                 true
@@ -389,18 +532,34 @@ impl Keyspace {
         }
     }
 
+    /// Moves an item to the new end of a queue; false when there is no room for it there.
+    pub(super) fn relocate(&mut self, found: Found, kind: Kind, is_visited: bool) -> bool {
+        let Found { at, item, head } = found;
+        let (_, size) = self.arena.place_of(item);
+        let Some(target) = self.arena.allocate_to_move(kind, size, head.item_bytes()) else { return false };
+        self.moving.clear();
+        self.moving.extend_from_slice(&self.arena.slot(item)[..head.item_bytes()]);
+        let slot = self.arena.slot_mut(target);
+        slot[..self.moving.len()].copy_from_slice(&self.moving);
+        Head::set_visited(slot, is_visited);
+        self.table.replace(at, target);
+        self.discard(item, head);
+        true
+    }
+
     pub fn set_expiry(&mut self, found: Found, expires_at_ms: Option<u64>, now_ms: u64) -> Result<(), OutOfMemory> {
         let Found { at, item, head: old } = found;
         let head = old.with_expiry(expires_at_ms);
         if same_slot(old.item_bytes(), head.item_bytes()) {
             head.rewrite_expiry(old, self.arena.slot_mut(item), expires_at_ms);
         } else {
-            let moved = self.arena.allocate(head.item_bytes()).ok_or(OutOfMemory)?;
+            let (kind, size) = self.arena.place_of(item);
+            let moved = self.arena.allocate(kind, size, head.item_bytes()).ok_or(OutOfMemory)?;
             self.moving.clear();
             self.moving.extend_from_slice(&self.arena.slot(item)[..old.item_bytes()]);
             head.copy_from(old, &self.moving, self.arena.slot_mut(moved), expires_at_ms);
             self.table.replace(at, moved);
-            self.arena.free(item, old.item_bytes());
+            self.discard(item, old);
         }
         self.expiry_changed(at, old, expires_at_ms, now_ms);
         Ok(())
@@ -417,7 +576,7 @@ impl Keyspace {
         }
         self.keys_with_expiry -= head.has_expiry() as u64;
         self.table.remove(at);
-        self.arena.free(item, head.item_bytes());
+        self.discard(item, head);
         if let Some(Reshape { of, with }) = self.table.shrink() {
             self.deadlines.on_merge(of, with);
         }
@@ -425,10 +584,11 @@ impl Keyspace {
 
     /// Forgets all keys at once. Their memory goes back in steps of [`release`](Self::release).
     pub fn flush(&mut self) {
-        if self.is_empty() && self.arena.bytes().1 == 0 {
+        if self.is_empty() && self.arena.bytes() == 0 {
             return;
         }
-        self.retired.arenas.push(std::mem::replace(&mut self.arena, Arena::new()));
+        let fresh = Arena::new(self.arena.segment_bytes());
+        self.retired.arenas.push(std::mem::replace(&mut self.arena, fresh));
         self.retired.larges.push(std::mem::replace(&mut self.large, LargeValues::new()));
         let table = Table::new().unwrap_or_else(|| {
             self.retired = Retired::default();
@@ -440,6 +600,9 @@ impl Keyspace {
         self.keys_with_expiry = 0;
         self.key_bytes = 0;
         self.inline_bytes = 0;
+        self.forget_history();
+        self.opened_seen = 0;
+        self.is_pressed = self.bytes_max != u64::MAX;
         for _ in 0..RELEASED_BY_FLUSH {
             self.release();
         }
@@ -496,8 +659,18 @@ impl Keyspace {
         let slot = self.arena.slot(item);
         let head = Head::read(slot);
         let key = head.key(slot);
-        let (at, _) = self.table.probe(self.hasher.hash(key)).find(|&(_, other)| other == item).expect("it is indexed");
-        (key, Found { at, item, head })
+        (key, self.locate(self.hasher.hash(key), item, head))
+    }
+
+    /// How to remove or move an item whose key has this hash.
+    pub(super) fn locate(&self, hash: u64, item: ItemRef, head: Head) -> Found {
+        let (at, _) = self.table.probe(hash).find(|&(_, other)| other == item).expect("it is indexed");
+        Found { at, item, head }
+    }
+
+    /// The length of a value kept apart, 0 of others.
+    pub(super) fn bytes_apart(&self, found: Found) -> usize {
+        found.head.apart().map_or(0, |number| self.large.get(number).len())
     }
 
     /// Buckets of the index now, for choosing one at random.
@@ -527,7 +700,10 @@ impl Keyspace {
     #[cfg(any(test, fuzzing))]
     pub fn validate(&self) {
         self.table.validate(|item| self.hasher.hash(self.key_of(item)));
-        let slots = self.arena.validate();
+        let slots = self.arena.validate(|slot| {
+            let head = Head::read_any(slot);
+            (head.item_bytes(), head.is_live())
+        });
         self.large.validate();
         assert_eq!(slots, self.table.len());
         let mut keys_in_slot = vec![0; SLOT_COUNT as usize];
@@ -557,7 +733,7 @@ impl Keyspace {
         assert_eq!(numbers.len() as u64, self.large.count());
         assert_eq!(
             (keys_with_expiry, key_bytes, inline_bytes, item_bytes),
-            (self.keys_with_expiry, self.key_bytes, self.inline_bytes, self.arena.bytes().0)
+            (self.keys_with_expiry, self.key_bytes, self.inline_bytes, self.arena.item_bytes())
         );
     }
 }

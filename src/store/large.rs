@@ -11,6 +11,9 @@ enum Place {
 
 const END: u32 = u32::MAX;
 
+/// What the allocator and the reference count add to a value: rounding to half a page, in the mean, and headers.
+const ALLOCATION_BYTES: u64 = 2048 + 64;
+
 pub struct LargeValues {
     places: Vec<Place>,
     free: u32,
@@ -29,6 +32,11 @@ impl LargeValues {
 
     pub fn bytes(&self) -> u64 {
         self.bytes
+    }
+
+    /// The values and what is needed to find them.
+    pub fn memory_bytes(&self) -> u64 {
+        self.bytes + self.count * ALLOCATION_BYTES + (self.places.capacity() * size_of::<Place>()) as u64
     }
 
     pub fn get(&self, number: u32) -> &Bytes {

@@ -14,12 +14,14 @@ mod arena;
 mod chunk;
 mod counters;
 mod deadlines;
+mod evict;
 mod extended;
 mod item;
 mod keys;
 mod keyspace;
 mod large;
 mod options;
+mod reclaim;
 mod strings;
 mod table;
 #[cfg(test)]
@@ -30,6 +32,7 @@ use std::borrow::Cow;
 use bytes::Bytes;
 
 pub use counters::ShardCounters;
+pub use evict::Eviction;
 pub use keyspace::{OutOfMemory, ValueRef};
 pub use options::parse_copy;
 
@@ -40,6 +43,7 @@ use crate::limits::KEY_BYTES_MAX;
 use crate::reply::{Reply, ReplyError};
 use crate::request::Call;
 use arena::ItemRef;
+pub use arena::SEGMENT_BYTES;
 use keyspace::{Found, Keyspace};
 
 pub struct ShardConfig {
@@ -49,6 +53,12 @@ pub struct ShardConfig {
     pub value_bytes_max: usize,
     /// For RANDOMKEY.
     pub random_seed: u64,
+    /// What the shard may take of the system; `u64::MAX` for all there is.
+    pub memory_bytes_max: u64,
+    pub eviction: Eviction,
+    /// How much memory is given to items of one size at a time: [`SEGMENT_BYTES`], but for replays of traces
+    /// in tiny shards.
+    pub segment_bytes: usize,
 }
 
 /// Who wants to know what changed: log, replication, notifications. Replaying the calls in their order
@@ -76,6 +86,8 @@ pub enum Removal {
     /// By a command, also one that set an expiry in the past.
     Deleted,
     Expired,
+    /// To make room.
+    Evicted,
 }
 
 /// A key's value and expiry on their way to another key, perhaps on another core.
@@ -102,8 +114,10 @@ const RELEASE_COST: usize = 64;
 
 impl Shard {
     pub fn new(config: ShardConfig) -> Shard {
+        let mut keyspace = Keyspace::new(config.hasher, config.segment_bytes);
+        keyspace.set_limit(config.memory_bytes_max, config.eviction);
         Shard {
-            keyspace: Keyspace::new(config.hasher),
+            keyspace,
             value_bytes_max: config.value_bytes_max,
             random: config.random_seed,
             counters: ShardCounters::default(),
@@ -204,7 +218,16 @@ impl Shard {
             }
             self.expired = expired;
         }
+        if used < budget {
+            used += self.keyspace.tidy(budget - used, now.unix_ms, &mut self.counters, effects);
+        }
         used
+    }
+
+    /// Sets another ceiling, or another way to stay below it. What is too much by then goes bit by bit, with
+    /// writes and ticks.
+    pub fn set_memory(&mut self, bytes_max: u64, eviction: Eviction) {
+        self.keyspace.set_limit(bytes_max, eviction);
     }
 
     /// Calls `visit` with the keys of the next `budget_buckets` buckets of the index after `cursor` and returns
@@ -274,6 +297,16 @@ impl Shard {
         self.counters.reset();
     }
 
+    /// What the shard has taken of the system.
+    pub fn memory_bytes(&self) -> u64 {
+        self.keyspace.memory_bytes()
+    }
+
+    /// Whether ticks have something to do, or will have, even when no command comes.
+    pub fn has_housekeeping(&self) -> bool {
+        self.keyspace.has_expiries() || self.keyspace.memory_bytes() > self.keyspace.bytes_max
+    }
+
     /// Keys, those included that have expired but were not found yet.
     pub fn len(&self) -> u64 {
         self.keyspace.len()
@@ -311,6 +344,10 @@ impl Shard {
     /// The same for commands that read: they count hits and misses.
     fn live_to_read<E: Effects>(&mut self, hash: u64, key: &[u8], now: Now, effects: &mut E) -> Option<Found> {
         let found = self.live(hash, key, now, effects);
+        match found {
+            Some(found) => self.keyspace.touch(hash, found),
+            None => self.keyspace.missed(hash),
+        }
         self.count_look_up(found.is_some());
         found
     }
@@ -340,9 +377,53 @@ impl Shard {
         now: Now,
         effects: &mut E,
     ) -> Result<(), OutOfMemory> {
-        self.keyspace.store(hash, key, found, value, expires_at_ms, now.unix_ms)?;
+        if let Some(found) = found {
+            self.keyspace.touch(hash, found);
+        }
+        if self.keyspace.store(hash, key, found, value, expires_at_ms, now.unix_ms).is_err() {
+            self.store_after_all(hash, key, value, expires_at_ms, now, effects)?;
+        }
         effects.set(key, value, expires_at_ms);
         self.counters.writes += 1;
+        self.keyspace.settle(key.len() + value.bytes().len(), now.unix_ms, &mut self.counters, effects);
+        Ok(())
+    }
+
+    /// There was no room: makes some, if it can be made, and tries again.
+    #[cold]
+    fn store_after_all<E: Effects>(
+        &mut self,
+        hash: u64,
+        key: &[u8],
+        value: ValueRef<'_>,
+        expires_at_ms: Option<u64>,
+        now: Now,
+        effects: &mut E,
+    ) -> Result<(), OutOfMemory> {
+        let bytes = key.len() + value.bytes().len();
+        self.keyspace.make_room(bytes, now.unix_ms, &mut self.counters, effects);
+        // What is there may have moved, or gone.
+        let found = self.keyspace.find(hash, key);
+        let stored = self.keyspace.store(hash, key, found, value, expires_at_ms, now.unix_ms);
+        self.counters.refused += stored.is_err() as u64;
+        stored
+    }
+
+    fn change_expiry<E: Effects>(
+        &mut self,
+        key: &[u8],
+        found: Found,
+        expires_at_ms: Option<u64>,
+        now: Now,
+        effects: &mut E,
+    ) -> Result<(), OutOfMemory> {
+        if let Err(error) = self.keyspace.set_expiry(found, expires_at_ms, now.unix_ms) {
+            self.counters.refused += 1;
+            return Err(error);
+        }
+        effects.expire(key, expires_at_ms);
+        self.counters.writes += 1;
+        self.keyspace.settle(key.len(), now.unix_ms, &mut self.counters, effects);
         Ok(())
     }
 

@@ -60,8 +60,8 @@ impl Shard {
     pub(super) fn get<E: Effects>(&mut self, call: &Call<'_>, now: Now, effects: &mut E) -> Reply<'_> {
         let key = call.args.get(0);
         match self.keyspace.find_first(call.hash, key) {
-            FirstLook::Found(found) => self.get_found(key, found, now, effects),
-            FirstLook::Absent => self.get_absent(key),
+            FirstLook::Found(found) => self.get_found(call, found, now, effects),
+            FirstLook::Absent => self.get_absent(call.hash, key),
             FirstLook::Unsure => self.get_after_search(call, now, effects),
         }
     }
@@ -70,26 +70,29 @@ impl Shard {
     fn get_after_search<E: Effects>(&mut self, call: &Call<'_>, now: Now, effects: &mut E) -> Reply<'_> {
         let key = call.args.get(0);
         match self.keyspace.find(call.hash, key) {
-            Some(found) => self.get_found(key, found, now, effects),
-            None => self.get_absent(key),
+            Some(found) => self.get_found(call, found, now, effects),
+            None => self.get_absent(call.hash, key),
         }
     }
 
     #[inline(always)]
-    fn get_found<E: Effects>(&mut self, key: &[u8], found: Found, now: Now, effects: &mut E) -> Reply<'_> {
+    fn get_found<E: Effects>(&mut self, call: &Call<'_>, found: Found, now: Now, effects: &mut E) -> Reply<'_> {
+        let key = call.args.get(0);
         let Some(found) = self.unless_expired(key, found, now, effects) else {
-            return self.get_absent(key);
+            return self.get_absent(call.hash, key);
         };
         self.count_look_up(true);
+        self.keyspace.touch(call.hash, found);
         reply_with(self.keyspace.value(found))
     }
 
     #[inline(always)]
-    fn get_absent(&mut self, key: &[u8]) -> Reply<'_> {
+    fn get_absent(&mut self, hash: u64, key: &[u8]) -> Reply<'_> {
         if key.len() > KEY_BYTES_MAX {
             return Reply::Error(key_too_long());
         }
         self.count_look_up(false);
+        self.keyspace.missed(hash);
         Reply::Nil
     }
 
@@ -292,14 +295,10 @@ impl Shard {
         match (change, expires_at_ms) {
             (_, Some(expires_at_ms)) if expires_at_ms <= now.unix_ms => self.remove(key, found, effects),
             (ExpiryChange::At(_), _) => {
-                self.keyspace.set_expiry(found, expires_at_ms, now.unix_ms)?;
-                effects.expire(key, expires_at_ms);
-                self.counters.writes += 1;
+                self.change_expiry(key, found, expires_at_ms, now, effects)?;
             }
             (ExpiryChange::Persist, _) if self.keyspace.expires_at_ms(found).is_some() => {
-                self.keyspace.set_expiry(found, None, now.unix_ms)?;
-                effects.expire(key, None);
-                self.counters.writes += 1;
+                self.change_expiry(key, found, None, now, effects)?;
             }
             _ => {}
         }
@@ -424,6 +423,13 @@ impl Shard {
         let new_len = old_len.max(end);
         let expires_at_ms = found.and_then(|found| self.keyspace.expires_at_ms(found));
         if let Some(found) = found
+            && self.keyspace.bytes_apart(found) > 0
+            && !self.keyspace.has_room_for_large((new_len - old_len) as u64)
+        {
+            self.counters.refused += 1;
+            return Reply::Error(OutOfMemory.into());
+        }
+        if let Some(found) = found
             && self.keyspace.edit_large(found, |value| {
                 value.resize(new_len, 0);
                 value[offset..end].copy_from_slice(part);
@@ -431,6 +437,8 @@ impl Shard {
         {
             effects.set(key, self.keyspace.value(found), expires_at_ms);
             self.counters.writes += 1;
+            self.keyspace.touch(call.hash, found);
+            self.keyspace.settle(part.len(), now.unix_ms, &mut self.counters, effects);
             return Reply::Int(new_len as i64);
         }
         let old = found.map_or(&b""[..], |found| self.keyspace.value(found).bytes());

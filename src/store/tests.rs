@@ -1,5 +1,6 @@
 //! The shard against a naive model and against itself.
 
+mod memory;
 mod model;
 mod random;
 
@@ -15,6 +16,9 @@ pub(super) fn shard() -> Shard {
         hasher: KeyHasher::with_seed([1, 2, 3, 4]),
         value_bytes_max: VALUE_BYTES_MAX_DEFAULT,
         random_seed: 7,
+        memory_bytes_max: u64::MAX,
+        eviction: Eviction::TinyLfu,
+        segment_bytes: SEGMENT_BYTES,
     })
 }
 

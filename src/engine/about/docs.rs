@@ -63,6 +63,7 @@ pub(super) fn syntax(op: Op) -> &'static str {
         Op::CommandGetKeys => "command [arg]...",
         Op::CommandList => "[FILTERBY (MODULE module-name|ACLCAT category|PATTERN pattern)]",
         Op::ConfigGet => "parameter...",
+        Op::ConfigSet => "(parameter value)...",
         Op::FlushAll | Op::FlushDb => "[ASYNC|SYNC]",
         Op::Info => "[section]...",
         Op::Auth => "[username] password",

@@ -12,6 +12,7 @@ use crate::connection::{Closing, LargeIn, Pause, Received};
 use crate::engine::batch::Batch;
 use crate::engine::clients::Address;
 use crate::engine::cluster::Topology;
+use crate::engine::memory::MemoryPool;
 use crate::engine::settings::SettingsView;
 use crate::engine::{Engine, EngineConfig, Peer};
 use crate::hash::KeyHasher;
@@ -74,6 +75,7 @@ pub fn engine_config(bounds: &Bounds, core: usize) -> EngineConfig {
         hasher: KeyHasher::with_seed([1, 2, 3, 4]),
         random_seed: core as u64,
         value_bytes_max: bounds.value_bytes_max,
+        memory: Arc::new(MemoryPool::unbounded(bounds.cores)),
         output_soft_bytes: bounds.output_soft_bytes,
         output_hard_bytes: bounds.output_hard_bytes + bounds.value_bytes_max,
         mesh_in_flight_max: bounds.mesh_in_flight_max,
@@ -94,8 +96,6 @@ pub fn engine_config(bounds: &Bounds, core: usize) -> EngineConfig {
             cores,
             clients_max: 100,
             value_bytes_max: bounds.value_bytes_max as u64,
-            memory_bytes_max: 0,
-            memory_policy: "noeviction",
             listen_backlog: 511,
             tcp_keepalive_seconds: 300,
             cluster_enabled: bounds.cluster,

@@ -1,0 +1,230 @@
+//! Which items are worth their memory: W-TinyLFU (Einziger, Eytan, Friedman, Manes: "Adaptive Software
+//! Cache Management", 2018), with queues instead of lists.
+//!
+//! ```text
+//!   new ─▶ window ─┬─ asked for again: another round
+//!                  └─▶ contest: who was asked for more often? ─┬─ candidate ─▶ probation, the victim goes
+//!                             ▲                                └─ victim: to the back of probation,
+//!                             │                                           the candidate goes
+//!   probation ─┬─ asked for ─▶ protected ─┬─ asked for: another round
+//!              └─ not: the victim         └─ not, and protected is too large: to the back of probation
+//! ```
+//!
+//! A hit sets a bit in the item, and the first hit since the item was last judged is counted in the
+//! sketch; misses always are. Nothing moves before the end of a queue is reached, where the bit decides.
+//!
+//! How large the window should be depends on who uses the cache: from 1 % for scans to most of it for streams
+//! of news. Seven miniature caches with different windows play with a sample of the keys, and the live one
+//! takes over the size of the best.
+
+pub mod miniature;
+pub mod sketch;
+
+use miniature::{ENTRIES_MAX, Miniature};
+use sketch::Sketch;
+
+/// Window sizes that are tried, in percent of the items.
+pub const WINDOWS: [usize; 7] = [1, 5, 10, 20, 40, 60, 80];
+/// The window before anything is known: of the sizes tried, the one that is wrong least often.
+const WINDOW_FIRST: usize = 0;
+/// One key in so many drives the miniatures, at least.
+const SAMPLE_MIN: u64 = 16;
+/// Scores are sums over the last thousand or so sampled look-ups …
+const SCORE_DECAY: f32 = 0.999;
+/// … mean something after so many …
+const SCORE_WEIGHT_MIN: f32 = 50.0;
+/// … and a window has to lead by half a point to be chosen.
+const SCORE_LEAD: f32 = 0.005;
+
+/// What is done when there is no room.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Eviction {
+    /// W-TinyLFU: whoever is asked for often stays.
+    #[default]
+    TinyLfu,
+    /// Whoever was asked for lately stays.
+    Lru,
+    /// Everybody stays; writes are refused.
+    None,
+}
+
+/// What is remembered of the keys that were asked for, whether they are here or not.
+pub struct History {
+    pub sketch: Sketch,
+    miniatures: Vec<Miniature>,
+    scores: [f32; WINDOWS.len()],
+    weight: f32,
+    window: usize,
+    /// Keys whose hash has none of these bits drive the miniatures.
+    sample_mask: u64,
+    sampled_capacity: usize,
+}
+
+/// Bits of the hash that neither the index nor its tags use much.
+const SAMPLE_SHIFT: u32 = 32;
+
+impl History {
+    /// `items` are there, and about `capacity` will be. `None` when there is no memory.
+    pub fn new(items: u64, capacity: u64) -> Option<History> {
+        let mut history = History {
+            sketch: Sketch::for_items(items)?,
+            miniatures: WINDOWS.iter().map(|&percent| Miniature::new(2, percent)).collect(),
+            scores: [0.0; WINDOWS.len()],
+            weight: 0.0,
+            window: WINDOW_FIRST,
+            sample_mask: u64::MAX,
+            sampled_capacity: 0,
+        };
+        history.fit(items, capacity);
+        Some(history)
+    }
+
+    /// Now `items` are there, and about `capacity` would fit.
+    pub fn fit(&mut self, items: u64, capacity: u64) {
+        self.sketch.fit(items);
+        let sample = (capacity / (ENTRIES_MAX as u64 / 2)).max(SAMPLE_MIN);
+        // At least half of the entries are used, never more than there are.
+        let sample = if sample == SAMPLE_MIN { sample } else { 1 << sample.ilog2() };
+        let mask = (sample - 1) << SAMPLE_SHIFT;
+        let entries = ((capacity / sample) as usize).clamp(2, ENTRIES_MAX);
+        let is_near = entries.abs_diff(self.sampled_capacity) * 16 <= self.sampled_capacity;
+        if mask == self.sample_mask && is_near {
+            return;
+        }
+        for (miniature, percent) in self.miniatures.iter_mut().zip(WINDOWS) {
+            miniature.resize(entries, percent);
+        }
+        self.sample_mask = mask;
+        self.sampled_capacity = entries;
+    }
+
+    pub fn window_percent(&self) -> usize {
+        WINDOWS[self.window]
+    }
+
+    pub fn bytes(&self) -> usize {
+        self.sketch.bytes() + self.miniatures.len() * Miniature::bytes()
+    }
+
+    /// Keys are sampled whose hash has none of these bits.
+    pub fn sample_mask(&self) -> u64 {
+        self.sample_mask
+    }
+
+    #[inline]
+    pub fn is_sampled(&self, hash: u64) -> bool {
+        hash & self.sample_mask == 0
+    }
+
+    /// A sampled key was asked for.
+    #[inline(never)]
+    pub fn play(&mut self, hash: u64) {
+        self.weight = self.weight * SCORE_DECAY + 1.0;
+        for (miniature, score) in self.miniatures.iter_mut().zip(&mut self.scores) {
+            let is_hit = miniature.access(hash, &self.sketch);
+            *score = *score * SCORE_DECAY + is_hit as u8 as f32;
+        }
+        let best = (0..WINDOWS.len()).max_by(|&a, &b| self.scores[a].total_cmp(&self.scores[b]));
+        let best = best.expect("there are windows to choose from");
+        let lead = self.scores[best] - self.scores[self.window];
+        if self.weight > SCORE_WEIGHT_MIN && lead > SCORE_LEAD * self.weight {
+            self.window = best;
+        }
+    }
+}
+
+/// How two items compare: frequency per size, where size counts less than it weighs.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Worth {
+    frequency: u32,
+    bytes: usize,
+}
+
+/// What size is raised to: 0 would ignore it, 1 would count hits per byte. Chosen by replays of sized traces.
+const SIZE_EXPONENT: f32 = 0.75;
+
+impl Worth {
+    pub fn new(frequency: u32, bytes: usize) -> Worth {
+        Worth { frequency, bytes }
+    }
+
+    /// Comparable between items; `credit` keeps those that were never counted apart by their size.
+    fn score(self, credit: f32) -> f32 {
+        (self.frequency as f32 + credit) / (self.bytes.max(1) as f32).powf(SIZE_EXPONENT)
+    }
+
+    /// Whether `self` deserves the place of `victim`. Of two of one size it is the one that was counted
+    /// more often; equals stay where they are.
+    pub fn beats(self, victim: Worth) -> bool {
+        if slot_of_size(self.bytes) == slot_of_size(victim.bytes) {
+            return self.frequency > victim.frequency;
+        }
+        self.score(0.5) > victim.score(0.5)
+    }
+
+    /// Whether `self` should go before `other`.
+    pub fn goes_before(self, other: Worth) -> bool {
+        self.score(0.5) < other.score(0.5)
+    }
+}
+
+fn slot_of_size(bytes: usize) -> u32 {
+    bytes.max(1).ilog2()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::random::Random;
+
+    fn window_after(keys: impl Iterator<Item = u64>) -> usize {
+        let mut history = History::new(4_000, 4_000).unwrap();
+        for key in keys {
+            let hash = key.wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+            let hash = (hash ^ hash >> 31).wrapping_mul(0x94D0_49BB_1331_11EB);
+            history.sketch.count(hash);
+            if history.is_sampled(hash) {
+                history.play(hash);
+            }
+        }
+        history.window_percent()
+    }
+
+    #[test]
+    fn news_get_a_large_window_and_old_friends_a_small_one() {
+        // Each key twice, 1000 new keys apart: only those who keep everything new for long see it again.
+        let news = (0..400_000u64).map(|turn| if turn % 2 == 0 { turn / 2 } else { (turn / 2).saturating_sub(1_000) });
+        assert!(window_after(news) >= 60);
+        // Some keys again and again, between a stream of keys that never come back.
+        let mut random = Random::new(5);
+        let friends =
+            (0..400_000u64).map(|turn| if turn % 4 == 0 { random.below(3_500) as u64 } else { 1_000_000 + turn });
+        assert!(window_after(friends) <= 20);
+    }
+
+    #[test]
+    fn a_loop_that_is_a_little_too_long_keeps_a_small_window() {
+        assert!(window_after((0..400_000u64).map(|turn| turn % 5_000)) <= 20);
+    }
+
+    #[test]
+    fn worth_weighs_frequency_against_size() {
+        assert!(Worth::new(3, 100).beats(Worth::new(2, 100)));
+        assert!(!Worth::new(2, 100).beats(Worth::new(2, 100)));
+        assert!(Worth::new(2, 100).beats(Worth::new(2, 10_000)));
+        assert!(!Worth::new(2, 10_000).beats(Worth::new(2, 100)));
+        assert!(Worth::new(0, 10_000).goes_before(Worth::new(0, 100)));
+        assert!(Worth::new(1, 100).goes_before(Worth::new(3, 100)));
+    }
+
+    #[test]
+    fn the_sample_follows_the_capacity() {
+        let mut history = History::new(1, 1_000).unwrap();
+        assert_eq!(history.sample_mask >> SAMPLE_SHIFT, 15);
+        for capacity in [40_000u64, 100_000, 1_000_000, 50_000_000] {
+            history.fit(capacity, capacity);
+            let entries = capacity / ((history.sample_mask >> SAMPLE_SHIFT) + 1);
+            assert!((ENTRIES_MAX as u64 / 2..=ENTRIES_MAX as u64).contains(&entries), "{capacity}: {entries}");
+        }
+    }
+}

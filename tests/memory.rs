@@ -1,0 +1,138 @@
+//! The ceiling as an operator sees it: resident memory, what is kept, what is refused, changes while running.
+
+mod harness;
+mod support;
+
+use std::time::{Duration, Instant};
+
+use harness::Server;
+use support::client::{Client, push_command};
+use support::value::Value;
+
+const MIB: u64 = 1 << 20;
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn resident_bytes(server: &Server) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", server.pid())).expect("the server runs");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("VmRSS");
+    line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") * 1024
+}
+
+/// What the operator was promised beyond the ceiling.
+fn bound(bytes_max: u64, cores: u64) -> u64 {
+    bytes_max + 64 * MIB + cores * 2 * MIB
+}
+
+fn stat(client: &mut Client, name: &str) -> u64 {
+    let text = client.call("STATS").as_text();
+    let stats: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    stats["total"]["shard"][name].as_u64().unwrap_or_else(|| panic!("no {name} in {stats:#}"))
+}
+
+/// Writes `count` values of `bytes` under new keys, many at a time.
+fn fill(client: &mut Client, prefix: &str, count: usize, bytes: impl Fn(usize) -> usize) {
+    for first in (0..count).step_by(64) {
+        let batch: Vec<String> = (first..(first + 64).min(count))
+            .map(|key| format!("SET {prefix}:{key} {}", "v".repeat(bytes(key))))
+            .collect();
+        let mut bytes = Vec::new();
+        for command in &batch {
+            push_command(&mut bytes, &command.split(' ').collect::<Vec<_>>());
+        }
+        client.send(&bytes);
+        for reply in client.replies(batch.len()) {
+            assert_eq!(reply, Value::ok());
+        }
+    }
+}
+
+#[test]
+fn resident_memory_stays_below_the_ceiling_while_sizes_shift() {
+    let server = Server::start(&["--cores", "2", "--max-memory", "64mb"]);
+    let mut client = Client::connect(server.address());
+    let mut most = 0;
+    for round in 0..2 {
+        fill(&mut client, &format!("small{round}"), 400_000, |_| 100);
+        most = most.max(resident_bytes(&server));
+        fill(&mut client, &format!("page{round}"), 40_000, |_| 4096);
+        most = most.max(resident_bytes(&server));
+        fill(&mut client, &format!("mixed{round}"), 30_000, |key| 16 << (key % 13));
+        most = most.max(resident_bytes(&server));
+    }
+    assert!(most <= bound(64 * MIB, 2), "{} MiB", most / MIB);
+    assert!(stat(&mut client, "keys_evicted") > 500_000);
+    assert!(stat(&mut client, "payload_bytes") > 36 * MIB, "{}", client.call("STATS").as_text());
+
+    assert_eq!(client.call("FLUSHALL"), Value::ok());
+    let deadline = Instant::now() + PATIENCE;
+    while stat(&mut client, "memory_bytes") > 12 * MIB {
+        assert!(Instant::now() < deadline, "{}", client.call("STATS").as_text());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert!(resident_bytes(&server) < most - 30 * MIB);
+}
+
+#[test]
+fn the_ceiling_and_the_policy_change_while_running() {
+    let server = Server::start(&["--cores", "2", "--max-memory", "128mb", "--eviction", "none"]);
+    let mut client = Client::connect(server.address());
+    fill(&mut client, "key", 200_000, |_| 300);
+    assert_eq!(stat(&mut client, "keys"), 200_000);
+    // What is too much by then cannot go while nothing may be evicted.
+    assert_eq!(client.call("CONFIG SET maxmemory 48mb"), Value::ok());
+    let deadline = Instant::now() + PATIENCE;
+    let oom = Value::Error(b"OOM command not allowed when used memory > 'maxmemory'.".to_vec());
+    let mut others = 0..;
+    let mut refused_at_a_stretch = 0;
+    // Keys of both cores.
+    while refused_at_a_stretch < 20 {
+        match client.call(&format!("SET other:{} {}", others.next().expect("a number"), "v".repeat(300))) {
+            refusal if refusal == oom => refused_at_a_stretch += 1,
+            reply => {
+                assert_eq!(reply, Value::ok());
+                refused_at_a_stretch = 0;
+            }
+        }
+        assert!(Instant::now() < deadline, "writes go on");
+    }
+    assert!(stat(&mut client, "writes_refused") > 0);
+    assert_eq!(client.call("GET key:7"), Value::bulk("v".repeat(300)));
+    assert_eq!(client.call("DEL key:7"), Value::Int(1));
+    assert_eq!(stat(&mut client, "keys_evicted"), 0);
+    // Now it may.
+    assert_eq!(client.call("CONFIG SET maxmemory-policy allkeys-lfu"), Value::ok());
+    let deadline = Instant::now() + PATIENCE;
+    while stat(&mut client, "memory_bytes") > 50 * MIB {
+        assert!(Instant::now() < deadline, "{}", client.call("STATS").as_text());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert!(stat(&mut client, "keys_evicted") > 50_000);
+    fill(&mut client, "more", 1_000, |_| 300);
+    // And up again.
+    assert_eq!(client.call("CONFIG SET maxmemory 256mb"), Value::ok());
+    let evicted = stat(&mut client, "keys_evicted");
+    std::thread::sleep(Duration::from_millis(500));
+    fill(&mut client, "again", 100_000, |_| 300);
+    assert!(stat(&mut client, "keys_evicted") < evicted + 2_000);
+}
+
+#[test]
+fn a_core_with_most_of_the_keys_gets_most_of_the_memory() {
+    let server = Server::start(&["--cores", "2", "--max-memory", "128mb"]);
+    let mut client = Client::connect(server.address());
+    // One slot, so one core: 40 % more than half of the ceiling.
+    fill(&mut client, "{one}", 200_000, |_| 400);
+    assert_eq!(stat(&mut client, "keys"), 200_000, "{}", client.call("STATS").as_text());
+    assert_eq!(stat(&mut client, "keys_evicted"), 0);
+    assert!(stat(&mut client, "memory_bytes") > 70 * MIB);
+}
+
+#[test]
+fn too_little_memory_is_refused() {
+    let exit = std::process::Command::new(env!("CARGO_BIN_EXE_crabcache"))
+        .args(["--cores", "2", "--port", "0", "--max-memory", "10mb"])
+        .output()
+        .expect("it starts");
+    assert_eq!(exit.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&exit.stderr).contains("--max-memory"), "{exit:?}");
+}
