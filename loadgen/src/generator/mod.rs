@@ -154,6 +154,8 @@ impl Load {
                 }
                 // The end may be far away; a slice may not.
                 Err(RecvTimeoutError::Timeout) if epoch == u64::MAX || waiting_since.elapsed() < SLICE_WAIT => {}
+                // A thread that fails says why before it lets go of the channel: the next round tells.
+                Err(_) if self.shared.failure().is_some() => {}
                 Err(error) => return Err(Failure::system("a generating thread does not respond", error)),
             }
         }

@@ -87,6 +87,8 @@ pub struct Worker {
 impl Worker {
     /// The whole life of a thread. Whatever goes wrong is reported through `shared`.
     pub fn live(shared: Arc<Shared>, thread: usize, slices: Sender<Slice>) {
+        // Held until a failure has been told: when all have let go of it, somebody looks for one.
+        let _held = slices.clone();
         let outcome = Worker::connect(shared.clone(), thread, slices).and_then(|mut worker| {
             shared.gate.ready_and_wait();
             worker.run()
