@@ -38,6 +38,12 @@ pub enum Op {
     ExpireAt,
     ExpireTime,
     Keys,
+    Object,
+    ObjectEncoding,
+    ObjectFreq,
+    ObjectHelp,
+    ObjectIdleTime,
+    ObjectRefCount,
     PExpire,
     PExpireAt,
     PExpireTime,
@@ -52,6 +58,9 @@ pub enum Op {
     Type,
     Unlink,
     // server
+    Memory,
+    MemoryHelp,
+    MemoryUsage,
     Command,
     CommandCount,
     CommandDocs,
@@ -224,6 +233,8 @@ impl Spec {
 const NO_KEYS: Keys = Keys { first: 0, last: 0, step: 0 };
 const ONE_KEY: Keys = Keys { first: 1, last: 1, step: 1 };
 const TWO_KEYS: Keys = Keys { first: 1, last: 2, step: 1 };
+/// The key behind a subcommand.
+const SUB_KEY: Keys = Keys { first: 2, last: 2, step: 1 };
 const ALL_KEYS: Keys = Keys { first: 1, last: -1, step: 1 };
 const EVERY_OTHER: Keys = Keys { first: 1, last: -1, step: 2 };
 
@@ -283,6 +294,12 @@ table! {
     "pexpireat" PExpireAt -3 WF ONE_KEY Key "generic" "2.6.0" "Sets the expiration time of a key to a Unix milliseconds timestamp.";
     "pexpiretime" PExpireTime 2 RF ONE_KEY Key "generic" "7.0.0" "Returns the expiration time of a key as a Unix milliseconds timestamp.";
     "pttl" PTtl 2 RF ONE_KEY Key "generic" "2.6.0" "Returns the expiration time in milliseconds of a key.";
+    "object" Object -2 BOX NO_KEYS Local "generic" "2.2.3" "A container for object introspection commands.";
+    "object|encoding" ObjectEncoding 3 R SUB_KEY Key "generic" "2.2.3" "Returns the internal encoding of a Redis object.";
+    "object|freq" ObjectFreq 3 R SUB_KEY Key "generic" "4.0.0" "Returns the logarithmic access frequency counter of a Redis object.";
+    "object|help" ObjectHelp 2 SRV NO_KEYS Local "generic" "6.2.0" "Returns helpful text about the different subcommands.";
+    "object|idletime" ObjectIdleTime 3 R SUB_KEY Key "generic" "2.2.3" "Returns the time since the last access to a Redis object.";
+    "object|refcount" ObjectRefCount 3 R SUB_KEY Key "generic" "2.2.3" "Returns the reference count of a value of a key.";
     "persist" Persist 2 WF ONE_KEY Key "generic" "2.2.0" "Removes the expiration time of a key.";
     "randomkey" RandomKey 1 R NO_KEYS Addressed "generic" "1.0.0" "Returns a random key name from the database.";
     "rename" Rename 3 WM TWO_KEYS Pair "generic" "1.0.0" "Renames a key and overwrites the destination.";
@@ -309,6 +326,9 @@ table! {
     "flushall" FlushAll -1 W NO_KEYS Every "server" "1.0.0" "Removes all keys from all databases.";
     "flushdb" FlushDb -1 W NO_KEYS Every "server" "1.0.0" "Remove all keys from the current database.";
     "info" Info -1 SRV NO_KEYS Every "server" "1.0.0" "Returns information and statistics about the server.";
+    "memory" Memory -2 BOX NO_KEYS Local "server" "4.0.0" "A container for memory diagnostics commands.";
+    "memory|help" MemoryHelp 2 SRV NO_KEYS Local "server" "4.0.0" "Returns helpful text about the different subcommands.";
+    "memory|usage" MemoryUsage -3 R SUB_KEY Key "server" "4.0.0" "Estimates the memory usage of a key.";
     "stats" Stats -1 SRV NO_KEYS Every "server" "0.1.0" "Returns statistics about the server and each of its cores as JSON.";
     "time" Time 1 SRVF NO_KEYS Local "server" "2.6.0" "Returns the server time.";
 
@@ -499,7 +519,7 @@ pub fn lookup_subcommand(container: &Spec, name: &[u8]) -> Option<&'static Spec>
 
 /// Whether `spec` has subcommands.
 pub fn has_subcommands(spec: &Spec) -> bool {
-    matches!(spec.op, Op::Client | Op::Cluster | Op::Command | Op::Config)
+    matches!(spec.op, Op::Client | Op::Cluster | Op::Command | Op::Config | Op::Memory | Op::Object)
 }
 
 /// The spec of an operation, for protocols that name commands by number.

@@ -114,7 +114,11 @@ fn tips(op: Op) -> &'static [&'static str] {
         Op::FlushAll | Op::FlushDb | Op::Ping => &["request_policy:all_shards", "response_policy:all_succeeded"],
         Op::Info | Op::Stats => &["nondeterministic_output", "request_policy:all_shards", "response_policy:special"],
         Op::Command | Op::CommandDocs | Op::CommandInfo | Op::CommandList => &["nondeterministic_output_order"],
-        Op::Ttl
+        Op::ObjectEncoding
+        | Op::ObjectFreq
+        | Op::ObjectIdleTime
+        | Op::ObjectRefCount
+        | Op::Ttl
         | Op::PTtl
         | Op::Time
         | Op::ClientInfo
@@ -139,6 +143,7 @@ fn key_access(spec: &Spec) -> &'static [&'static str] {
         Op::MSetNx | Op::SetNx => &["OW", "insert"],
         Op::MSet | Op::PSetEx | Op::Put | Op::SetEx => &["OW", "update"],
         Op::Exists | Op::StrLen | Op::Touch | Op::Type => &["RO"],
+        Op::MemoryUsage | Op::ObjectEncoding | Op::ObjectFreq | Op::ObjectIdleTime | Op::ObjectRefCount => &["RO"],
         Op::Copy => &["RO", "access"],
         _ if spec.flags.has(Flags::READONLY) => &["RO", "access"],
         _ => &["RW", "access", "update"],

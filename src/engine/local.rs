@@ -60,7 +60,7 @@ impl Engine {
             | Op::CommandHelp
             | Op::CommandInfo
             | Op::CommandList => about::command_reply(spec.op, args),
-            Op::ClientHelp | Op::ConfigHelp => about::help(spec.op),
+            Op::ClientHelp | Op::ConfigHelp | Op::MemoryHelp | Op::ObjectHelp => about::help(spec.op),
             Op::ClusterHelp => match cluster::require_enabled(&self.config.topology) {
                 Ok(()) => about::help(spec.op),
                 Err(error) => error.into(),
@@ -125,7 +125,7 @@ impl Engine {
                 }
                 Err(error) => error.into(),
             },
-            Op::Client | Op::Config => {
+            Op::Client | Op::Config | Op::Memory | Op::Object => {
                 unreachable!("the decoder answers a container without its subcommand")
             }
             other => unreachable!("{other:?} is not local"),

@@ -78,7 +78,6 @@ fn rounded(bytes: usize) -> usize {
 }
 
 /// What an item of `bytes` takes.
-#[cfg(any(test, fuzzing))]
 pub fn slot_bytes(bytes: usize) -> usize {
     rounded(bytes)
 }

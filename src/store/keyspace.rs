@@ -3,7 +3,7 @@
 
 use bytes::{Bytes, BytesMut};
 
-use super::arena::{Arena, ItemRef, Kind, same_slot, size_of_item};
+use super::arena::{Arena, ItemRef, Kind, same_slot, size_of_item, slot_bytes};
 use super::counters::ShardCounters;
 use super::deadlines::Deadlines;
 use super::evict::{Eviction, History};
@@ -96,6 +96,9 @@ struct Retired {
     arenas: Vec<Arena>,
     larges: Vec<LargeValues>,
 }
+
+/// In the mean, with the buckets' free places.
+const INDEX_BYTES_PER_ITEM: usize = 8;
 
 const RECENT_MISSES: usize = 256;
 
@@ -668,6 +671,17 @@ impl Keyspace {
         Found { at, item, head }
     }
 
+    /// What a key takes of memory: its place, its entry in the index, a value of its own.
+    pub fn memory_of(&self, found: Found) -> usize {
+        slot_bytes(found.head.item_bytes()) + INDEX_BYTES_PER_ITEM + self.bytes_apart(found)
+    }
+
+    /// How often the key was asked for lately, as far as anybody remembers.
+    pub fn frequency(&self, hash: u64, found: Found) -> u32 {
+        let counted = self.history.as_ref().map_or(0, |history| history.sketch.estimate(hash));
+        counted + found.head.is_visited() as u32
+    }
+
     /// The length of a value kept apart, 0 of others.
     pub(super) fn bytes_apart(&self, found: Found) -> usize {
         found.head.apart().map_or(0, |number| self.large.get(number).len())
@@ -715,7 +729,7 @@ impl Keyspace {
                 let head = Head::read(slot);
                 keys_in_slot[slot_of(head.key(slot)) as usize] += 1;
                 key_bytes += head.key_bytes() as u64;
-                item_bytes += super::arena::slot_bytes(head.item_bytes()) as u64;
+                item_bytes += slot_bytes(head.item_bytes()) as u64;
                 match head.apart() {
                     None => inline_bytes += head.value(slot).len() as u64,
                     Some(number) => {

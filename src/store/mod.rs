@@ -16,6 +16,7 @@ mod counters;
 mod deadlines;
 mod evict;
 mod extended;
+mod inspect;
 mod item;
 mod keys;
 mod keyspace;
@@ -185,6 +186,11 @@ impl Shard {
             Op::Rename => self.rename(call, false, now, effects),
             Op::RenameNx => self.rename(call, true, now, effects),
             Op::Type => self.type_of(call, now, effects),
+            Op::ObjectEncoding => self.encoding(call, now, effects),
+            Op::ObjectFreq => self.frequency(call, now, effects),
+            Op::ObjectIdleTime => self.idle_time(call, now, effects),
+            Op::ObjectRefCount => self.reference_count(call, now, effects),
+            Op::MemoryUsage => self.memory_usage(call, now, effects),
             Op::DbSize => Reply::Int(self.keyspace.len() as i64),
             Op::FlushAll | Op::FlushDb => self.flush(call, effects),
             _ => Reply::error(format!("ERR '{}' is not a command of the store", call.spec.name)),

@@ -294,6 +294,50 @@ fn many_keys_and_moving_them() {
 }
 
 #[test]
+fn looking_at_keys_does_not_use_them() {
+    let mut shard = shard();
+    let now = Now::at_ms(1);
+    let mut ask = |words: &[&str]| {
+        let words: Vec<&[u8]> = words.iter().map(|word| word.as_bytes()).collect();
+        let (container, rest) = (lookup(words[0]).expect("a command"), &words[1..]);
+        let (spec, rest) = match crate::command::lookup_subcommand(container, rest[0]) {
+            Some(spec) => (spec, &rest[1..]),
+            None => (container, rest),
+        };
+        let mut bytes = Vec::new();
+        let mut ranges = Vec::new();
+        for word in rest {
+            ranges.push(ArgRange::inline(bytes.len(), word.len()));
+            bytes.extend_from_slice(word);
+        }
+        let args = Args::new(&bytes, &ranges, &[]);
+        let hash = shard.keyspace.hasher.hash(args.get(spec.key_arg()));
+        shown(shard.apply(&Call { spec, args, hash }, now, &mut ()))
+    };
+    ask(&["SET", "n", "12345"]);
+    ask(&["SET", "short", "value"]);
+    ask(&["SET", "long", &"x".repeat(45)]);
+    for (words, expected) in [
+        (&["OBJECT", "ENCODING", "n"][..], "\"int\""),
+        (&["OBJECT", "ENCODING", "short"], "\"embstr\""),
+        (&["OBJECT", "encoding", "long"], "\"raw\""),
+        (&["OBJECT", "ENCODING", "none"], "nil"),
+        (&["OBJECT", "REFCOUNT", "n"], "(1)"),
+        (&["OBJECT", "IDLETIME", "none"], "nil"),
+        (&["OBJECT", "FREQ", "n"], "(0)"),
+        (&["GET", "n"], "\"12345\""),
+        (&["OBJECT", "FREQ", "n"], "(1)"),
+        (&["OBJECT", "FREQ", "short"], "(0)"),
+        (&["MEMORY", "USAGE", "short"], "(24)"),
+        (&["MEMORY", "USAGE", "short", "SAMPLES", "5"], "(24)"),
+        (&["MEMORY", "USAGE", "short", "SAMPLES", "-1"], "ERR syntax error"),
+        (&["MEMORY", "USAGE", "none"], "nil"),
+    ] {
+        assert_eq!(ask(words), expected, "{words:?}");
+    }
+}
+
+#[test]
 fn keys_that_are_too_long_are_refused() {
     let mut shard = shard();
     let long = vec![b'k'; KEY_BYTES_MAX + 1];

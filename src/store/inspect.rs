@@ -1,0 +1,69 @@
+//! Commands that look at a key without using it: OBJECT and MEMORY USAGE.
+
+use super::{Effects, Eviction, Shard};
+use crate::clock::Now;
+use crate::number::parse_i64;
+use crate::reply::{Reply, ReplyError};
+use crate::request::Call;
+
+/// Redis keeps strings up to this length beside their header and calls them `embstr`.
+const EMBEDDED_BYTES_MAX: usize = 44;
+
+impl Shard {
+    /// The encoding Redis would have given a value just set: clients that ask want to know whether it is a number.
+    pub(super) fn encoding<E: Effects>(&mut self, call: &Call<'_>, now: Now, effects: &mut E) -> Reply<'_> {
+        let Some(found) = self.live(call.hash, call.args.get(0), now, effects) else { return Reply::Nil };
+        let value = self.keyspace.value(found).bytes();
+        Reply::Bulk(match value.len() {
+            _ if parse_i64(value).is_some() => b"int",
+            ..=EMBEDDED_BYTES_MAX => b"embstr",
+            _ => b"raw",
+        })
+    }
+
+    /// A count that stops at 16, and is halved from time to time.
+    pub(super) fn frequency<E: Effects>(&mut self, call: &Call<'_>, now: Now, effects: &mut E) -> Reply<'_> {
+        if self.keyspace.eviction != Eviction::TinyLfu {
+            return Reply::error(
+                "ERR An LFU maxmemory policy is not selected, access frequency not tracked. Please note that when \
+                 switching between policies at runtime LRU and LFU data will take some time to adjust.",
+            );
+        }
+        match self.live(call.hash, call.args.get(0), now, effects) {
+            Some(found) => Reply::Int(self.keyspace.frequency(call.hash, found).into()),
+            None => Reply::Nil,
+        }
+    }
+
+    /// Nobody notes when a key was used: the order of the log and a bit are all that eviction needs.
+    pub(super) fn idle_time<E: Effects>(&mut self, call: &Call<'_>, now: Now, effects: &mut E) -> Reply<'_> {
+        match self.live(call.hash, call.args.get(0), now, effects) {
+            Some(_) => Reply::error("ERR idle time is not tracked"),
+            None => Reply::Nil,
+        }
+    }
+
+    pub(super) fn reference_count<E: Effects>(&mut self, call: &Call<'_>, now: Now, effects: &mut E) -> Reply<'_> {
+        match self.live(call.hash, call.args.get(0), now, effects) {
+            Some(_) => Reply::Int(1),
+            None => Reply::Nil,
+        }
+    }
+
+    /// `MEMORY USAGE key [SAMPLES count]`: values have no parts to sample.
+    pub(super) fn memory_usage<E: Effects>(&mut self, call: &Call<'_>, now: Now, effects: &mut E) -> Reply<'_> {
+        match call.args.len() {
+            1 => {}
+            3 if call.args.get(1).eq_ignore_ascii_case(b"SAMPLES") => match parse_i64(call.args.get(2)) {
+                Some(0..) => {}
+                Some(_) => return Reply::Error(ReplyError::Syntax),
+                None => return Reply::Error(ReplyError::NotAnInteger),
+            },
+            _ => return Reply::Error(ReplyError::Syntax),
+        }
+        match self.live(call.hash, call.args.get(0), now, effects) {
+            Some(found) => Reply::Int(self.keyspace.memory_of(found) as i64),
+            None => Reply::Nil,
+        }
+    }
+}
