@@ -229,37 +229,82 @@ pub enum Deferred {
     Refusal(Refusal),
 }
 
-/// A reply that is not there yet, and the finished ones right behind it.
+/// A reply that is not there yet.
 struct Pending {
     reply: Option<Out>,
     /// Whether the client wants to see it (CLIENT REPLY).
     wanted: bool,
-    followers: Out,
+    /// Where in [`Later`] the finished replies right behind it end.
+    followers_end: usize,
 }
+
+/// Finished replies behind pending ones, one after the other.
+#[derive(Default)]
+struct Later {
+    out: Out,
+    /// Position of the first byte of `out`, counted from the first pending reply on.
+    start: usize,
+    /// What of `out` has been moved on: bytes, large values.
+    moved: usize,
+    moved_large: usize,
+}
+
+impl Later {
+    fn end(&self) -> usize {
+        self.start + self.out.bytes.len()
+    }
+
+    /// Moves everything up to position `end` behind what `to` holds. Returns how much it was.
+    fn move_to(&mut self, end: usize, to: &mut Out) -> usize {
+        let end = end - self.start;
+        if end == self.moved {
+            return 0;
+        }
+        let before = to.len();
+        self.moved_large = to.append_range(&self.out, self.moved..end, self.moved_large);
+        self.moved = end;
+        if self.moved >= LATER_MOVED_MAX && self.moved >= self.out.bytes.len() / 2 {
+            self.out.drop_front(self.moved, self.moved_large);
+            self.start += std::mem::take(&mut self.moved);
+            self.moved_large = 0;
+        }
+        to.len() - before
+    }
+}
+
+/// Moved bytes that [`Later`] keeps before it gets rid of them.
+const LATER_MOVED_MAX: usize = 32 * 1024;
 
 /// Emptied output buffers, shared by the connections of a core.
 #[derive(Default)]
-pub struct OutPool(Vec<Out>);
+pub struct OutPool {
+    spare: Vec<Out>,
+    spare_bytes: usize,
+}
 
-const SPARE_OUTS_MAX: usize = 1024;
-const SPARE_OUT_BYTES_MAX: usize = 16 * 1024;
+const SPARE_BYTES_MAX: usize = 8 * 1024 * 1024;
+const SPARE_OUT_BYTES_MAX: usize = 256 * 1024;
 const OUT_BYTES_INITIAL: usize = 4096;
 /// More than this leaves at once, whatever is still to come.
 const WITHHELD_BYTES_MAX: usize = 16 * 1024;
 
 impl OutPool {
     pub fn take(&mut self) -> Out {
-        self.0.pop().unwrap_or_else(|| {
-            let mut out = Out::default();
-            out.bytes.reserve(OUT_BYTES_INITIAL);
-            out
-        })
+        if let Some(out) = self.spare.pop() {
+            self.spare_bytes -= out.bytes.capacity();
+            return out;
+        }
+        let mut out = Out::default();
+        out.bytes.reserve(OUT_BYTES_INITIAL);
+        out
     }
 
     pub fn give_back(&mut self, mut out: Out) {
-        if out.bytes.capacity() > 0 && out.bytes.capacity() <= SPARE_OUT_BYTES_MAX && self.0.len() < SPARE_OUTS_MAX {
+        let capacity = out.bytes.capacity();
+        if capacity > 0 && capacity <= SPARE_OUT_BYTES_MAX && self.spare_bytes + capacity <= SPARE_BYTES_MAX {
             out.clear();
-            self.0.push(out);
+            self.spare_bytes += capacity;
+            self.spare.push(out);
         }
     }
 }
@@ -302,6 +347,7 @@ pub struct Connection {
     /// Large values of the incomplete command.
     large: Vec<Bytes>,
     pending: VecDeque<Pending>,
+    later: Later,
     /// Sequence number of the first pending reply.
     pending_first: u32,
     /// Bytes of replies that are there and wait in `pending` for earlier ones.
@@ -361,6 +407,7 @@ impl Connection {
             large_in: None,
             large: Vec::new(),
             pending: VecDeque::new(),
+            later: Later::default(),
             pending_first: 0,
             held_up: 0,
             activity: Activity::default(),
@@ -740,12 +787,13 @@ impl Connection {
                 proto::encode(self.wire, reply, &mut self.out);
             }
             Some(last) => {
-                if last.followers.bytes.capacity() == 0 {
-                    last.followers = pool.take();
+                if self.later.out.bytes.capacity() == 0 {
+                    self.later.out = pool.take();
                 }
-                let before = last.followers.len();
-                proto::encode(self.wire, reply, &mut last.followers);
-                self.held_up += last.followers.len() - before;
+                let before = self.later.out.len();
+                proto::encode(self.wire, reply, &mut self.later.out);
+                self.held_up += self.later.out.len() - before;
+                last.followers_end = self.later.end();
             }
         }
     }
@@ -774,7 +822,7 @@ impl Connection {
     pub fn await_reply(&mut self) -> u32 {
         let wanted = self.reply_wanted();
         let sequence = self.pending_first.wrapping_add(self.pending.len() as u32);
-        self.pending.push_back(Pending { reply: None, wanted, followers: Out::default() });
+        self.pending.push_back(Pending { reply: None, wanted, followers_end: self.later.end() });
         sequence
     }
 
@@ -826,12 +874,15 @@ impl Connection {
     fn release_head(&mut self, pool: &mut OutPool) {
         let Some(head) = self.pending.pop_front() else { return };
         self.pending_first = self.pending_first.wrapping_add(1);
-        self.append(head.followers, pool);
+        self.held_up -= self.later.move_to(head.followers_end, &mut self.out);
         while self.pending.front().is_some_and(|next| next.reply.is_some()) {
             let next = self.pending.pop_front().expect("just seen");
             self.pending_first = self.pending_first.wrapping_add(1);
             self.append(next.reply.expect("just seen"), pool);
-            self.append(next.followers, pool);
+            self.held_up -= self.later.move_to(next.followers_end, &mut self.out);
+        }
+        if self.pending.is_empty() {
+            pool.give_back(std::mem::take(&mut self.later).out);
         }
     }
 
@@ -907,8 +958,8 @@ impl Connection {
     /// Gives every pooled buffer back.
     pub fn dismantle(self, pool: &mut OutPool) {
         pool.give_back(self.out);
+        pool.give_back(self.later.out);
         for pending in self.pending {
-            pool.give_back(pending.followers);
             if let Some(reply) = pending.reply {
                 pool.give_back(reply);
             }

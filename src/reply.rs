@@ -219,6 +219,17 @@ impl Out {
         index
     }
 
+    /// Drops the first `bytes` bytes, which hold the first `large` large values.
+    pub fn drop_front(&mut self, bytes: usize, large: usize) {
+        self.bytes.drain(..bytes);
+        for (_, value) in self.large.drain(..large) {
+            self.large_len -= value.len();
+        }
+        for (offset, _) in &mut self.large {
+            *offset -= bytes;
+        }
+    }
+
     pub fn clear(&mut self) {
         self.bytes.clear();
         self.large.clear();

@@ -513,16 +513,53 @@ fn a_batch_keeps_only_a_bounded_amount_of_memory() {
         assert!(batch.spare.iter().all(|piece| piece.is_empty() && piece.capacity() <= SPARE_PIECE_BYTES_MAX));
     }
     let mut pool = OutPool::default();
-    for _ in 0..2 * SPARE_OUTS_MAX {
-        let mut out = Out::default();
-        out.bytes.push(b'x');
-        pool.give_back(out);
-    }
     let mut big = Out::default();
     big.bytes.reserve(SPARE_OUT_BYTES_MAX + 1);
     pool.give_back(big);
-    assert_eq!(pool.0.len(), SPARE_OUTS_MAX);
-    assert!(pool.0.iter().all(Out::is_empty));
+    assert!(pool.spare.is_empty());
+    let many = 2 * SPARE_BYTES_MAX / SPARE_OUT_BYTES_MAX;
+    for _ in 0..many {
+        let mut out = Out::default();
+        out.bytes.reserve_exact(SPARE_OUT_BYTES_MAX);
+        out.bytes.push(b'x');
+        pool.give_back(out);
+    }
+    assert_eq!(pool.spare.len(), many / 2);
+    assert!(pool.spare.iter().all(Out::is_empty));
+    // What has been taken makes room again.
+    for _ in 0..many / 2 {
+        pool.take();
+    }
+    assert_eq!((pool.spare.len(), pool.spare_bytes), (0, 0));
+}
+
+/// A connection that always awaits something does not keep what it has sent.
+#[test]
+fn replies_behind_awaited_ones_are_let_go_of_when_they_have_left() {
+    let mut pool = OutPool::default();
+    let mut connection = connection();
+    let value = [b'v'; 1000];
+    let large = Bytes::from(vec![b'l'; limits::LARGE_VALUE_BYTES_MIN]);
+    let mut awaited = connection.await_reply();
+    for round in 0..1000 {
+        connection.reply(&Reply::Bulk(&value), &mut pool);
+        if round % 10 == 0 {
+            connection.reply(&Reply::Large(large.clone()), &mut pool);
+        }
+        let next = connection.await_reply();
+        connection.complete(awaited, Wire::Resp2, &Reply::Pong, &mut pool);
+        awaited = next;
+        let mut expected = b"+PONG\r\n".to_vec();
+        expected.extend(encoded(Wire::Resp2, &Reply::Bulk(&value)));
+        if round % 10 == 0 {
+            expected.extend(encoded(Wire::Resp2, &Reply::Large(large.clone())));
+        }
+        assert!(connection.take_out().to_vec() == expected, "round {round}");
+        connection.in_flight = 0;
+        assert_eq!(connection.unsent(), 0);
+        let kept = &connection.later.out;
+        assert!(kept.bytes.len() <= 2 * LATER_MOVED_MAX && kept.large.len() < 20, "round {round}");
+    }
 }
 
 // ---- output -----------------------------------------------------------------------------------------
@@ -652,7 +689,7 @@ fn replies_leave_in_the_order_of_commands_whenever_they_come() {
             assert_eq!(connection.pending_len(), waiting);
         }
         connection.dismantle(&mut pool);
-        assert!(pool.0.iter().all(Out::is_empty));
+        assert!(pool.spare.iter().all(Out::is_empty));
     }
 }
 
