@@ -9,7 +9,7 @@
 //! Throughput says little when the generator is the slower one. So each round reads the CPU clock of
 //! the server process at both ends of the measured time and divides by the replies in between.
 
-mod accounting;
+pub mod accounting;
 mod fill;
 mod options;
 pub mod presets;

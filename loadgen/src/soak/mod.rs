@@ -19,6 +19,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 pub use options::SoakOptions;
 
+use crate::compare::accounting::Census;
 use crate::compare::server::Server;
 use crate::compare::{round, sleep};
 use crate::failure::Failure;
@@ -123,6 +124,7 @@ fn watch(
     let mut load = Load::connect(plan.clone())?;
     load.go();
     let mut total = Record::new(plan.record_commands());
+    let mut census = Census::take();
     while !load.is_over() {
         // An interrupt is the end of the load, not of what has been measured.
         if sleep(EVERY).is_err() {
@@ -137,6 +139,7 @@ fn watch(
         let record = load.cut()?;
         total.merge_following(&record);
         let latency = Percentiles::of(&record.total().latency_ns);
+        let before = std::mem::replace(&mut census, Census::take());
         samples.push(Sample {
             seconds: load.elapsed().as_secs_f64(),
             resident_bytes: server.resident_bytes(),
@@ -145,6 +148,7 @@ fn watch(
             p99_ms: latency.p99,
             p999_ms: latency.p999,
             max_ms: latency.max,
+            foreign: census.foreign_share(&before, &round::ours(&[server])),
         });
         if samples.len().is_multiple_of(TELL_EVERY) {
             report::progress(samples.last().expect("just pushed"), disturbances);

@@ -71,10 +71,18 @@ fn markdown(checked: &Checked, soaked: &Soaked, disturbances: &Disturbances) -> 
     );
     out += "| | early | late | allowed | |\n|---|--:|--:|--:|---|\n";
     for finding in &soaked.findings {
-        let Finding { what, before, after, allowed, unit } = finding;
-        let verdict = if finding.is_flat() { "flat" } else { "GREW" };
+        let Finding { what, before, after, allowed, unit, is_disturbed } = finding;
+        let verdict = match finding.is_flat() {
+            _ if *is_disturbed => "not judged: others were busy",
+            true => "flat",
+            false => "GREW",
+        };
         let unit = if unit.is_empty() { String::new() } else { format!(", {unit}") };
-        let _ = writeln!(out, "| {what}{unit} | {before:.2} | {after:.2} | {allowed:.2} | {verdict} |");
+        let [before, after, allowed] = [before, after, allowed].map(|value| match value.is_finite() {
+            true => format!("{value:.2}"),
+            false => "–".into(),
+        });
+        let _ = writeln!(out, "| {what}{unit} | {before} | {after} | {allowed} | {verdict} |");
     }
     for fault in &soaked.faults {
         let _ = writeln!(out, "\nWRONG: {fault}");
@@ -104,6 +112,7 @@ fn document(checked: &Checked, soaked: &Soaked) -> serde_json::Value {
             "late": finding.after,
             "allowed": finding.allowed,
             "flat": finding.is_flat(),
+            "disturbed": finding.is_disturbed,
         })).collect::<Vec<_>>(),
         "at_rest_before": rest(&soaked.before),
         "at_rest_after": rest(&soaked.after),
@@ -115,6 +124,7 @@ fn document(checked: &Checked, soaked: &Soaked) -> serde_json::Value {
             "p99_ms": sample.p99_ms,
             "p99.9_ms": sample.p999_ms,
             "max_ms": sample.max_ms,
+            "foreign_cpu": sample.foreign,
         })).collect::<Vec<_>>(),
     })
 }

@@ -17,6 +17,8 @@ pub struct Sample {
     pub p99_ms: f64,
     pub p999_ms: f64,
     pub max_ms: f64,
+    /// CPU that others used, as a share of one CPU.
+    pub foreign: f64,
 }
 
 /// The server before anybody came, and after all have gone.
@@ -36,6 +38,11 @@ const RESIDENT_GROWTH_BYTES_MAX: f64 = 4.0 * 1024.0 * 1024.0;
 const DESCRIPTORS_GROWTH_MAX: f64 = 8.0;
 const LATENCY_GROWTH_MAX: f64 = 0.5;
 
+/// Latency of a second in which others used more of a CPU than this is theirs as well, and is not judged.
+const FOREIGN_MAX: f64 = 0.25;
+/// Fewer seconds than these have no typical latency.
+const SECONDS_JUDGED_MIN: usize = 4;
+
 /// One thing that was to stay as it was.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Finding {
@@ -44,24 +51,38 @@ pub struct Finding {
     pub after: f64,
     pub allowed: f64,
     pub unit: &'static str,
+    /// Others disturbed it too much to say anything.
+    pub is_disturbed: bool,
 }
 
 impl Finding {
     pub fn is_flat(&self) -> bool {
-        self.after <= self.allowed
+        self.is_disturbed || self.after <= self.allowed
     }
 }
 
 /// `latency_slack_ms`: what the machine itself may add.
 pub fn judge(samples: &[Sample], before: Rest, after: Rest, latency_slack_ms: f64) -> Vec<Finding> {
     let end = samples.last().map_or(0.0, |sample| sample.seconds);
-    let typical = |(from, to): (f64, f64), value: fn(&Sample) -> f64| {
-        let within = samples.iter().filter(|sample| (from * end..=to * end).contains(&sample.seconds));
-        median(&within.map(value).collect::<Vec<_>>())
+    let of = |(from, to): (f64, f64), value: fn(&Sample) -> f64, foreign_max: f64| {
+        let within = |sample: &&Sample| (from * end..=to * end).contains(&sample.seconds);
+        let judged = samples.iter().filter(within).filter(|sample| sample.foreign <= foreign_max);
+        judged.map(value).collect::<Vec<_>>()
     };
     let over_time = |what, unit, value: fn(&Sample) -> f64, growth: f64, more: f64| {
-        let before = typical(EARLY, value);
-        Finding { what, before, after: typical(LATE, value), allowed: before * (1.0 + growth) + more, unit }
+        let before = median(&of(EARLY, value, f64::INFINITY));
+        let after = median(&of(LATE, value, f64::INFINITY));
+        Finding { what, before, after, allowed: before * (1.0 + growth) + more, unit, is_disturbed: false }
+    };
+    let latency = |(from, to)| of((from, to), |sample| sample.p999_ms, FOREIGN_MAX);
+    let (early, late) = (latency(EARLY), latency(LATE));
+    let p999 = Finding {
+        what: "p99.9 of undisturbed seconds",
+        before: median(&early),
+        after: median(&late),
+        allowed: median(&early) * (1.0 + LATENCY_GROWTH_MAX) + latency_slack_ms,
+        unit: "ms",
+        is_disturbed: !samples.is_empty() && early.len().min(late.len()) < SECONDS_JUDGED_MIN,
     };
     const MIB: f64 = (1 << 20) as f64;
     vec![
@@ -73,13 +94,14 @@ pub fn judge(samples: &[Sample], before: Rest, after: Rest, latency_slack_ms: f6
             RESIDENT_GROWTH_BYTES_MAX / MIB,
         ),
         over_time("descriptors", "", |sample| sample.descriptors as f64, 0.0, DESCRIPTORS_GROWTH_MAX),
-        over_time("p99.9", "ms", |sample| sample.p999_ms, LATENCY_GROWTH_MAX, latency_slack_ms),
+        p999,
         Finding {
             what: "descriptors when all have gone",
             before: before.descriptors as f64,
             after: after.descriptors as f64,
             allowed: before.descriptors as f64,
             unit: "",
+            is_disturbed: false,
         },
         Finding {
             what: "clients when all have gone",
@@ -87,6 +109,7 @@ pub fn judge(samples: &[Sample], before: Rest, after: Rest, latency_slack_ms: f6
             after: after.clients as f64,
             allowed: before.clients as f64,
             unit: "",
+            is_disturbed: false,
         },
     ]
 }
@@ -107,6 +130,7 @@ mod tests {
                 p99_ms: 0.5,
                 p999_ms: 1.0 + (second % 3) as f64 * 0.2,
                 max_ms: 5.0,
+                foreign: 0.01,
             };
             change(second, &mut sample);
             sample
@@ -140,12 +164,26 @@ mod tests {
         let descriptors = samples(|second, sample| sample.descriptors += second as u64 / 4);
         assert_eq!(grown(&descriptors, REST), ["descriptors"]);
         let latency = samples(|second, sample| sample.p999_ms += second as f64 * 0.05);
-        assert_eq!(grown(&latency, REST), ["p99.9"]);
+        assert_eq!(grown(&latency, REST), ["p99.9 of undisturbed seconds"]);
         let left_open = Rest { descriptors: 16, clients: 2, ..REST };
         assert_eq!(
             grown(&samples(|_, _| {}), left_open),
             ["descriptors when all have gone", "clients when all have gone"]
         );
+    }
+
+    #[test]
+    fn what_others_do_is_not_held_against_it() {
+        let neighbours = |second: usize| if second > 80 { 1.5 } else { 0.0 };
+        let latency = samples(|second, sample| {
+            sample.foreign = neighbours(second);
+            sample.p999_ms += 20.0 * neighbours(second);
+            sample.resident_bytes += (second as u64) << 17;
+        });
+        assert_eq!(grown(&latency, REST), ["resident memory"]);
+        let always = samples(|_, sample| sample.foreign = 1.0);
+        let findings = judge(&always, REST, REST, 1.0);
+        assert!(findings.iter().any(|finding| finding.is_disturbed) && findings.iter().all(Finding::is_flat));
     }
 
     /// Nothing was sampled: nothing can be called flat.
