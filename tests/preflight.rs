@@ -399,6 +399,19 @@ fn io_uring_switched_off_by_sysctl_is_recognised() {
 
 // --- ports
 
+/// Closes a listener and waits until its port is free: a process that another test starts at this moment
+/// holds it until it has become another program.
+fn release(listener: TcpListener) {
+    let address = listener.local_addr().unwrap();
+    drop(listener);
+    let deadline = Instant::now() + harness::PATIENCE;
+    while TcpListener::bind(address).is_err() {
+        assert!(Instant::now() < deadline, "{address} does not become free");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    std::thread::sleep(Duration::from_millis(20));
+}
+
 #[test]
 fn a_port_in_use_is_refused() {
     let ports = Ports::take();
@@ -409,12 +422,12 @@ fn a_port_in_use_is_refused() {
     assert_refused(&exit, 1, &[&named, &format!("process {}", std::process::id()), "choose another --port"]);
     // On any address, too.
     assert_refused(&run(&["--port", &port, "--bind", "0.0.0.0"], free), 1, &["already in use"]);
-    drop(taken);
+    release(taken);
 
     let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, ports.core(1))).unwrap();
     let exit = run(&["--cores", "2", "--port", &port], free);
     assert_refused(&exit, 1, &[&format!(":{} is already in use", ports.core(1)), "--core-port-base"]);
-    drop(taken);
+    release(taken);
 
     assert_stops(Server::start(&["--cores", "2", "--port", &port]));
 }

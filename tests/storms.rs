@@ -164,6 +164,42 @@ fn a_flood_of_one_client_does_not_hold_up_another() {
     assert!(waits[100] < Duration::from_millis(40), "half of the time the wait was over {:?}", waits[100]);
 }
 
+/// What waits of a client that is closed is not taken for the first words of the next one in its place.
+#[test]
+fn killed_floods_leave_nothing_to_those_who_come_after() {
+    let server = Server::start(&["--cores", "1"]);
+    let requests = command(&["GET", "nosuch"]).repeat(2000);
+    let mut killer = Client::connect(server.address());
+    for round in 0..20 {
+        let floods: Vec<Client> = (0..16).map(|_| Client::connect(server.address())).collect();
+        std::thread::scope(|scope| {
+            for flood in &floods {
+                let (mut writer, mut reader) = (flood.writer(), flood.writer());
+                let requests = &requests;
+                scope.spawn(move || {
+                    while writer.write_all(requests).is_ok() {
+                        std::thread::yield_now()
+                    }
+                });
+                scope.spawn(move || {
+                    let mut buffer = vec![0; 256 * 1024];
+                    while reader.read(&mut buffer).is_ok_and(|len| len > 0) {}
+                });
+            }
+            std::thread::sleep(Duration::from_millis(20));
+            assert!(killer.call("CLIENT KILL TYPE normal SKIPME yes").as_int() > 0);
+            for i in 0..16 {
+                let mut next = Client::connect(server.address());
+                let token = format!("{round}:{i}");
+                assert_eq!(next.call(&format!("ECHO {token}")).as_bytes(), token.as_bytes());
+            }
+        });
+    }
+    let idle = descriptors(&server);
+    drop(killer);
+    Vitals::settled(&server, 0, idle);
+}
+
 #[test]
 fn connections_reset_in_the_middle_of_everything() {
     let server = server();

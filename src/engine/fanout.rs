@@ -522,7 +522,8 @@ impl Engine {
         let mut killed = 0;
         for index in 0..self.connections.len() {
             let Some(connection) = self.connections[index].as_deref_mut() else { continue };
-            if !filter.matches(&connection.record, caller, self.now.uptime_us) {
+            // One that is being closed already is not closed again.
+            if connection.closing == Closing::Now || !filter.matches(&connection.record, caller, self.now.uptime_us) {
                 continue;
             }
             // Who kills itself still gets its answer.

@@ -233,7 +233,10 @@ impl Gather {
             }
             Kind::Collect { scan, limit, found, bytes_left } => {
                 let Some(keys) = scan.advance(reply) else { return Progress::Done(broken()) };
-                for key in keys.take(*limit - found.len()) {
+                for key in keys {
+                    if found.len() == *limit {
+                        break;
+                    }
                     let len = key.len();
                     if found.insert(key) {
                         match bytes_left.checked_sub(len) {

@@ -254,10 +254,17 @@ impl Engine {
         Some(index)
     }
 
+    /// Whether [`Engine::next_dirty`] has something.
+    pub fn has_dirty(&self) -> bool {
+        !self.dirty.is_empty()
+    }
+
     /// Takes what a connection has ready to be sent.
     pub fn take_out(&mut self, index: u32) -> Option<Out> {
         let connection = self.connections[index as usize].as_deref_mut()?;
         if connection.out.is_empty() {
+            // A buffer taken for a reply that the client did not want.
+            self.outs.give_back(std::mem::take(&mut connection.out));
             return None;
         }
         Some(connection.take_out())

@@ -504,6 +504,7 @@ impl Core {
         self.ring.has_events()
             || self.engine.has_resumable()
             || self.engine.has_postponed()
+            || self.engine.has_dirty()
             || !self.exhausted.is_empty()
             || self.mesh.has_arrivals()
     }

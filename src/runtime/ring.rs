@@ -173,6 +173,9 @@ pub struct NetRing {
     /// Receives beyond that, in order, and how many of them are yet to be looked at in this round.
     backlog: VecDeque<Completion>,
     backlog_due: usize,
+    /// Where the completions of this round end: what comes in meanwhile belongs to the next.
+    round_end: usize,
+    in_round: bool,
     /// Sockets whose send failed for want of memory.
     starved: Vec<u32>,
     /// Sockets heard in this period so far, and in the last one.
@@ -325,6 +328,8 @@ impl NetRing {
             round: 1,
             backlog: VecDeque::new(),
             backlog_due: 0,
+            round_end: 0,
+            in_round: false,
             starved: Vec::new(),
             period: 1,
             active_now: 0,
@@ -425,7 +430,9 @@ impl NetRing {
             self.sockets.len() as u32 - 1
         });
         let socket = &mut self.sockets[index as usize];
+        debug_assert_eq!((socket.operations, socket.waiting), (0, 0));
         socket.descriptor = Some(descriptor);
+        socket.slow = false;
         socket.generation = socket.generation.wrapping_add(1);
         socket.closing = false;
         self.receive(index);
@@ -579,8 +586,10 @@ impl NetRing {
 
     fn close_if_idle(&mut self, index: u32) {
         let socket = &mut self.sockets[index as usize];
+        // Receives that wait in the backlog are this client's, and must not meet the next one in its place.
         if socket.closing
             && socket.operations == 0
+            && socket.waiting == 0
             && let Some(descriptor) = socket.descriptor.take()
         {
             socket.operations = 1;
@@ -671,6 +680,7 @@ impl NetRing {
         if self.next_completion == self.completions.len() {
             self.completions.clear();
             self.next_completion = 0;
+            self.round_end = 0;
         }
         let completions = &mut self.completions;
         completions.extend(self.ring.completion().map(|entry| (entry.user_data(), entry.result(), entry.flags())));
@@ -692,6 +702,11 @@ impl NetRing {
         if let Some(stop) = self.stop_next.take() {
             return Some(stop);
         }
+        if !self.in_round {
+            self.in_round = true;
+            self.backlog_due = self.backlog.len();
+            self.round_end = self.completions.len();
+        }
         while self.backlog_due > 0 {
             self.backlog_due -= 1;
             let completion = self.backlog.pop_front()?;
@@ -704,7 +719,8 @@ impl NetRing {
             socket.served = self.round;
             return Some(completion);
         }
-        while let Some(&completion) = self.completions.get(self.next_completion) {
+        while self.next_completion < self.round_end {
+            let completion = self.completions[self.next_completion];
             self.next_completion += 1;
             if (completion.0 >> 56) as u8 == Kind::Receive as u8 {
                 let index = completion.0 as u32;
@@ -726,7 +742,7 @@ impl NetRing {
             return Some(completion);
         }
         self.round = self.round.wrapping_add(1);
-        self.backlog_due = self.backlog.len();
+        self.in_round = false;
         None
     }
 
@@ -788,6 +804,7 @@ impl NetRing {
             if dropped {
                 self.buffers.offer(buffer);
                 self.buffers.publish();
+                self.close_if_idle(index);
                 return None;
             }
             self.stats.receives += 1;

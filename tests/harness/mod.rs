@@ -24,7 +24,7 @@ use nix::sys::signal::{self, Signal};
 use nix::unistd::Pid;
 
 /// Longest a server may take to listen, or to end, before the test fails.
-const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_secs(20);
 
 /// How many cores a server may have whose ports come from a [`Ports`].
 pub const CORES_MAX: u16 = 16;
