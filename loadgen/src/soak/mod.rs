@@ -77,7 +77,7 @@ fn soak(checked: &Checked) -> Result<bool, Failure> {
     }
     let gone = |rest: &Rest| rest.descriptors <= before.descriptors && rest.clients <= before.clients;
     let after = at_rest(&server, HANG_UP_WAIT, gone)?;
-    let findings = verdict::judge(&samples, before, after, checked.latency_slack_ms);
+    let findings = verdict::judge(&samples, before, after, checked.slack);
     let faults = faults(&server, &plan, &record, &disturbances)?;
     let soaked = Soaked { samples, record, findings, before, after, faults };
     report::write(checked, &soaked, &disturbances)?;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::Parser;
 
+use super::verdict::Slack;
 use crate::compare::server::{ServerOptions, parse_command};
 use crate::options::{CpuList, parse_cpus, positive};
 use crate::system;
@@ -48,6 +49,10 @@ pub struct SoakOptions {
     #[arg(long, value_name = "MS", default_value = "1", value_parser = positive)]
     pub latency_slack_ms: f64,
 
+    /// MiB by which resident memory may rise, beside 2 % of itself.
+    #[arg(long, value_name = "MIB", default_value = "4", value_parser = positive)]
+    pub memory_slack_mib: f64,
+
     /// Everything sampled, as JSON.
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
@@ -64,7 +69,7 @@ pub struct Checked {
     pub connections: usize,
     pub keys: u64,
     pub sizes: Sizes,
-    pub latency_slack_ms: f64,
+    pub slack: Slack,
     pub json: Option<PathBuf>,
     pub svg: Option<PathBuf>,
 }
@@ -103,7 +108,7 @@ impl SoakOptions {
             connections: self.clients,
             keys: self.keyspace,
             sizes: self.sizes,
-            latency_slack_ms: self.latency_slack_ms,
+            slack: Slack { latency_ms: self.latency_slack_ms, resident_mib: self.memory_slack_mib },
             json: self.json.clone(),
             svg: self.svg.clone(),
         })

@@ -33,7 +33,6 @@ const EARLY: (f64, f64) = (0.20, 0.45);
 const LATE: (f64, f64) = (0.75, 1.0);
 /// What an allocator may take its time for.
 const RESIDENT_GROWTH_MAX: f64 = 0.02;
-const RESIDENT_GROWTH_BYTES_MAX: f64 = 4.0 * 1024.0 * 1024.0;
 /// The moment of a sample may fall into a burst of connections.
 const DESCRIPTORS_GROWTH_MAX: f64 = 8.0;
 const LATENCY_GROWTH_MAX: f64 = 0.5;
@@ -61,8 +60,14 @@ impl Finding {
     }
 }
 
-/// `latency_slack_ms`: what the machine itself may add.
-pub fn judge(samples: &[Sample], before: Rest, after: Rest, latency_slack_ms: f64) -> Vec<Finding> {
+/// What the machine itself, and a run of seconds, may add.
+#[derive(Clone, Copy, Debug)]
+pub struct Slack {
+    pub latency_ms: f64,
+    pub resident_mib: f64,
+}
+
+pub fn judge(samples: &[Sample], before: Rest, after: Rest, slack: Slack) -> Vec<Finding> {
     let end = samples.last().map_or(0.0, |sample| sample.seconds);
     let of = |(from, to): (f64, f64), value: fn(&Sample) -> f64, foreign_max: f64| {
         let within = |sample: &&Sample| (from * end..=to * end).contains(&sample.seconds);
@@ -80,7 +85,7 @@ pub fn judge(samples: &[Sample], before: Rest, after: Rest, latency_slack_ms: f6
         what: "p99.9 of undisturbed seconds",
         before: median(&early),
         after: median(&late),
-        allowed: median(&early) * (1.0 + LATENCY_GROWTH_MAX) + latency_slack_ms,
+        allowed: median(&early) * (1.0 + LATENCY_GROWTH_MAX) + slack.latency_ms,
         unit: "ms",
         is_disturbed: !samples.is_empty() && early.len().min(late.len()) < SECONDS_JUDGED_MIN,
     };
@@ -91,7 +96,7 @@ pub fn judge(samples: &[Sample], before: Rest, after: Rest, latency_slack_ms: f6
             "MiB",
             |sample| sample.resident_bytes as f64 / MIB,
             RESIDENT_GROWTH_MAX,
-            RESIDENT_GROWTH_BYTES_MAX / MIB,
+            slack.resident_mib,
         ),
         over_time("descriptors", "", |sample| sample.descriptors as f64, 0.0, DESCRIPTORS_GROWTH_MAX),
         p999,
@@ -118,6 +123,7 @@ pub fn judge(samples: &[Sample], before: Rest, after: Rest, latency_slack_ms: f6
 mod tests {
     use super::*;
 
+    const SLACK: Slack = Slack { latency_ms: 1.0, resident_mib: 4.0 };
     const REST: Rest = Rest { descriptors: 15, clients: 1, resident_bytes: 20 << 20 };
 
     fn samples(change: impl Fn(usize, &mut Sample)) -> Vec<Sample> {
@@ -139,7 +145,7 @@ mod tests {
     }
 
     fn grown(samples: &[Sample], after: Rest) -> Vec<&'static str> {
-        judge(samples, REST, after, 1.0)
+        judge(samples, REST, after, SLACK)
             .iter()
             .filter(|finding| !finding.is_flat())
             .map(|finding| finding.what)
@@ -182,7 +188,7 @@ mod tests {
         });
         assert_eq!(grown(&latency, REST), ["resident memory"]);
         let always = samples(|_, sample| sample.foreign = 1.0);
-        let findings = judge(&always, REST, REST, 1.0);
+        let findings = judge(&always, REST, REST, SLACK);
         assert!(findings.iter().any(|finding| finding.is_disturbed) && findings.iter().all(Finding::is_flat));
     }
 
