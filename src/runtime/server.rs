@@ -81,7 +81,8 @@ fn memory_pool(setup: &CoreSetup) -> MemoryPool {
         EvictionPolicy::Lru => Eviction::Lru,
         EvictionPolicy::None => Eviction::None,
     };
-    tracing::info!(bytes_max, ?eviction, "memory");
+    let policy = format!("{eviction:?}").to_lowercase();
+    tracing::info!("memory: at most {} MiB, eviction {policy}", bytes_max >> 20);
     MemoryPool::new(bytes_max, eviction, setup.cores)
 }
 
