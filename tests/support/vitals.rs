@@ -55,6 +55,20 @@ pub fn info_number(client: &mut Client, name: &str) -> usize {
     value.unwrap_or_else(|| panic!("INFO has no {name}:\n{info}")).trim().parse().expect("a number")
 }
 
+/// Waits until a number of INFO is at least `least`: what other clients sent may not have been read yet, however
+/// often this one was answered.
+pub fn info_reaches(client: &mut Client, name: &str, least: usize) {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let number = info_number(client, name);
+        if number >= least {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{name} is {number} and does not reach {least}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
 pub fn descriptors(server: &Server) -> usize {
     fs::read_dir(format!("/proc/{}/fd", server.pid())).expect("the server's descriptors").count()
 }
