@@ -3,13 +3,15 @@
 
 use std::net::SocketAddr;
 
+use super::output::{LATER_MOVED_MAX, SPARE_BYTES_MAX, SPARE_OUT_BYTES_MAX, WITHHELD_BYTES_MAX};
+use super::turn::{SPARE_PIECE_BYTES_MAX, SPARE_PIECES_MAX};
 use super::*;
-use crate::engine::clients::{Address, ClientFlags};
+use crate::engine::clients::{Address, ClientFlags, ReplyMode};
 use crate::limits::LARGE_VALUE_BYTES_MIN;
-use crate::proto::binary;
 use crate::proto::client::{self, Frame, SetOptions};
+use crate::proto::{self, DecodeLimits, binary};
 use crate::random::{Announced, Random};
-use crate::reply::ReplyError;
+use crate::reply::{Reply, ReplyError};
 
 fn connection() -> Connection {
     let nowhere = Address::Tcp(SocketAddr::from(([127, 0, 0, 1], 1)));

@@ -279,9 +279,9 @@ fn a_layer_that_reaches_too_far_is_found() {
     ] {
         assert_complains(&complaints("src/store/table.rs", sibling), &["store may not use"]);
     }
-    assert_complains(&complaints("src/connection.rs", "use crate::engine::batch::Batch;"), &[]);
+    assert_complains(&complaints("src/connection/mod.rs", "use crate::engine::batch::Batch;"), &[]);
     assert_complains(
-        &complaints("src/connection.rs", "use crate::engine::Engine;"),
+        &complaints("src/connection/mod.rs", "use crate::engine::Engine;"),
         &["may not use crate::engine::Engine"],
     );
     assert_complains(&complaints("src/slot.rs", "use crate::glob;"), &["slot may not use"]);

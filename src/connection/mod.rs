@@ -1,0 +1,267 @@
+//! One client, without its socket: bytes in, ordered replies out. Does no I/O.
+//!
+//! ```text
+//!   received bytes ──┬─ whole commands ─────────────────────────▶ TurnBatch (ranges into the input)
+//!                    ├─ start of a command ─▶ partial ─ grows ──▶ TurnBatch (ranges into an assembled piece)
+//!                    ├─ inside a large value ─▶ large_in ───────▶ TurnBatch (the value travels on its own)
+//!                    └─ while paused ─▶ stash ─ resumed as input
+//!
+//!   replies  out: ready, in order │ pending: [waiting, followers] [waiting, followers] …
+//! ```
+//!
+//! Reply order is command order: a reply that is there before an earlier one waits behind it, as a
+//! follower of the pending reply that holds it up.
+
+mod input;
+mod output;
+#[cfg(test)]
+mod tests;
+mod turn;
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+
+use crate::clock::Now;
+use crate::command::{Op, Route, Spec};
+use crate::engine::batch::Batch;
+use crate::engine::clients::{Activity, ClientRecord};
+use crate::limits;
+use crate::proto::Decoder;
+use crate::reply::Out;
+use crate::request::Wire;
+
+pub use input::LargeIn;
+pub use output::OutPool;
+use output::{Later, Pending, Replies, Withheld};
+pub use turn::{Decoded, Received, Refusal, Source, TurnBatch, What};
+
+/// Why a connection's commands wait. Its bytes pile up in the stash meanwhile, and its reading stops
+/// when they pass a bound.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Pause(u8);
+
+impl Pause {
+    /// A command is under way that later ones of the connection must not overtake.
+    pub const BARRIER: Pause = Pause(1);
+    /// Too many unsent bytes.
+    pub const OUTPUT: Pause = Pause(1 << 1);
+    /// Too many commands wait for another core, or for the way there.
+    pub const MESH: Pause = Pause(1 << 2);
+
+    pub fn any(self) -> bool {
+        self.0 != 0
+    }
+
+    pub fn has(self, other: Pause) -> bool {
+        self.0 & other.0 != 0
+    }
+
+    pub fn add(&mut self, other: Pause) {
+        self.0 |= other.0;
+    }
+
+    pub fn remove(&mut self, other: Pause) {
+        self.0 &= !other.0;
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Closing {
+    #[default]
+    No,
+    /// When everything owed has been sent: QUIT, protocol errors, the end of the input.
+    AfterReplies,
+    /// Whatever is unsent is dropped: killed, hopelessly slow, lost.
+    Now,
+}
+
+/// A command that was decoded together with the one whose reply passed the soft bound: carried out when
+/// the output has drained.
+pub enum Deferred {
+    /// A batch of one.
+    Call(Box<Batch>),
+    Refusal(Refusal),
+}
+
+pub struct Connection {
+    /// Tells this connection from earlier ones in the same place.
+    pub generation: u32,
+    pub wire: Wire,
+    pub pause: Pause,
+    pub closing: Closing,
+    replies: Replies,
+    /// Its replies are on the list of those to be sent.
+    pub dirty: bool,
+    /// Its bytes wait on the list of those to be decoded again.
+    pub resuming: bool,
+    /// It came in by its core's own port: foreign keys are answered with MOVED.
+    pub own_port: bool,
+    /// The client has shut down its side: what is owed is still answered.
+    pub input_ended: bool,
+    /// It has been told that nothing more comes, and is given time to read that.
+    pub lingers: bool,
+    /// While closing: input is still received, and thrown away, until `activity.bytes_received` is here.
+    discards_to: u64,
+    /// Replies ready to leave, in order.
+    pub out: Out,
+    withheld: Withheld,
+    /// Bytes handed to the ring and not yet acknowledged.
+    pub in_flight: usize,
+    decoder: Decoder,
+    /// The beginning of a command whose end has not arrived.
+    partial: Vec<u8>,
+    /// At least so many bytes are missing behind `partial`.
+    missing: usize,
+    /// Decoded, but not to be carried out before the output has drained.
+    deferred: VecDeque<Deferred>,
+    /// Input that arrived while it could not be used, and how much of it has been used since.
+    stash: Vec<u8>,
+    stash_from: usize,
+    large_in: Option<LargeIn>,
+    /// Large values of the incomplete command.
+    large: Vec<Bytes>,
+    pending: VecDeque<Pending>,
+    later: Later,
+    /// Sequence number of the first pending reply.
+    pending_first: u32,
+    /// Bytes of replies that are there and wait in `pending` for earlier ones.
+    held_up: usize,
+    pub activity: Activity,
+    pub record: Box<ClientRecord>,
+}
+
+/// Commands that later ones of the same connection must not overtake: they take several steps, or end
+/// the connection.
+pub fn is_barrier(spec: &Spec) -> bool {
+    match spec.route {
+        Route::Pair | Route::Addressed => true,
+        Route::Split => spec.op == Op::MSetNx,
+        Route::Local => spec.op == Op::Quit,
+        // Every core answers: one such command of a connection at a time.
+        Route::Every => true,
+        Route::Key => false,
+    }
+}
+
+impl Connection {
+    pub fn new(generation: u32, own_port: bool, record: Box<ClientRecord>) -> Connection {
+        Connection {
+            generation,
+            wire: Wire::Resp2,
+            pause: Pause::default(),
+            closing: Closing::No,
+            replies: Replies::On,
+            dirty: false,
+            resuming: false,
+            own_port,
+            input_ended: false,
+            lingers: false,
+            discards_to: 0,
+            out: Out::default(),
+            withheld: Withheld::No,
+            in_flight: 0,
+            decoder: Decoder::default(),
+            partial: Vec::new(),
+            missing: 0,
+            deferred: VecDeque::new(),
+            stash: Vec::new(),
+            stash_from: 0,
+            large_in: None,
+            large: Vec::new(),
+            pending: VecDeque::new(),
+            later: Later::default(),
+            pending_first: 0,
+            held_up: 0,
+            activity: Activity::default(),
+            record,
+        }
+    }
+
+    /// Whether a command that is due now has to wait until the output has drained.
+    #[inline]
+    pub fn defers(&self) -> bool {
+        self.pause.has(Pause::OUTPUT) || !self.deferred.is_empty()
+    }
+
+    pub fn defer(&mut self, deferred: Deferred) {
+        self.deferred.push_back(deferred);
+    }
+
+    /// The next deferred command, if it may be carried out now.
+    pub fn next_deferred(&mut self) -> Option<Deferred> {
+        if self.can_resume() { self.deferred.pop_front() } else { None }
+    }
+
+    /// Whether the connection may go on. A barrier among the deferred commands holds up only what comes
+    /// behind it.
+    pub fn can_resume(&self) -> bool {
+        if self.deferred.is_empty() {
+            !self.pause.any()
+        } else {
+            !self.pause.has(Pause::OUTPUT) && !self.pause.has(Pause::MESH)
+        }
+    }
+
+    /// Whether input cannot be used now: the connection is paused, or what came before goes first.
+    #[inline]
+    pub fn is_held(&self) -> bool {
+        self.pause.any() || !self.stash.is_empty() || !self.deferred.is_empty()
+    }
+
+    /// Nothing that the client sends is understood any more. It is still received for a while: closing a
+    /// socket with unread input resets it, and the client would lose the error that says why.
+    pub fn close_after_error(&mut self) {
+        self.closing = Closing::AfterReplies;
+        self.discards_to = self.activity.bytes_received + limits::LINGER_BYTES_MAX as u64;
+        self.large_in = None;
+        self.large.clear();
+    }
+
+    fn discards(&self) -> bool {
+        self.activity.bytes_received < self.discards_to && !self.input_ended
+    }
+
+    /// Whether all is sent and only the client's end is waited for.
+    pub fn begins_to_linger(&self) -> bool {
+        self.closing == Closing::AfterReplies && !self.lingers && self.owes_nothing() && self.discards()
+    }
+
+    /// Waits for the client no longer.
+    pub fn stop_lingering(&mut self) {
+        self.discards_to = 0;
+    }
+
+    fn owes_nothing(&self) -> bool {
+        self.pending.is_empty() && self.unsent() == 0
+    }
+
+    /// Whether nothing is owed any more and the connection can go.
+    pub fn is_finished(&self) -> bool {
+        match self.closing {
+            Closing::Now => true,
+            Closing::AfterReplies => self.owes_nothing() && !self.discards(),
+            Closing::No => {
+                self.input_ended
+                    && !self.pause.any()
+                    && self.deferred.is_empty()
+                    && !self.resuming
+                    && self.stash.is_empty()
+                    && self.owes_nothing()
+            }
+        }
+    }
+
+    /// The line of CLIENT LIST, with the numbers of this moment.
+    pub fn client_line(&mut self, now: Now) -> String {
+        let (query_bytes, output_bytes) = (self.input_len(), self.unsent());
+        let record = &mut self.record;
+        record.activity = self.activity;
+        record.wire = self.wire;
+        record.query_bytes = query_bytes;
+        record.query_bytes_free = self.partial.capacity() - self.partial.len();
+        record.output_bytes = output_bytes;
+        record.flags.close_after_reply = self.closing != Closing::No;
+        record.line(now.uptime_us)
+    }
+}

@@ -1,0 +1,279 @@
+//! The way out: replies in the order of their commands, however late some of them come.
+//!
+//! ```text
+//!   out: ready, in order │ pending: [waiting, followers] [waiting, followers] …
+//! ```
+//!
+//! A reply that is there before an earlier one waits behind it, as a follower of the pending reply that
+//! holds it up.
+
+use super::Connection;
+use crate::engine::clients::ReplyMode;
+use crate::proto;
+use crate::reply::{Out, Reply};
+use crate::request::Wire;
+
+/// Replies that are there while others of the same pipeline are on their way from other cores: they leave
+/// together, in one send, unless the others take too long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Withheld {
+    No,
+    Yes,
+    TooLong,
+}
+
+/// Which replies the client wants (CLIENT REPLY).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Replies {
+    On,
+    Off,
+    /// All but the next command's.
+    SkipNext,
+}
+
+/// A reply that is not there yet.
+pub(super) struct Pending {
+    reply: Option<Out>,
+    /// Whether the client wants to see it (CLIENT REPLY).
+    wanted: bool,
+    /// Where in [`Later`] the finished replies right behind it end.
+    followers_end: usize,
+}
+
+/// Finished replies behind pending ones, one after the other.
+#[derive(Default)]
+pub(super) struct Later {
+    pub(super) out: Out,
+    /// Position of the first byte of `out`, counted from the first pending reply on.
+    start: usize,
+    /// What of `out` has been moved on: bytes, large values.
+    moved: usize,
+    moved_large: usize,
+}
+
+impl Later {
+    fn end(&self) -> usize {
+        self.start + self.out.bytes.len()
+    }
+
+    /// Moves everything up to position `end` behind what `to` holds. Returns how much it was.
+    fn move_to(&mut self, end: usize, to: &mut Out) -> usize {
+        let end = end - self.start;
+        if end == self.moved {
+            return 0;
+        }
+        let before = to.len();
+        self.moved_large = to.append_range(&self.out, self.moved..end, self.moved_large);
+        self.moved = end;
+        if self.moved >= LATER_MOVED_MAX && self.moved >= self.out.bytes.len() / 2 {
+            self.out.drop_front(self.moved, self.moved_large);
+            self.start += std::mem::take(&mut self.moved);
+            self.moved_large = 0;
+        }
+        to.len() - before
+    }
+}
+
+/// Moved bytes that [`Later`] keeps before it gets rid of them.
+pub(super) const LATER_MOVED_MAX: usize = 32 * 1024;
+
+/// Emptied output buffers, shared by the connections of a core.
+#[derive(Default)]
+pub struct OutPool {
+    pub(super) spare: Vec<Out>,
+    pub(super) spare_bytes: usize,
+}
+
+pub(super) const SPARE_BYTES_MAX: usize = 8 * 1024 * 1024;
+pub(super) const SPARE_OUT_BYTES_MAX: usize = 256 * 1024;
+const OUT_BYTES_INITIAL: usize = 4096;
+/// More than this leaves at once, whatever is still to come.
+pub(super) const WITHHELD_BYTES_MAX: usize = 16 * 1024;
+
+impl OutPool {
+    pub fn take(&mut self) -> Out {
+        if let Some(out) = self.spare.pop() {
+            self.spare_bytes -= out.bytes.capacity();
+            return out;
+        }
+        let mut out = Out::default();
+        out.bytes.reserve(OUT_BYTES_INITIAL);
+        out
+    }
+
+    pub fn give_back(&mut self, mut out: Out) {
+        let capacity = out.bytes.capacity();
+        if capacity > 0 && capacity <= SPARE_OUT_BYTES_MAX && self.spare_bytes + capacity <= SPARE_BYTES_MAX {
+            out.clear();
+            self.spare_bytes += capacity;
+            self.spare.push(out);
+        }
+    }
+}
+
+impl Connection {
+    /// Writes the reply of the command being applied: straight to the output, or behind the last reply
+    /// that is still awaited.
+    #[inline]
+    pub fn reply(&mut self, reply: &Reply<'_>, pool: &mut OutPool) {
+        if self.replies != Replies::On && !self.reply_wanted() {
+            return;
+        }
+        match self.pending.back_mut() {
+            None => {
+                if self.out.bytes.capacity() == 0 {
+                    self.out = pool.take();
+                }
+                proto::encode(self.wire, reply, &mut self.out);
+            }
+            Some(last) => {
+                if self.later.out.bytes.capacity() == 0 {
+                    self.later.out = pool.take();
+                }
+                let before = self.later.out.len();
+                proto::encode(self.wire, reply, &mut self.later.out);
+                self.held_up += self.later.out.len() - before;
+                last.followers_end = self.later.end();
+            }
+        }
+    }
+
+    /// Whether the reply of the command being applied is to be sent.
+    fn reply_wanted(&mut self) -> bool {
+        if self.replies == Replies::SkipNext {
+            self.replies = Replies::On;
+            return false;
+        }
+        self.replies == Replies::On
+    }
+
+    /// CLIENT REPLY; says whether the command itself is answered.
+    pub fn set_reply_mode(&mut self, mode: ReplyMode) -> bool {
+        self.replies = match mode {
+            ReplyMode::On => Replies::On,
+            ReplyMode::Off => Replies::Off,
+            ReplyMode::Skip if self.replies == Replies::Off => Replies::Off,
+            ReplyMode::Skip => Replies::SkipNext,
+        };
+        self.replies == Replies::On
+    }
+
+    /// Reserves the place of a reply that comes later. Returns its sequence number.
+    pub fn await_reply(&mut self) -> u32 {
+        let wanted = self.reply_wanted();
+        let sequence = self.pending_first.wrapping_add(self.pending.len() as u32);
+        self.pending.push_back(Pending { reply: None, wanted, followers_end: self.later.end() });
+        sequence
+    }
+
+    pub fn pending_len(&self) -> usize {
+        self.pending.len()
+    }
+
+    /// The awaited reply `sequence` has come, already encoded, as `range` of `from` (see
+    /// [`Out::append_range`]).
+    pub fn complete_with_range(
+        &mut self,
+        sequence: u32,
+        from: &Out,
+        range: std::ops::Range<usize>,
+        first_large: usize,
+        pool: &mut OutPool,
+    ) {
+        let place = sequence.wrapping_sub(self.pending_first) as usize;
+        let wanted = self.pending[place].wanted;
+        if place == 0 {
+            if self.out.bytes.capacity() == 0 {
+                self.out = pool.take();
+            }
+            if wanted {
+                self.out.append_range(from, range, first_large);
+            }
+            self.release_head(pool);
+        } else {
+            let mut reply = pool.take();
+            if wanted {
+                reply.append_range(from, range, first_large);
+            }
+            self.held_up += reply.len();
+            self.pending[place].reply = Some(reply);
+        }
+    }
+
+    /// The awaited reply `sequence` has been made here.
+    pub fn complete(&mut self, sequence: u32, wire: Wire, reply: &Reply<'_>, pool: &mut OutPool) {
+        let mut encoded = pool.take();
+        proto::encode(wire, reply, &mut encoded);
+        let len = encoded.bytes.len();
+        self.complete_with_range(sequence, &encoded, 0..len, 0, pool);
+        pool.give_back(encoded);
+    }
+
+    /// The first pending reply has been written to `out`: its followers come next, then whatever is
+    /// complete behind them.
+    fn release_head(&mut self, pool: &mut OutPool) {
+        let Some(head) = self.pending.pop_front() else { return };
+        self.pending_first = self.pending_first.wrapping_add(1);
+        self.held_up -= self.later.move_to(head.followers_end, &mut self.out);
+        while self.pending.front().is_some_and(|next| next.reply.is_some()) {
+            let next = self.pending.pop_front().expect("just seen");
+            self.pending_first = self.pending_first.wrapping_add(1);
+            self.append(next.reply.expect("just seen"), pool);
+            self.held_up -= self.later.move_to(next.followers_end, &mut self.out);
+        }
+        if self.pending.is_empty() {
+            pool.give_back(std::mem::take(&mut self.later).out);
+        }
+    }
+
+    fn append(&mut self, from: Out, pool: &mut OutPool) {
+        if !from.is_empty() {
+            self.held_up -= from.len();
+            self.out.append_range(&from, 0..from.bytes.len(), 0);
+        }
+        pool.give_back(from);
+    }
+
+    /// Whether what is ready had better wait for what comes from other cores. Says `Some(true)` the first time.
+    pub fn withholds(&mut self) -> Option<bool> {
+        if self.pending.is_empty() || self.withheld == Withheld::TooLong || self.out.len() > WITHHELD_BYTES_MAX {
+            return None;
+        }
+        Some(std::mem::replace(&mut self.withheld, Withheld::Yes) == Withheld::No)
+    }
+
+    /// Whether something has been withheld since the last send, which is now to leave.
+    pub fn stop_withholding(&mut self) -> bool {
+        let withheld = self.withheld == Withheld::Yes;
+        if withheld {
+            self.withheld = Withheld::TooLong;
+        }
+        withheld
+    }
+
+    /// Takes what is ready to be sent.
+    pub fn take_out(&mut self) -> Out {
+        self.withheld = Withheld::No;
+        let out = std::mem::take(&mut self.out);
+        self.in_flight += out.len();
+        out
+    }
+
+    /// Unsent bytes: what is ready, what waits for earlier replies, and what the ring has not got rid of
+    /// yet.
+    #[inline]
+    pub fn unsent(&self) -> usize {
+        self.out.len() + self.held_up + self.in_flight
+    }
+
+    /// Gives every pooled buffer back.
+    pub fn dismantle(self, pool: &mut OutPool) {
+        pool.give_back(self.out);
+        pool.give_back(self.later.out);
+        for pending in self.pending {
+            if let Some(reply) = pending.reply {
+                pool.give_back(reply);
+            }
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! Batches to and from other cores: theirs are served, ours come back answered.
+
+use super::Engine;
+use super::batch::{Batch, Job, Outbox, Token};
+use crate::command::Route;
+use crate::metrics::ErrorCode;
+use crate::proto;
+use crate::reply::Reply;
+use crate::request::Call;
+
+impl Engine {
+    /// The next batch for core `core`, if there is one and the way is free.
+    pub fn ship(&mut self, core: u32) -> Option<Box<Batch>> {
+        let batch = self.outboxes[core as usize].ship()?;
+        self.counters.batches_out += 1;
+        Some(batch)
+    }
+
+    /// Carries out what another core asks, and writes the replies into its batch.
+    pub fn serve(&mut self, batch: &mut Batch) {
+        self.counters.batches_in += 1;
+        self.counters.commands_forwarded_in += batch.commands.len() as u64;
+        for command in &batch.commands {
+            if command.job == Job::Command && command.spec.route == Route::Key {
+                self.shard.prefetch_bucket(command.hash);
+            }
+        }
+        if batch.commands.len() > 2 {
+            for command in &batch.commands {
+                if command.job == Job::Command && command.spec.route == Route::Key {
+                    self.shard.prefetch_item(command.hash);
+                }
+            }
+        }
+        let mut replies = std::mem::take(&mut batch.replies);
+        let mut ends = std::mem::take(&mut batch.reply_ends);
+        for command in &batch.commands {
+            let args = batch.args_of(command);
+            if command.job == Job::Command && command.spec.route == Route::Key {
+                let call = Call { spec: command.spec, args, hash: command.hash };
+                let reply = self.shard.apply(&call, self.now, &mut ());
+                if let Reply::Error(error) = &reply {
+                    self.counters.count_failed(command.spec.op, error);
+                }
+                proto::encode(command.wire, &reply, &mut replies);
+            } else {
+                let reply = self.share(command.job, command.spec, args);
+                // What is gathered is counted once, by who gathers it.
+                let failed = match (&reply, command.token) {
+                    (Reply::Error(error), Token::Connection { .. }) => Some(ErrorCode::of(error)),
+                    _ => None,
+                };
+                proto::encode(command.wire, &reply, &mut replies);
+                if let Some(code) = failed {
+                    self.counters.ops[command.spec.op].failed += 1;
+                    self.counters.count_error(code);
+                }
+            }
+            ends.push(replies.bytes.len() as u32);
+        }
+        batch.replies = replies;
+        batch.reply_ends = ends;
+    }
+
+    /// A batch of ours has come back: every reply goes to where it is awaited.
+    pub fn absorb(&mut self, core: u32, batch: Box<Batch>) {
+        let mut start = 0;
+        let mut large = 0;
+        for (command, &end) in batch.commands.iter().zip(&batch.reply_ends) {
+            let range = start..end as usize;
+            start = end as usize;
+            let first_large = large;
+            while batch.replies.large.get(large).is_some_and(|(offset, _)| *offset <= range.end) {
+                large += 1;
+            }
+            match command.token {
+                Token::Connection { index, generation, sequence } => {
+                    let Some(connection) = self.connections[index as usize].as_deref_mut() else { continue };
+                    if connection.generation != generation {
+                        continue;
+                    }
+                    connection.complete_with_range(sequence, &batch.replies, range, first_large, &mut self.outs);
+                    self.mark_dirty(index);
+                    self.bound_output(index);
+                }
+                Token::Gather { index, part } => {
+                    let reply = match proto::reply::parse_written(&batch.replies, range, first_large) {
+                        Ok(Some(reply)) => reply,
+                        _ => Reply::error("ERR internal: unreadable answer from another core"),
+                    };
+                    self.gathered(index, part, reply);
+                }
+            }
+        }
+        let outbox = &mut self.outboxes[core as usize];
+        outbox.returned(batch);
+        if !self.mesh_paused.is_empty() && self.outboxes.iter().all(|outbox| !outbox.is_congested()) {
+            self.resume_mesh_paused();
+        }
+    }
+
+    /// Whether anything is owed to or by another core.
+    pub fn is_quiet(&self) -> bool {
+        self.outboxes.iter().all(Outbox::is_idle)
+            && self.postponed.is_empty()
+            && self.resumable.is_empty()
+            && self.dirty.is_empty()
+    }
+}

@@ -1,0 +1,179 @@
+//! What holds connections up and lets them go on: who has something to send, who has sent too much or too
+//! little, who waits for another core.
+
+use super::Engine;
+use super::batch::Outbox;
+use crate::command::Spec;
+use crate::connection::{Closing, Pause, is_barrier};
+use crate::limits;
+use crate::reply::Out;
+
+impl Engine {
+    #[inline]
+    pub(super) fn mark_dirty(&mut self, index: u32) {
+        if let Some(connection) = self.connections[index as usize].as_deref_mut()
+            && !connection.dirty
+        {
+            connection.dirty = true;
+            self.dirty.push(index);
+        }
+    }
+
+    /// Connections with something to send or to close, each once.
+    pub fn next_dirty(&mut self) -> Option<u32> {
+        let index = self.dirty.pop()?;
+        if let Some(connection) = self.connections[index as usize].as_deref_mut() {
+            connection.dirty = false;
+        }
+        Some(index)
+    }
+
+    /// Whether [`Engine::next_dirty`] has something.
+    pub fn has_dirty(&self) -> bool {
+        !self.dirty.is_empty()
+    }
+
+    /// Takes what a connection has ready to be sent.
+    pub fn take_out(&mut self, index: u32) -> Option<Out> {
+        let connection = self.connections[index as usize].as_deref_mut()?;
+        if connection.out.is_empty() {
+            // A buffer taken for a reply that the client did not want.
+            self.outs.give_back(std::mem::take(&mut connection.out));
+            return None;
+        }
+        Some(connection.take_out())
+    }
+
+    /// What a connection withholds is to leave now.
+    pub fn stop_withholding(&mut self, index: u32, generation: u32) {
+        if let Some(connection) = self.connection(index)
+            && connection.generation == generation
+            && connection.stop_withholding()
+        {
+            self.mark_dirty(index);
+        }
+    }
+
+    /// The ring has sent all of what was taken.
+    pub fn sent(&mut self, index: u32, out: Out) {
+        self.counters.bytes_sent += out.len() as u64;
+        self.send_ended(index, out);
+    }
+
+    /// The ring is done with what was taken, however much of it was sent.
+    pub fn send_ended(&mut self, index: u32, out: Out) {
+        if let Some(connection) = self.connections[index as usize].as_deref_mut() {
+            connection.activity.bytes_sent += std::mem::take(&mut connection.in_flight) as u64;
+            let more = !connection.out.is_empty() || connection.closing != Closing::No || connection.input_ended;
+            if connection.pause.has(Pause::OUTPUT) && connection.unsent() <= self.config.output_soft_bytes / 2 {
+                connection.pause.remove(Pause::OUTPUT);
+                self.resume_later(index);
+            }
+            if more {
+                self.mark_dirty(index);
+            }
+        }
+        self.outs.give_back(out);
+    }
+
+    /// Closes what is unsent beyond the hard bound, and pauses what is beyond the soft one.
+    #[inline]
+    pub(super) fn bound_output(&mut self, index: u32) {
+        let Some(connection) = self.connections[index as usize].as_deref_mut() else { return };
+        let unsent = connection.unsent();
+        if unsent <= self.config.output_soft_bytes
+            || connection.pause.has(Pause::OUTPUT) && unsent <= self.config.output_hard_bytes
+        {
+            return;
+        }
+        if unsent > self.config.output_hard_bytes {
+            if connection.closing != Closing::Now {
+                connection.closing = Closing::Now;
+                self.counters.connections_closed_by_output_bound += 1;
+            }
+        } else {
+            connection.pause.add(Pause::OUTPUT);
+            self.counters.slow_reader_pauses += 1;
+        }
+    }
+
+    pub(super) fn resume_later(&mut self, index: u32) {
+        if let Some(connection) = self.connections[index as usize].as_deref_mut()
+            && connection.can_resume()
+            && !connection.resuming
+        {
+            connection.resuming = true;
+            self.resumable.push(index);
+        }
+    }
+
+    /// After a command for several cores, or for one that is not known here.
+    pub(super) fn pause_if_congested(&mut self, index: u32) {
+        let Some(connection) = self.connections[index as usize].as_deref() else { return };
+        let waits_for_many = connection.pending_len() > limits::PENDING_REPLIES_MAX;
+        if waits_for_many || self.outboxes.iter().any(Outbox::is_congested) {
+            self.pause_for_mesh(index);
+        }
+    }
+
+    pub(super) fn pause_for_mesh(&mut self, index: u32) {
+        if let Some(connection) = self.connections[index as usize].as_deref_mut()
+            && !connection.pause.has(Pause::MESH)
+        {
+            connection.pause.add(Pause::MESH);
+            self.mesh_paused.push(index);
+            self.mark_dirty(index);
+            self.counters.outbox_full_pauses += 1;
+        }
+    }
+
+    pub(super) fn resume_mesh_paused(&mut self) {
+        let mut paused = std::mem::take(&mut self.mesh_paused);
+        paused.retain(|&index| {
+            let Some(connection) = self.connections[index as usize].as_deref_mut() else { return false };
+            if !connection.pause.has(Pause::MESH) {
+                return false;
+            }
+            if connection.pending_len() > limits::PENDING_REPLIES_MAX / 2 {
+                return true;
+            }
+            connection.pause.remove(Pause::MESH);
+            if connection.can_resume() && !connection.resuming {
+                connection.resuming = true;
+                self.resumable.push(index);
+            }
+            false
+        });
+        self.mesh_paused.append(&mut paused);
+    }
+
+    /// The command is done; if later ones of its connection were held back, they may go on.
+    pub(super) fn lift_barrier(&mut self, index: u32, spec: &'static Spec) {
+        if is_barrier(spec)
+            && let Some(connection) = self.connections[index as usize].as_deref_mut()
+        {
+            connection.pause.remove(Pause::BARRIER);
+            self.resume_later(index);
+            self.mark_dirty(index);
+        }
+    }
+
+    /// The client has shut down its sending side.
+    pub fn end_of_input(&mut self, index: u32) {
+        if let Some(connection) = self.connection(index) {
+            connection.input_ended = true;
+            self.mark_dirty(index);
+        }
+    }
+
+    /// Answers what a connection has sent so far, then closes it.
+    pub fn finish(&mut self, index: u32) {
+        if let Some(connection) = self.connection(index)
+            && connection.closing != Closing::Now
+        {
+            connection.closing = Closing::AfterReplies;
+            connection.stop_lingering();
+            self.mark_dirty(index);
+        }
+    }
+}
