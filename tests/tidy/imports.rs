@@ -9,14 +9,13 @@ const WORDS: [&str; 9] = ["clock", "command", "hash", "limits", "number", "rando
 
 /// Layer 1, without I/O, clock and chance: which modules beside the words each may use. A prefix of a path
 /// allows what is below it.
-const PURE: [(&str, &[&str]); 7] = [
+const PURE: [(&str, &[&str]); 6] = [
     ("connection", &["proto", "engine::batch", "engine::clients"]),
-    ("engine", &["connection", "glob", "metrics", "proto", "store", "wal"]),
+    ("engine", &["connection", "glob", "metrics", "proto", "store"]),
     ("glob", &[]),
     ("metrics", &[]),
     ("proto", &[]),
     ("store", &[]),
-    ("wal", &[]),
 ];
 
 /// Layer 2 may use everything below, and each other as named.
@@ -25,12 +24,10 @@ const RUNTIME: [(&str, &[&str]); 2] = [("config", &[]), ("runtime", &["config"])
 /// Crates that have no way to the outside.
 const PURE_CRATES: [&str; 5] = ["ahash", "bytes", "itoa", "memchr", "ryu"];
 /// Crates beyond those, by the file or module that has a reason.
-const CRATES: [(&str, &[&str]); 3] = [
+const CRATES: [(&str, &[&str]); 2] = [
     // The memory of the store is mapped by it.
     ("src/store/chunk.rs", &["libc"]),
     ("src/config/", &["clap"]),
-    // Checksums.
-    ("src/wal/", &["crc32fast"]),
 ];
 
 /// What of the standard library reaches outside: the system, the clock, other threads, chance.

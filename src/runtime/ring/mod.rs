@@ -4,35 +4,34 @@
 //! ```text
 //!   SQE  accept (multishot) · receive (multishot, kernel picks a buffer) · receive into a large value
 //!        send (one per socket at a time) · cancel · close · read of the doorbell
-//!   CQE  user_data = kind:8 | generation:24 | index:32
 //! ```
 //!
 //! A socket's place (`index`) is free again only when its last operation has completed and its
 //! descriptor is closed, so no completion can ever meet a stranger.
 
-use std::collections::VecDeque;
+mod buffers;
+mod operation;
+mod rounds;
+mod socket;
+
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
-use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::os::fd::{OwnedFd, RawFd};
 use std::time::Duration;
 
-use io_uring::types::{BufRingEntry, Fd, SubmitArgs, Timespec};
+use io_uring::types::{Fd, SubmitArgs, Timespec};
 use io_uring::{IoUring, cqueue, opcode, squeue};
 
+use self::buffers::{BUFFER_GROUP, ReceiveBuffers};
+use self::operation::{Completion, Kind, user_data};
+use self::rounds::{Next, Rounds};
+use self::socket::{Message, Receiving, Sending, Socket, unsent_pieces};
 use crate::connection::{LargeIn, Received};
 use crate::limits;
 use crate::reply::Out;
 
 const SUBMISSION_ENTRIES: u32 = 1024;
 const COMPLETION_ENTRIES: u32 = 8192;
-const BUFFER_GROUP: u16 = 0;
-/// Pieces of one vectored send; the kernel's own limit.
-const IOVECS_MAX: usize = 1024;
 
-/// Receives of one socket that may wait for their round before it is told to receive no more. The kernel
-/// hands over up to 32 of them at a time.
-const WAITING_RECEIVES_MAX: u32 = 8;
 /// With so many sockets active, a wait after a turn that heard several of them collects more before it
 /// ends: waking up for a few at a time costs more than anything that is done for them.
 const GATHERING_SOCKETS_MIN: u32 = 100;
@@ -76,81 +75,6 @@ pub enum Stopped {
     Failed(i32),
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
-enum Kind {
-    Accept = 1,
-    Receive,
-    ReceiveLarge,
-    Send,
-    Cancel,
-    Close,
-    Doorbell,
-}
-
-fn user_data(kind: Kind, generation: u32, index: u32) -> u64 {
-    (kind as u64) << 56 | ((generation & 0xFF_FFFF) as u64) << 32 | index as u64
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Receiving {
-    Idle,
-    Armed,
-    /// A cancel is under way.
-    Stopping,
-}
-
-struct Sending {
-    out: Out,
-    /// Bytes of `out` that the kernel has taken.
-    sent: usize,
-    /// For sends in several pieces; boxed because the kernel reads them after submission.
-    message: Option<Box<Message>>,
-}
-
-struct Message {
-    header: libc::msghdr,
-    pieces: Vec<libc::iovec>,
-}
-
-struct Socket {
-    descriptor: Option<OwnedFd>,
-    generation: u32,
-    receiving: Receiving,
-    large: Option<LargeIn>,
-    sending: Option<Sending>,
-    /// Operations whose last completion has not been seen.
-    operations: u32,
-    closing: bool,
-    /// Its last send was not done in the enter that submitted it, so the next may not be either.
-    slow: bool,
-    sent_in_enter: u64,
-    /// The last round in which something of it was received.
-    served: u32,
-    /// Its receives in the backlog.
-    waiting: u32,
-    /// The last period in which something of it was received.
-    active_in: u32,
-}
-
-/// What the kernel has said: user data, result, flags.
-type Completion = (u64, i32, u32);
-
-/// Receive buffers shared with the kernel: a ring of entries that point at `RECV_BUFFERS` buffers.
-struct ReceiveBuffers {
-    entries: NonNull<BufRingEntry>,
-    entries_len: usize,
-    memory: NonNull<u8>,
-    memory_len: usize,
-    /// What the kernel put into each buffer that it has handed over.
-    lens: Vec<u32>,
-    count: u16,
-    buffer_bytes: usize,
-    tail: u16,
-    /// The kernel may still write here when the process lets go of it.
-    leak: bool,
-}
-
 pub struct NetRing {
     ring: IoUring,
     buffers: ReceiveBuffers,
@@ -163,19 +87,7 @@ pub struct NetRing {
     accepting_ended: bool,
     doorbell: RawFd,
     doorbell_value: Box<u64>,
-    completions: Vec<Completion>,
-    next_completion: usize,
-    /// The end of a receive whose last data has just been reported.
-    stop_next: Option<Completion>,
-    /// Each socket has one receive reported per round; a round ends when there is nothing else left to
-    /// report. So who sends much queues up behind everybody else.
-    round: u32,
-    /// Receives beyond that, in order, and how many of them are yet to be looked at in this round.
-    backlog: VecDeque<Completion>,
-    backlog_due: usize,
-    /// Where the completions of this round end: what comes in meanwhile belongs to the next.
-    round_end: usize,
-    in_round: bool,
+    rounds: Rounds,
     /// Sockets whose send failed for want of memory.
     starved: Vec<u32>,
     /// Sockets heard in this period so far, and in the last one.
@@ -199,92 +111,6 @@ pub struct RingStats {
     pub receives: u64,
     pub sends: u64,
     pub sends_done: u64,
-}
-
-fn map_anonymous(len: usize) -> io::Result<NonNull<u8>> {
-    // SAFETY: a new private anonymous mapping touches nothing that exists.
-    let address = unsafe {
-        libc::mmap(
-            std::ptr::null_mut(),
-            len,
-            libc::PROT_READ | libc::PROT_WRITE,
-            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
-            -1,
-            0,
-        )
-    };
-    if address == libc::MAP_FAILED {
-        return Err(io::Error::last_os_error());
-    }
-    NonNull::new(address.cast()).ok_or_else(|| io::Error::other("mmap returned null"))
-}
-
-impl ReceiveBuffers {
-    fn new(ring: &IoUring, count: u16, buffer_bytes: usize) -> io::Result<ReceiveBuffers> {
-        let entries_len = count as usize * size_of::<BufRingEntry>();
-        let memory_len = count as usize * buffer_bytes;
-        let entries = map_anonymous(entries_len)?.cast();
-        let memory = map_anonymous(memory_len)?;
-        let mut buffers = ReceiveBuffers {
-            entries,
-            entries_len,
-            memory,
-            memory_len,
-            lens: vec![0; count as usize],
-            count,
-            buffer_bytes,
-            tail: 0,
-            leak: false,
-        };
-        // SAFETY: the mapping is page-aligned, large enough for `count` entries, and lives until it has been
-        // unregistered or for ever (`NetRing::drop`).
-        unsafe { ring.submitter().register_buf_ring_with_flags(entries.as_ptr() as u64, count, BUFFER_GROUP, 0)? };
-        for buffer in 0..count {
-            buffers.offer(buffer);
-        }
-        buffers.publish();
-        Ok(buffers)
-    }
-
-    /// Gives a buffer back to the kernel with the next [`ReceiveBuffers::publish`].
-    fn offer(&mut self, buffer: u16) {
-        debug_assert!(buffer < self.count);
-        let place = (self.tail & (self.count - 1)) as usize;
-        // SAFETY: `place < count` entries, and the kernel reads an entry only after the tail passed it.
-        let entry = unsafe { &mut *self.entries.as_ptr().add(place) };
-        entry.set_addr(self.memory.as_ptr() as u64 + buffer as u64 * self.buffer_bytes as u64);
-        entry.set_len(self.buffer_bytes as u32);
-        entry.set_bid(buffer);
-        self.tail = self.tail.wrapping_add(1);
-    }
-
-    fn publish(&self) {
-        // SAFETY: the base is that of a registered buffer ring, whose tail the kernel reads atomically.
-        unsafe {
-            let tail = BufRingEntry::tail(self.entries.as_ptr()) as *const AtomicU16;
-            (*tail).store(self.tail, Ordering::Release);
-        }
-    }
-
-    fn bytes(&self, buffer: u16) -> &[u8] {
-        let len = self.lens[buffer as usize] as usize;
-        debug_assert!(len <= self.buffer_bytes);
-        // SAFETY: the buffer lies within the mapping, and while it is not offered the kernel does not write to it.
-        unsafe { std::slice::from_raw_parts(self.memory.as_ptr().add(buffer as usize * self.buffer_bytes), len) }
-    }
-}
-
-impl Drop for ReceiveBuffers {
-    fn drop(&mut self) {
-        if self.leak {
-            return;
-        }
-        // SAFETY: both were mapped by `new` with these lengths, and the ring has unregistered them.
-        unsafe {
-            libc::munmap(self.entries.as_ptr().cast(), self.entries_len);
-            libc::munmap(self.memory.as_ptr().cast(), self.memory_len);
-        }
-    }
 }
 
 impl Received for NetRing {
@@ -322,14 +148,7 @@ impl NetRing {
             accepting_ended: false,
             doorbell,
             doorbell_value: Box::new(0),
-            completions: Vec::new(),
-            next_completion: 0,
-            stop_next: None,
-            round: 1,
-            backlog: VecDeque::new(),
-            backlog_due: 0,
-            round_end: 0,
-            in_round: false,
+            rounds: Rounds::default(),
             starved: Vec::new(),
             period: 1,
             active_now: 0,
@@ -413,35 +232,18 @@ impl NetRing {
     /// Takes an accepted socket in and starts to receive from it.
     pub fn add_socket(&mut self, descriptor: OwnedFd) -> u32 {
         let index = self.free.pop().unwrap_or_else(|| {
-            self.sockets.push(Socket {
-                descriptor: None,
-                generation: 0,
-                receiving: Receiving::Idle,
-                large: None,
-                sending: None,
-                operations: 0,
-                closing: false,
-                slow: false,
-                sent_in_enter: 0,
-                served: 0,
-                waiting: 0,
-                active_in: 0,
-            });
+            self.sockets.push(Socket::default());
             self.sockets.len() as u32 - 1
         });
         let socket = &mut self.sockets[index as usize];
-        debug_assert_eq!((socket.operations, socket.waiting), (0, 0));
+        debug_assert_eq!(socket.operations, 0);
         socket.descriptor = Some(descriptor);
         socket.slow = false;
         socket.generation = socket.generation.wrapping_add(1);
         socket.closing = false;
+        self.rounds.admit(index);
         self.receive(index);
         index
-    }
-
-    fn descriptor(&self, index: u32) -> Fd {
-        let socket = &self.sockets[index as usize];
-        Fd(socket.descriptor.as_ref().expect("an open socket has a descriptor").as_raw_fd())
     }
 
     /// Receives into buffers of the kernel's choice until it is stopped.
@@ -453,7 +255,7 @@ impl NetRing {
         socket.receiving = Receiving::Armed;
         socket.operations += 1;
         let data = user_data(Kind::Receive, socket.generation, index);
-        let receive = opcode::RecvMulti::new(self.descriptor(index), BUFFER_GROUP).build().user_data(data);
+        let receive = opcode::RecvMulti::new(socket.descriptor(), BUFFER_GROUP).build().user_data(data);
         self.stats.receives_armed += 1;
         self.push(receive);
     }
@@ -484,7 +286,7 @@ impl NetRing {
         socket.large = Some(large);
         socket.operations += 1;
         let data = user_data(Kind::ReceiveLarge, socket.generation, index);
-        let receive = opcode::Recv::new(self.descriptor(index), start, missing as u32)
+        let receive = opcode::Recv::new(socket.descriptor(), start, missing as u32)
             .flags(libc::MSG_WAITALL)
             .build()
             .user_data(data);
@@ -513,8 +315,8 @@ impl NetRing {
 
     fn submit_send(&mut self, index: u32) {
         self.stats.sends += 1;
-        let descriptor = self.descriptor(index);
         let socket = &mut self.sockets[index as usize];
+        let descriptor = socket.descriptor();
         socket.operations += 1;
         let data = user_data(Kind::Send, socket.generation, index);
         let Some(sending) = &mut socket.sending else { return };
@@ -570,6 +372,7 @@ impl NetRing {
             return;
         }
         socket.closing = true;
+        self.rounds.leave(index);
         let generation = socket.generation;
         let (receiving, large, sending) = (socket.receiving, socket.large.is_some(), socket.sending.is_some());
         if receiving == Receiving::Armed {
@@ -589,7 +392,7 @@ impl NetRing {
         // Receives that wait in the backlog are this client's, and must not meet the next one in its place.
         if socket.closing
             && socket.operations == 0
-            && socket.waiting == 0
+            && !self.rounds.has_waiting(index)
             && let Some(descriptor) = socket.descriptor.take()
         {
             socket.operations = 1;
@@ -647,6 +450,12 @@ impl NetRing {
         self.active = std::mem::take(&mut self.active_now);
     }
 
+    /// Sockets heard in the last period.
+    #[inline]
+    pub fn active_sockets(&self) -> u32 {
+        self.active
+    }
+
     /// Whether there is something to submit.
     pub fn has_submissions(&mut self) -> bool {
         !self.ring.submission().is_empty()
@@ -667,7 +476,7 @@ impl NetRing {
     /// Whether events have been taken from the kernel and not yet from here.
     #[inline]
     pub fn has_events(&self) -> bool {
-        self.next_completion < self.completions.len() || self.stop_next.is_some() || !self.backlog.is_empty()
+        !self.rounds.is_empty()
     }
 
     /// Whether the kernel has something for us, seen without a system call.
@@ -677,85 +486,38 @@ impl NetRing {
     }
 
     fn collect(&mut self) {
-        if self.next_completion == self.completions.len() {
-            self.completions.clear();
-            self.next_completion = 0;
-            self.round_end = 0;
-        }
-        let completions = &mut self.completions;
-        completions.extend(self.ring.completion().map(|entry| (entry.user_data(), entry.result(), entry.flags())));
+        self.rounds.extend(self.ring.completion().map(|entry| Completion {
+            user_data: entry.user_data(),
+            result: entry.result(),
+            flags: entry.flags(),
+        }));
     }
 
     /// The next thing that happened: in the order of the kernel, but only one receive of each socket in each
     /// round. `None` ends the round.
     pub fn next_event(&mut self) -> Option<Event> {
         loop {
-            let (data, result, flags) = self.next_completion()?;
-            if let Some(event) = self.event(data, result, flags) {
-                return Some(event);
-            }
-        }
-    }
-
-    #[inline]
-    fn next_completion(&mut self) -> Option<Completion> {
-        if let Some(stop) = self.stop_next.take() {
-            return Some(stop);
-        }
-        if !self.in_round {
-            self.in_round = true;
-            self.backlog_due = self.backlog.len();
-            self.round_end = self.completions.len();
-        }
-        while self.backlog_due > 0 {
-            self.backlog_due -= 1;
-            let completion = self.backlog.pop_front()?;
-            let socket = &mut self.sockets[completion.0 as u32 as usize];
-            if socket.served == self.round && !socket.closing {
-                self.backlog.push_back(completion);
-                continue;
-            }
-            socket.waiting -= 1;
-            socket.served = self.round;
-            return Some(completion);
-        }
-        while self.next_completion < self.round_end {
-            let completion = self.completions[self.next_completion];
-            self.next_completion += 1;
-            if (completion.0 >> 56) as u8 == Kind::Receive as u8 {
-                let index = completion.0 as u32;
-                let socket = &mut self.sockets[index as usize];
-                if socket.served == self.round || socket.waiting > 0 {
-                    socket.waiting += 1;
-                    if socket.waiting > WAITING_RECEIVES_MAX {
-                        self.stop_receiving(index);
+            match self.rounds.next()? {
+                Next::Crowded(index) => self.stop_receiving(index),
+                Next::Completion(completion) => {
+                    if let Some(event) = self.event(completion) {
+                        return Some(event);
                     }
-                    self.backlog.push_back(completion);
-                    continue;
-                }
-                socket.served = self.round;
-                if socket.active_in != self.period {
-                    socket.active_in = self.period;
-                    self.active_now += 1;
                 }
             }
-            return Some(completion);
         }
-        self.round = self.round.wrapping_add(1);
-        self.in_round = false;
-        None
     }
 
-    fn event(&mut self, data: u64, result: i32, flags: u32) -> Option<Event> {
-        let index = data as u32;
-        let kind = (data >> 56) as u8;
-        if kind == Kind::Receive as u8 {
+    fn event(&mut self, completion: Completion) -> Option<Event> {
+        let Completion { result, flags, .. } = completion;
+        let index = completion.index();
+        if completion.is(Kind::Receive) {
             self.received(index, result, flags)
-        } else if kind == Kind::Send as u8 {
+        } else if completion.is(Kind::Send) {
             self.sent(index, result)
-        } else if kind == Kind::ReceiveLarge as u8 {
+        } else if completion.is(Kind::ReceiveLarge) {
             self.large_received(index, result)
-        } else if kind == Kind::Accept as u8 {
+        } else if completion.is(Kind::Accept) {
             let more = cqueue::more(flags);
             self.accepting -= !more as u32;
             if result >= 0 {
@@ -768,13 +530,13 @@ impl NetRing {
             } else {
                 Some(Event::AcceptStopped { listener: index, errno: -result })
             }
-        } else if kind == Kind::Close as u8 {
+        } else if completion.is(Kind::Close) {
             let socket = &mut self.sockets[index as usize];
             socket.operations = 0;
             socket.closing = false;
             self.free.push(index);
             Some(Event::Closed { index })
-        } else if kind == Kind::Doorbell as u8 {
+        } else if completion.is(Kind::Doorbell) {
             self.arm_doorbell();
             Some(Event::Doorbell)
         } else {
@@ -789,7 +551,7 @@ impl NetRing {
             socket.operations -= 1;
         }
         if let Some(buffer) = cqueue::buffer_select(flags) {
-            self.buffers.lens[buffer as usize] = result.max(0) as u32;
+            self.buffers.filled(buffer, result.max(0) as u32);
             let dropped = socket.closing || result <= 0;
             if !more {
                 let was = std::mem::replace(&mut socket.receiving, Receiving::Idle);
@@ -798,14 +560,18 @@ impl NetRing {
                 let errno = if result < 0 { result } else { errno };
                 socket.operations += 1;
                 socket.receiving = Receiving::Armed;
-                let data = user_data(Kind::Receive, socket.generation, index);
-                self.stop_next = Some((data, errno, 0));
+                let user_data = user_data(Kind::Receive, socket.generation, index);
+                self.rounds.follow_up(Completion { user_data, result: errno, flags: 0 });
             }
             if dropped {
                 self.buffers.offer(buffer);
                 self.buffers.publish();
                 self.close_if_idle(index);
                 return None;
+            }
+            if socket.active_in != self.period {
+                socket.active_in = self.period;
+                self.active_now += 1;
             }
             self.stats.receives += 1;
             return Some(Event::Received { index, buffer });
@@ -912,26 +678,6 @@ impl Drop for NetRing {
         // A registered descriptor keeps the ring alive until its thread ends.
         let _ = self.ring.submitter().unregister_ring_fd();
     }
-}
-
-/// The pieces of `out` behind its first `sent` bytes.
-fn unsent_pieces(out: &Out, sent: usize, pieces: &mut Vec<libc::iovec>) {
-    let mut skip = sent;
-    let mut push = |bytes: &[u8]| {
-        let skipped = skip.min(bytes.len());
-        skip -= skipped;
-        if skipped < bytes.len() && pieces.len() < IOVECS_MAX {
-            let rest = &bytes[skipped..];
-            pieces.push(libc::iovec { iov_base: rest.as_ptr().cast_mut().cast(), iov_len: rest.len() });
-        }
-    };
-    let mut from = 0;
-    for (offset, value) in &out.large {
-        push(&out.bytes[from..*offset]);
-        push(value);
-        from = *offset;
-    }
-    push(&out.bytes[from..]);
 }
 
 /// Interruptions and time-outs are not failures; a full completion queue is emptied by the caller.
