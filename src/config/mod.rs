@@ -20,7 +20,7 @@ pub const PORT_DEFAULT: u16 = 7001;
 /// How far above the data port the cores' own ports begin.
 pub const CORE_PORT_OFFSET: u16 = 100;
 /// How long a core looks for more work before it sleeps.
-pub const SPIN_US_DEFAULT: u32 = 0;
+pub const SPIN_US_DEFAULT: u32 = 60;
 pub const SPIN_US_MAX: u32 = 1_000_000;
 /// Readable and writable for everybody, as the TCP ports are.
 pub const UNIX_SOCKET_MODE_DEFAULT: u32 = 0o777;

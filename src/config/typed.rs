@@ -91,7 +91,7 @@ pub struct Typed {
     #[arg(value_parser = text::parse_host)]
     pub advertise_address: Option<String>,
 
-    /// Microseconds a core looks for more work before it sleeps: latency for CPU time [default: 0]
+    /// Microseconds that a core with few active clients may look for work before it sleeps; 0: none [default: 60]
     #[arg(long, env = "CRABCACHE_SPIN_US", hide_env_values = true, value_name = "MICROSECONDS")]
     #[arg(value_parser = value_parser!(u32).range(..=SPIN_US_MAX as i64))]
     pub spin_us: Option<u32>,

@@ -16,8 +16,10 @@ use super::doorbell::Doorbell;
 use super::host::Ready;
 use super::listen::CoreListeners;
 use super::mesh::MeshPort;
+use super::process;
 use super::ring::{Event, NetRing, RingStats, Stopped};
 use super::signals::Shutdown;
+use super::spin::Spin;
 use crate::clock::Now;
 use crate::connection::{Closing, Received};
 use crate::engine::clients::Address;
@@ -81,6 +83,7 @@ pub struct CoreParts {
     pub shared: Arc<Shared>,
     pub shutdown: Arc<Shutdown>,
     pub started: Instant,
+    /// Longest look for work before a sleep.
     pub spin: Duration,
 }
 
@@ -91,6 +94,7 @@ struct Core {
     listeners: Vec<Listener>,
     shared: Arc<Shared>,
     started: Instant,
+    spin: Spin,
     /// Buffers whose commands have not been applied yet.
     held: Vec<u16>,
     /// What the turn has received so far.
@@ -114,7 +118,6 @@ struct Core {
 /// Serves until a stop is requested and every connection has its replies.
 pub async fn run(parts: CoreParts, ready: Ready) -> io::Result<()> {
     let shutdown = parts.shutdown.clone();
-    let spin = parts.spin;
     let mut core = Core::new(parts)?;
     let background = Background::default();
     let bridge = Bridge::new(&mut core.ring)?;
@@ -125,7 +128,7 @@ pub async fn run(parts: CoreParts, ready: Ready) -> io::Result<()> {
     let mut wait = Duration::ZERO;
     loop {
         // 1. One enter: sends leave, completions arrive.
-        core.enter(wait, spin)?;
+        core.enter(wait)?;
         now = Instant::now();
         core.engine.set_now(core.clock(now));
         // 2. Received bytes become commands, commands are applied or put in an outbox.
@@ -183,6 +186,7 @@ impl Core {
             listeners,
             shared: parts.shared,
             started: parts.started,
+            spin: Spin::new(parts.spin),
             held: Vec::new(),
             turn_bytes: 0,
             exhausted: Vec::new(),
@@ -206,25 +210,18 @@ impl Core {
         }
     }
 
-    /// Enters the ring; with a `wait`, spins first and then sleeps until something happens.
-    fn enter(&mut self, wait: Duration, spin: Duration) -> io::Result<()> {
+    /// Enters the ring; with a `wait`, until something happens.
+    fn enter(&mut self, wait: Duration) -> io::Result<()> {
         self.engine.counters.turns += 1;
         if wait.is_zero() {
             return self.ring.poll();
         }
-        if !spin.is_zero() {
+        if let Some(bound) = self.spin.begin(self.ring.active_sockets()) {
             self.ring.poll()?;
-            if self.ring.has_events() {
-                return Ok(());
-            }
-            let until = Instant::now() + spin;
-            while Instant::now() < until {
-                for _ in 0..32 {
-                    if self.ring.is_ready() || self.mesh.has_arrivals() {
-                        return self.ring.poll();
-                    }
-                    std::hint::spin_loop();
-                }
+            let found = self.ring.has_events() || self.look_for_work(bound);
+            self.spin.end(found);
+            if found {
+                return self.ring.poll();
             }
         }
         if !self.mesh.fall_asleep() {
@@ -234,6 +231,22 @@ impl Core {
         let entered = self.ring.wait(wait);
         self.mesh.wake_up();
         entered
+    }
+
+    /// Looks for up to `bound` whether there is anything to do.
+    fn look_for_work(&mut self, bound: Duration) -> bool {
+        let until = Instant::now() + bound;
+        loop {
+            for _ in 0..32 {
+                if self.ring.is_ready() || self.mesh.has_arrivals() {
+                    return true;
+                }
+                std::hint::spin_loop();
+            }
+            if Instant::now() >= until {
+                return false;
+            }
+        }
     }
 
     async fn sleep_in_executor(&mut self, bridge: &Bridge, bound: Duration) -> io::Result<()> {
@@ -490,6 +503,9 @@ impl Core {
         self.ticks = self.ticks.wrapping_add(1);
         if self.ticks.is_multiple_of(PERIOD_TICKS) {
             ring.begin_period();
+            if self.spin.is_on() {
+                self.spin.begin_period(process::preemptions_of_this_thread());
+            }
         }
         self.resting.retain(|&(listener, until)| {
             if now >= until {

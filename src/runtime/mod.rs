@@ -23,3 +23,4 @@ pub mod ring;
 pub mod server;
 pub mod signals;
 pub mod sockets;
+pub mod spin;

@@ -18,6 +18,12 @@ pub fn random_bytes<const N: usize>() -> io::Result<[u8; N]> {
     Ok(bytes)
 }
 
+/// How often the calling thread had to give its CPU to another.
+pub fn preemptions_of_this_thread() -> u64 {
+    use nix::sys::resource::{UsageWho, getrusage};
+    getrusage(UsageWho::RUSAGE_THREAD).map_or(0, |usage| usage.involuntary_context_switches() as u64)
+}
+
 /// What gives INFO and STATS the facts that no counter knows.
 pub fn facts(
     setup: &CoreSetup,

@@ -57,8 +57,9 @@ pub fn run(host: Host) -> u8 {
         let engine = engine_config(&setup, &run_id, hasher.clone(), random_seed, memory);
         let mesh = ports[setup.index].take().expect("every core is set up once");
         let unix_path = setup.addresses.unix_socket.as_ref().map(|path| path.display().to_string().into());
-        let CoreSetup { listeners, doorbells, shutdown, config, ready, .. } = setup;
-        let spin = Duration::from_micros(config.spin_us.into());
+        let CoreSetup { cpu, listeners, doorbells, shutdown, config, ready, .. } = setup;
+        // Cores that share a CPU would look for what the others cannot send meanwhile.
+        let spin = cpu.map_or(Duration::ZERO, |_| Duration::from_micros(config.spin_us.into()));
         move || async move {
             let parts = CoreParts { engine, listeners, unix_path, mesh, doorbells, shared, shutdown, started, spin };
             core::run(parts, ready).await.map_err(Into::into)
