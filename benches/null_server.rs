@@ -8,10 +8,10 @@
 //! through the bridge to the executor instead of in the ring, to show what that costs.
 
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
-use clap::Parser;
-use crabcache::config::{Config, Typed};
+use crabcache::config::{Request, Sources, Store};
 use crabcache::connection::Received;
 use crabcache::reply::Out;
 use crabcache::runtime::bridge::Bridge;
@@ -24,8 +24,10 @@ const SLEEP: Duration = Duration::from_millis(50);
 
 fn main() -> ExitCode {
     // `cargo bench` adds a flag of its own.
-    let args = std::env::args().filter(|arg| arg != "--bench");
-    let config = match Config::check(Typed::parse_from(args)) {
+    let args = std::env::args_os().filter(|arg| arg != "--bench");
+    let request = Request::parse(args).unwrap_or_else(|error| error.exit());
+    let (sources, _) = Sources::new(request.file, request.given, std::env::vars());
+    let config = match sources.load() {
         Ok(config) => config,
         Err(error) => {
             eprintln!("{error}");
@@ -33,7 +35,7 @@ fn main() -> ExitCode {
         }
     };
     log::start(&config);
-    match Host::prepare(config) {
+    match Host::prepare(Arc::new(Store::new(config, sources))) {
         Ok(host) => ExitCode::from(host.run(|setup| move || serve(setup))),
         Err(refusal) => {
             eprintln!("{refusal}");

@@ -72,6 +72,7 @@ pub enum Op {
     ConfigGet,
     ConfigHelp,
     ConfigResetStat,
+    ConfigRewrite,
     ConfigSet,
     DbSize,
     FlushAll,
@@ -321,6 +322,7 @@ table! {
     "config|get" ConfigGet -3 ADM NO_KEYS Local "server" "2.0.0" "Returns the effective values of configuration parameters.";
     "config|help" ConfigHelp 2 SRV NO_KEYS Local "server" "5.0.0" "Returns helpful text about the different subcommands.";
     "config|resetstat" ConfigResetStat 2 ADM NO_KEYS Every "server" "2.0.0" "Resets the server's statistics.";
+    "config|rewrite" ConfigRewrite 2 ADM NO_KEYS Local "server" "2.8.0" "Persists the effective configuration to file.";
     "config|set" ConfigSet -4 ADM NO_KEYS Local "server" "2.0.0" "Sets configuration parameters in-flight.";
     "dbsize" DbSize 1 RF NO_KEYS Every "server" "1.0.0" "Returns the number of keys in the database.";
     "flushall" FlushAll -1 W NO_KEYS Every "server" "1.0.0" "Removes all keys from all databases.";

@@ -1,20 +1,47 @@
 //! The server: settings, machine, cores.
 
+use std::io::Write;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::error::ErrorKind;
-use clap::{CommandFactory, Parser};
-use crabcache::config::{Config, Typed};
+use crabcache::config::{self, Ask, Config, ConfigError, Request, Sources, Store};
 use crabcache::runtime::host::Host;
 use crabcache::runtime::{log, server};
 
 fn main() -> ExitCode {
-    let config = match Config::check(Typed::parse()) {
-        Ok(config) => config,
-        Err(error) => Typed::command().error(ErrorKind::ValueValidation, error).exit(),
+    let request = match Request::parse(std::env::args_os()) {
+        Ok(request) => request,
+        Err(error) => error.exit(),
     };
+    match request.ask {
+        Ask::PrintDefaultConfig => return print(config::default_file().as_bytes()),
+        Ask::PrintManPage => return print(&config::man_page()),
+        Ask::PrintCompletions(shell) => return print(&config::completions(shell)),
+        Ask::Serve | Ask::CheckConfig | Ask::PrintConfig => {}
+    }
+    // What is not UTF-8 is none of our settings, and a wrong value of one.
+    let text = |text: std::ffi::OsString| text.to_string_lossy().into_owned();
+    let variables = std::env::vars_os().map(|(name, value)| (text(name), text(value)));
+    let (sources, strange) = Sources::new(request.file, request.given, variables);
+    let config = match sources.load() {
+        Ok(config) => config,
+        Err(error) => return refuse(&error),
+    };
+    match request.ask {
+        Ask::PrintConfig => return print(config::origins_file(&config).as_bytes()),
+        Ask::CheckConfig => return ExitCode::SUCCESS,
+        _ => {}
+    }
+    serve(config, sources, &strange)
+}
+
+fn serve(config: Config, sources: Sources, strange: &[String]) -> ExitCode {
     log::start(&config);
-    let host = match Host::prepare(config) {
+    for name in strange {
+        tracing::warn!("{name} in the environment is no setting");
+    }
+    let host = match Host::prepare(Arc::new(Store::new(config, sources))) {
         Ok(host) => host,
         Err(refusal) => {
             tracing::error!("{refusal}");
@@ -22,4 +49,21 @@ fn main() -> ExitCode {
         }
     };
     ExitCode::from(server::run(host))
+}
+
+/// A wrong flag is explained as the parser of flags explains it; a wrong file with its place alone, for editors.
+fn refuse(error: &ConfigError) -> ExitCode {
+    match error.exit_code() {
+        2 => config::command().error(ErrorKind::ValueValidation, error).exit(),
+        code => {
+            eprintln!("{error}");
+            ExitCode::from(code)
+        }
+    }
+}
+
+fn print(text: &[u8]) -> ExitCode {
+    // Whoever closes the pipe has seen enough.
+    let _ = std::io::stdout().write_all(text);
+    ExitCode::SUCCESS
 }

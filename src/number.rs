@@ -43,6 +43,24 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
     number.parse().ok().and_then(|number: u64| number.checked_mul(factor)).ok_or("a size beyond 64 bits".into())
 }
 
+/// `250ms`, `30s`, `5m`, `12h`, `7d`; a lone number is seconds, as in a Redis configuration. In milliseconds.
+pub fn parse_duration_ms(text: &str) -> Result<u64, String> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits);
+    let factor: u64 = match unit.trim_start().to_ascii_lowercase().as_str() {
+        "ms" => 1,
+        "" | "s" => 1000,
+        "m" | "min" => 60 * 1000,
+        "h" => 60 * 60 * 1000,
+        "d" => 24 * 60 * 60 * 1000,
+        _ => return Err("not a duration: a number, then ms, s, m, h or d".into()),
+    };
+    if number.is_empty() {
+        return Err("not a duration: it must begin with a number".into());
+    }
+    number.parse().ok().and_then(|number: u64| number.checked_mul(factor)).ok_or("a duration beyond 64 bits".into())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -72,6 +90,19 @@ mod tests {
             "1\0",
         ] {
             assert_eq!(parse_i64(text.as_bytes()), None, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn durations_have_units() {
+        for (text, ms) in
+            [("0", 0), ("30", 30_000), ("250ms", 250), ("30s", 30_000), ("5m", 300_000), ("2 h", 7_200_000)]
+        {
+            assert_eq!(parse_duration_ms(text), Ok(ms), "{text}");
+        }
+        assert_eq!(parse_duration_ms("7D"), Ok(7 * 86_400_000));
+        for text in ["", "s", "-1s", "1.5s", "1y", "1 2", "18446744073709551615d"] {
+            assert!(parse_duration_ms(text).is_err(), "{text}");
         }
     }
 }

@@ -5,9 +5,10 @@ mod harness;
 
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
-use crabcache::config::{Config, Cores, LogFormat};
+use crabcache::config::{Config, Cores, LogFormat, Sources, Store};
 use crabcache::limits::SHUTDOWN_MS_MAX;
 use crabcache::runtime::host::{CoreError, CoreSetup, Host};
 use crabcache::runtime::log;
@@ -23,7 +24,7 @@ fn play() {
     let Ok(role) = std::env::var(ROLE) else { return };
     let config = Config { port: 0, cores: Cores::Count(2), log_format: LogFormat::Human, ..Config::default() };
     log::start(&config);
-    let host = Host::prepare(config).unwrap();
+    let host = Host::prepare(Arc::new(Store::new(config, Sources::default()))).unwrap();
     let code = host.run(|setup| {
         let role = if setup.index == 1 { role.clone() } else { "well".into() };
         move || core(setup, role)

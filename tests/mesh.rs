@@ -16,7 +16,7 @@ use crabcache::connection::Received;
 use crabcache::engine::clients::Address;
 use crabcache::engine::cluster::Topology;
 use crabcache::engine::memory::MemoryPool;
-use crabcache::engine::settings::SettingsView;
+use crabcache::engine::settings::Fixed;
 use crabcache::engine::{Engine, EngineConfig, Peer};
 use crabcache::hash::KeyHasher;
 use crabcache::limits;
@@ -199,19 +199,7 @@ fn engine_config(plan: &Plan, core: usize) -> EngineConfig {
             shared_port: 0,
             enabled: false,
         }),
-        settings: Arc::new(SettingsView {
-            port: 0,
-            bind: Vec::new(),
-            unix_socket: String::new(),
-            cores,
-            clients_max: 100,
-            value_bytes_max: limits::VALUE_BYTES_MAX_DEFAULT as u64,
-            listen_backlog: 0,
-            tcp_keepalive_seconds: 0,
-            cluster_enabled: false,
-            advertised_host: String::new(),
-            log_level: String::new(),
-        }),
+        settings: Arc::new(Fixed::default()),
         facts: Arc::new(|_| ServerFacts::default()),
     }
 }

@@ -159,8 +159,8 @@ fn the_environment_is_read_below_the_flags() {
     let mut command = harness::command(&[]);
     command.env("CRABCACHE_PORT", "seven");
     let exit = run_to_end(command);
-    assert_eq!(exit.code(), Some(2));
-    assert!(exit.stderr.contains("seven"), "{}", exit.stderr);
+    assert_eq!(exit.code(), Some(78));
+    assert_eq!(exit.stderr, "CRABCACHE_PORT: \"seven\": not a whole number\n");
 
     let server = Server::start_with(&["--cores", "1"], |command| {
         command.env("CRABCACHE_PORT", "1").env("CRABCACHE_CORES", "3-2").env("CRABCACHE_CLUSTER", "no");
@@ -521,7 +521,7 @@ fn is_listening(port: u16) -> bool {
 fn a_closed_terminal_and_a_doubled_signal_do_no_harm() {
     let mut server = Server::start(&["--cores", "2"]);
     server.signal(Signal::SIGHUP);
-    server.wait_for_log("SIGHUP: nothing to load again");
+    server.wait_for_log("SIGHUP: there is no configuration file");
     server.connect();
     // As `timeout` and some supervisors do: once to the process, once to its group.
     server.signal(Signal::SIGTERM);

@@ -106,6 +106,98 @@ fn several_addresses_serve_the_same_keys() {
     assert!(slots.contains("\"::1\"") && !slots.contains("127.0.0.1"), "{slots}");
 }
 
+/// A configuration file that goes with the test.
+struct ConfigFile(PathBuf);
+
+impl ConfigFile {
+    fn new(name: &str, text: &str) -> ConfigFile {
+        let path = std::env::temp_dir().join(format!("crabcache-settings-{}-{name}.toml", std::process::id()));
+        std::fs::write(&path, text).expect("a file");
+        ConfigFile(path)
+    }
+
+    fn path(&self) -> &str {
+        self.0.to_str().expect("UTF-8")
+    }
+
+    fn write(&self, text: &str) {
+        std::fs::write(&self.0, text).expect("a file");
+    }
+}
+
+impl Drop for ConfigFile {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+#[test]
+fn a_wrong_file_is_refused_with_its_place_and_78() {
+    let file = ConfigFile::new("wrong", "port = 7001\nmax-memry = \"1gb\"\n");
+    for args in [&["--config", file.path()][..], &["--config", file.path(), "--check-config"]] {
+        let exit = harness::run_to_end(harness::command(args));
+        assert_eq!(exit.code(), Some(78), "{}", exit.stderr);
+        let expected = format!("{}:2:1: max-memry: there is no such setting; is it max-memory?\n", file.path());
+        assert_eq!(exit.stderr, expected);
+    }
+    file.write("cluster = false\ncore-port-base = 9000\n");
+    let exit = harness::run_to_end(harness::command(&["--config", file.path(), "--check-config"]));
+    assert_eq!(exit.code(), Some(78));
+    assert!(exit.stderr.contains(":2:18: core-port-base means nothing with --cluster no"), "{}", exit.stderr);
+    let missing = harness::run_to_end(harness::command(&["--config", "/nonexistent/c.toml"]));
+    assert_eq!(missing.code(), Some(78));
+}
+
+#[test]
+fn the_configuration_is_printed_with_origins_and_can_be_used_again() {
+    let file = ConfigFile::new("print", "max-clients = 123\n");
+    let mut command = harness::command(&["--config", file.path(), "--spin-us", "7", "--print-config"]);
+    command.env("CRABCACHE_EVICTION", "lru");
+    let printed = harness::run_to_end(command);
+    assert_eq!(printed.code(), Some(0), "{}", printed.stderr);
+    let line = |key: &str| printed.stdout.lines().find(|line| line.starts_with(key)).expect(key).to_string();
+    assert!(line("max-clients = 123").ends_with(&format!("# {}:1:15", file.path())));
+    assert!(line("spin-us = 7").ends_with("# flag"));
+    assert!(line("eviction = \"lru\"").ends_with("# CRABCACHE_EVICTION"));
+    assert!(line("port = 7001").ends_with("# default"));
+    file.write(&printed.stdout);
+    let again = harness::run_to_end(harness::command(&["--config", file.path(), "--check-config"]));
+    assert_eq!((again.code(), again.stderr.as_str()), (Some(0), ""));
+}
+
+#[test]
+fn sighup_follows_the_file_and_a_broken_one_changes_nothing() {
+    let file = ConfigFile::new("hup", "max-memory = \"200mb\"\n");
+    let server = Server::start(&["--cores", "2", "--config", file.path()]);
+    let mut client = Client::connect(server.address());
+    let memory = |client: &mut Client| text_of(&client.call("CONFIG GET maxmemory"));
+    assert!(memory(&mut client).contains("209715200"), "{}", memory(&mut client));
+    file.write("max-memory = \"300mb\"\nmax-clients = 77\n");
+    server.signal(nix::sys::signal::Signal::SIGHUP);
+    server.wait_for_log("max-clients from \\\"10000\\\" to \\\"77\\\" takes a restart");
+    assert!(server.log().contains("max-memory from \\\"200mb\\\" to \\\"300mb\\\""), "{}", server.log());
+    assert!(memory(&mut client).contains("314572800"));
+    file.write("max-memory = \"400mb\"\nmax-clients = many\n");
+    server.signal(nix::sys::signal::Signal::SIGHUP);
+    server.wait_for_log("SIGHUP: nothing is changed");
+    assert!(memory(&mut client).contains("314572800"));
+}
+
+#[test]
+fn what_is_set_while_running_can_be_written_into_the_file() {
+    let file = ConfigFile::new("rewrite", "# the cache of the shop\nmax-memory = \"200mb\"\n");
+    let server = Server::start(&["--cores", "2", "--config", file.path()]);
+    let mut client = Client::connect(server.address());
+    assert_eq!(client.call("CONFIG SET maxmemory 250mb loglevel debug"), Value::ok());
+    let refused = text_of(&client.call("CONFIG SET maxmemory 300mb port 1"));
+    assert!(refused.contains("it takes a restart"), "{refused}");
+    assert_eq!(client.call("CONFIG REWRITE"), Value::ok());
+    let text = std::fs::read_to_string(&file.0).expect("the file");
+    let expected =
+        "# the cache of the shop\nmax-memory = \"250mb\"\n\n# Added by CONFIG REWRITE.\nlog-level = \"debug\"\n";
+    assert_eq!(text, expected);
+}
+
 #[test]
 fn spinning_serves_as_well() {
     let server = Server::start(&["--cores", "2", "--spin-us", "200"]);

@@ -1,55 +1,45 @@
-//! Settings: what was typed ([`Typed`], every field optional) becomes what is checked ([`Config`], every
-//! field present and within its bounds). Looks at no machine: what depends on CPUs, limits and ports in
-//! use is the preflight's business.
+//! Settings: a file, the environment and flags ([`sources`]) become what is checked ([`Config`]: every setting of the
+//! [`table`] present and within its bounds), and later what is followed while the server runs ([`store`]). Looks at no
+//! machine: what depends on CPUs, limits and ports in use is the preflight's business.
+//!
+//! ```text
+//!   file ─┐
+//!   env  ─┼─▶ Given (setting, text, origin) ─▶ Config::assemble ─▶ Config ─▶ Store ─▶ CONFIG GET, SET, REWRITE, SIGHUP
+//!   flags ┘
+//! ```
 
+mod command_line;
+mod file;
+mod origin;
+mod print;
+mod sources;
+mod store;
+mod table;
 mod text;
-mod typed;
+pub mod value;
 
-use std::net::IpAddr;
 use std::path::PathBuf;
 
-use crate::limits::{
-    CLIENTS_MAX_DEFAULT, CORES_MAX, MEMORY_BYTES_PER_CORE_MIN, MEMORY_PERCENT_DEFAULT, VALUE_BYTES_MAX_CEILING,
-    VALUE_BYTES_MAX_DEFAULT,
-};
+use crate::limits::{CORES_MAX, MEMORY_BYTES_PER_CORE_MIN};
 
-pub use typed::{EvictionPolicy, LogFormat, LogLevel, Typed};
+pub use command_line::{Ask, Request, command, completions, man_page};
+pub use origin::{ConfigError, Origin, Origins};
+pub use print::{default_file, markdown, origins_file};
+pub use sources::{Given, Sources};
+pub use store::{Follower, Store};
+pub use table::{Config, Effect, SETTINGS, Setting};
+pub use value::{Form, Kind, Word, Words};
 
 /// The port everybody connects to.
 pub const PORT_DEFAULT: u16 = 7001;
 /// How far above the data port the cores' own ports begin.
 pub const CORE_PORT_OFFSET: u16 = 100;
-/// How long a core looks for more work before it sleeps.
-pub const SPIN_US_DEFAULT: u32 = 60;
+/// How long a core may look for more work before it sleeps.
 pub const SPIN_US_MAX: u32 = 1_000_000;
 /// Readable and writable for everybody, as the TCP ports are.
-pub const UNIX_SOCKET_MODE_DEFAULT: u32 = 0o777;
+const UNIX_SOCKET_MODE_DEFAULT: u32 = 0o777;
 /// What the kernel takes, without the final zero.
 const UNIX_SOCKET_PATH_BYTES_MAX: usize = 107;
-
-/// A complete set of settings that do not contradict each other.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Config {
-    /// The shared data port; 0 takes any free one.
-    pub port: u16,
-    /// Addresses to listen on: at least one, and none that another one covers.
-    pub bind: Vec<IpAddr>,
-    pub unix_socket: Option<UnixSocket>,
-    pub cores: Cores,
-    /// Clients asked for; the limit of descriptors may allow fewer.
-    pub clients_max: usize,
-    /// Whether `clients_max` was typed or is the default: only a typed one is worth a warning.
-    pub clients_max_typed: bool,
-    pub value_bytes_max: usize,
-    pub memory_max: MemorySize,
-    pub eviction: EvictionPolicy,
-    pub log_level: LogLevel,
-    pub log_format: LogFormat,
-    /// Each core as a node of a cluster; None when switched off.
-    pub cluster: Option<Cluster>,
-    /// Longest a core looks for more work before it sleeps.
-    pub spin_us: u32,
-}
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UnixSocket {
@@ -60,6 +50,7 @@ pub struct UnixSocket {
 /// How much memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MemorySize {
+    /// 0 for no bound.
     Bytes(u64),
     /// Of what the machine has, or the cgroup may take.
     Percent(u8),
@@ -76,148 +67,209 @@ pub enum Cores {
     Cpus(Vec<usize>),
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Cluster {
-    /// Core `i` listens on base + `i`. 0 takes any free ports; None is [`CORE_PORT_OFFSET`] above the data
-    /// port, or any free ports when that is any free port itself.
-    pub core_port_base: Option<u16>,
-    /// The host that clients are sent to; None is the address they came to.
-    pub advertise_address: Option<String>,
+/// The values of a setting that is one of a few words: each with what Redis calls it, if it does, and what it means.
+macro_rules! words {
+    ($type:ident: $($word:literal $value:ident $($redis:literal)?, $help:literal;)+) => {
+        impl Words for $type {
+            const WORDS: &'static [(Word, $type)] =
+                &[$((Word { word: $word, redis: words!(@redis $($redis)?), help: $help }, $type::$value)),+];
+        }
+    };
+    (@redis) => { None };
+    (@redis $name:literal) => { Some($name) };
 }
 
-/// Settings that contradict each other or a bound.
-#[derive(Debug, PartialEq, Eq)]
-pub struct ConfigError(String);
-
-impl std::fmt::Display for ConfigError {
-    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        out.write_str(&self.0)
-    }
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EvictionPolicy {
+    /// Keys that are asked for often stay (W-TinyLFU).
+    Tinylfu,
+    /// Keys that were asked for lately stay.
+    Lru,
+    /// All keys stay; writes are refused.
+    None,
 }
 
-impl std::error::Error for ConfigError {}
+words! { EvictionPolicy:
+    "tinylfu" Tinylfu "allkeys-lfu", "Keys that are asked for often stay (W-TinyLFU)";
+    "lru" Lru "allkeys-lru", "Keys that were asked for lately stay";
+    "none" None "noeviction", "All keys stay; writes are refused";
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogLevel {
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}
+
+words! { LogLevel:
+    "error" Error, "What failed";
+    "warn" Warn "warning", "And what is worth a look";
+    "info" Info "notice", "And what an operator wants to know";
+    "debug" Debug "verbose", "And what clients do wrong";
+    "trace" Trace, "Everything";
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Human on a terminal, else JSON.
+    Auto,
+    /// Lines for people, coloured on a terminal.
+    Human,
+    /// One JSON object per line.
+    Json,
+}
+
+words! { LogFormat:
+    "auto" Auto, "Human on a terminal, else JSON";
+    "human" Human, "Lines for people, coloured on a terminal";
+    "json" Json, "One JSON object per line";
+}
 
 impl Default for Config {
     fn default() -> Config {
-        Config::check(Typed::default()).expect("the defaults do not contradict each other")
+        Config::assemble(&[]).expect("the defaults do not contradict each other")
     }
 }
 
 impl Config {
-    pub fn check(typed: Typed) -> Result<Config, ConfigError> {
-        let value_bytes_max = match typed.max_value_bytes {
-            None => VALUE_BYTES_MAX_DEFAULT,
-            Some(bytes) if (1..=VALUE_BYTES_MAX_CEILING as u64).contains(&bytes) => bytes as usize,
-            Some(bytes) => {
-                return Err(ConfigError(format!(
-                    "--max-value-bytes {bytes}: must be between 1 and {VALUE_BYTES_MAX_CEILING} (512mb)"
-                )));
+    /// What was given over the defaults; of a setting given several times the last counts.
+    pub fn assemble(given: &[Given]) -> Result<Config, ConfigError> {
+        let mut config = Config::defaults();
+        for (index, one) in given.iter().enumerate() {
+            if given[index + 1..].iter().any(|later| std::ptr::eq(later.setting, one.setting)) {
+                continue;
             }
-        };
-        if let Some(MemorySize::Bytes(bytes)) = typed.max_memory
-            && bytes < MEMORY_BYTES_PER_CORE_MIN
-        {
-            return Err(ConfigError(format!(
-                "--max-memory {bytes}: a core needs at least {MEMORY_BYTES_PER_CORE_MIN} (16mb)"
-            )));
+            (one.setting.set)(&mut config, &one.text).map_err(|why| {
+                ConfigError::value(one.setting, &one.origin, &format!("{:?}: {why}", one.shown_text()))
+            })?;
+            config.origins.set(one.setting, one.origin.clone());
         }
-        Ok(Config {
-            port: typed.port.unwrap_or(PORT_DEFAULT),
-            bind: check_bind(typed.bind)?,
-            unix_socket: check_unix_socket(typed.unix_socket, typed.unix_socket_perm)?,
-            cores: typed.cores.unwrap_or(Cores::Allowed),
-            clients_max: typed.max_clients.unwrap_or(CLIENTS_MAX_DEFAULT as u32) as usize,
-            clients_max_typed: typed.max_clients.is_some(),
-            value_bytes_max,
-            memory_max: typed.max_memory.unwrap_or(MemorySize::Percent(MEMORY_PERCENT_DEFAULT)),
-            eviction: typed.eviction.unwrap_or(EvictionPolicy::Tinylfu),
-            log_level: typed.log_level.unwrap_or(LogLevel::Info),
-            log_format: typed.log_format.unwrap_or(LogFormat::Auto),
-            cluster: check_cluster(typed.cluster, typed.core_port_base, typed.advertise_address)?,
-            spin_us: typed.spin_us.unwrap_or(SPIN_US_DEFAULT),
-        })
+        config.check()?;
+        Ok(config)
+    }
+
+    /// Whether somebody said what it should be.
+    pub fn is_given(&self, key: &str) -> bool {
+        *self.origin(key) != Origin::Default
+    }
+
+    fn origin(&self, key: &str) -> &Origin {
+        self.origins.of(Setting::by_key(key).expect("a key of the table"))
+    }
+
+    /// How the setting is called where it came from.
+    fn name(&self, key: &str) -> String {
+        self.origin(key).name_of(Setting::by_key(key).expect("a key of the table"))
+    }
+
+    /// An error about `key`.
+    pub fn error(&self, key: &'static str, text: String) -> ConfigError {
+        ConfigError { origin: self.origin(key).clone(), key: Some(key), text }
+    }
+
+    /// What two settings may say of each other.
+    fn check(&self) -> Result<(), ConfigError> {
+        if let MemorySize::Bytes(bytes @ 1..MEMORY_BYTES_PER_CORE_MIN) = self.memory_max {
+            let name = self.name("max-memory");
+            let least = MEMORY_BYTES_PER_CORE_MIN;
+            return Err(self.error("max-memory", format!("{name} {bytes}: a core needs at least {least} (16mb)")));
+        }
+        self.check_bind()?;
+        self.check_unix_socket()?;
+        self.check_cluster()
+    }
+
+    fn check_bind(&self) -> Result<(), ConfigError> {
+        let name = self.name("bind");
+        for (index, address) in self.bind.iter().enumerate() {
+            for other in &self.bind[..index] {
+                if other == address {
+                    return Err(self.error("bind", format!("{name} {address} is given twice")));
+                }
+                // Sockets for v6 take v6 only, so the two families never cover each other.
+                let covering = [other, address].into_iter().find(|any| any.is_unspecified());
+                if let Some(covering) = covering
+                    && other.is_ipv4() == address.is_ipv4()
+                {
+                    let covered = if covering == other { address } else { other };
+                    let text = format!("{name} {covering} already covers {covered}: give one of them");
+                    return Err(self.error("bind", text));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn check_unix_socket(&self) -> Result<(), ConfigError> {
+        match &self.unix_socket {
+            None if self.unix_socket_perm != UNIX_SOCKET_MODE_DEFAULT => {
+                let text = format!("{} needs --unix-socket", self.name("unix-socket-perm"));
+                Err(self.error("unix-socket-perm", text))
+            }
+            Some(path) if path.as_os_str().len() > UNIX_SOCKET_PATH_BYTES_MAX => {
+                let (name, len) = (self.name("unix-socket"), path.as_os_str().len());
+                let text = format!("{name}: a path of {len} bytes; the kernel takes 1 to {UNIX_SOCKET_PATH_BYTES_MAX}");
+                Err(self.error("unix-socket", text))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn check_cluster(&self) -> Result<(), ConfigError> {
+        let given = [
+            ("core-port-base", self.core_port_base.is_some()),
+            ("advertise-address", self.advertise_address.is_some()),
+        ];
+        match given.into_iter().find(|(_, given)| *given) {
+            Some((key, _)) if !self.cluster => {
+                Err(self.error(key, format!("{} means nothing with --cluster no", self.name(key))))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    pub fn unix_socket(&self) -> Option<UnixSocket> {
+        self.unix_socket.clone().map(|path| UnixSocket { path, mode: self.unix_socket_perm })
     }
 
     /// The port of each of `cores` cores, 0 for any free one; none with the cluster switched off.
     pub fn core_ports(&self, cores: usize) -> Result<Vec<u16>, ConfigError> {
-        let Some(cluster) = &self.cluster else { return Ok(Vec::new()) };
-        let (base, origin) = match cluster.core_port_base {
+        if !self.cluster {
+            return Ok(Vec::new());
+        }
+        let (base, origin) = match self.core_port_base {
             None if self.port == 0 => return Ok(vec![0; cores]),
             Some(0) => return Ok(vec![0; cores]),
             None => (self.port as usize + CORE_PORT_OFFSET as usize, "the data port + 100"),
             Some(base) => (base as usize, "--core-port-base"),
         };
+        let key = if self.core_port_base.is_some() { "core-port-base" } else { "port" };
         let last = base + cores - 1;
         if last > u16::MAX as usize {
-            return Err(ConfigError(format!(
-                "the ports of {cores} cores ({base} to {last}, from {origin}) pass {}: set a lower --core-port-base, \
-                 or --cluster no",
-                u16::MAX
-            )));
+            return Err(self.error(
+                key,
+                format!(
+                    "the ports of {cores} cores ({base} to {last}, from {origin}) pass {}: set a lower \
+                     --core-port-base, or --cluster no",
+                    u16::MAX
+                ),
+            ));
         }
         let ports = base as u16..=last as u16;
         if ports.contains(&self.port) {
-            return Err(ConfigError(format!(
-                "the ports of {cores} cores ({base} to {last}, from {origin}) overlap the data port {}: \
-                 set another --core-port-base or --port",
-                self.port
-            )));
+            return Err(self.error(
+                key,
+                format!(
+                    "the ports of {cores} cores ({base} to {last}, from {origin}) overlap the data port {}: \
+                     set another --core-port-base or --port",
+                    self.port
+                ),
+            ));
         }
         Ok(ports.collect())
-    }
-}
-
-fn check_bind(typed: Vec<IpAddr>) -> Result<Vec<IpAddr>, ConfigError> {
-    if typed.is_empty() {
-        return Ok(vec![IpAddr::from([127, 0, 0, 1])]);
-    }
-    for (index, address) in typed.iter().enumerate() {
-        for other in &typed[..index] {
-            if other == address {
-                return Err(ConfigError(format!("--bind {address} is given twice")));
-            }
-            // Sockets for v6 take v6 only, so the two families never cover each other.
-            let covering = [other, address].into_iter().find(|any| any.is_unspecified());
-            if let Some(covering) = covering
-                && other.is_ipv4() == address.is_ipv4()
-            {
-                let covered = if covering == other { address } else { other };
-                return Err(ConfigError(format!("--bind {covering} already covers {covered}: give one of them")));
-            }
-        }
-    }
-    Ok(typed)
-}
-
-fn check_unix_socket(path: Option<PathBuf>, mode: Option<u32>) -> Result<Option<UnixSocket>, ConfigError> {
-    let Some(path) = path else {
-        return match mode {
-            None => Ok(None),
-            Some(_) => Err(ConfigError("--unix-socket-perm needs --unix-socket".into())),
-        };
-    };
-    let len = path.as_os_str().len();
-    if len == 0 || len > UNIX_SOCKET_PATH_BYTES_MAX {
-        return Err(ConfigError(format!(
-            "--unix-socket: a path of {len} bytes; the kernel takes 1 to {UNIX_SOCKET_PATH_BYTES_MAX}"
-        )));
-    }
-    Ok(Some(UnixSocket { path, mode: mode.unwrap_or(UNIX_SOCKET_MODE_DEFAULT) }))
-}
-
-fn check_cluster(
-    on: Option<bool>,
-    core_port_base: Option<u16>,
-    advertise_address: Option<String>,
-) -> Result<Option<Cluster>, ConfigError> {
-    if on.unwrap_or(true) {
-        return Ok(Some(Cluster { core_port_base, advertise_address }));
-    }
-    let needless =
-        [("--core-port-base", core_port_base.is_some()), ("--advertise-address", advertise_address.is_some())];
-    match needless.iter().find(|(_, given)| *given) {
-        Some((flag, _)) => Err(ConfigError(format!("{flag} means nothing with --cluster no"))),
-        None => Ok(None),
     }
 }
 
@@ -225,13 +277,14 @@ const _: () = assert!(CORES_MAX < u16::MAX as usize);
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser;
+    use std::net::IpAddr;
 
     use super::*;
 
     fn check(args: &[&str]) -> Result<Config, String> {
-        let typed = Typed::try_parse_from(std::iter::once(&"crabcache").chain(args)).map_err(|e| e.to_string())?;
-        Config::check(typed).map_err(|e| e.to_string())
+        let words = std::iter::once("crabcache").chain(args.iter().copied());
+        let request = Request::parse(words.map(Into::into)).map_err(|error| error.to_string())?;
+        Config::assemble(&request.given).map_err(|error| error.to_string())
     }
 
     fn refusal(args: &[&str]) -> String {
@@ -242,7 +295,7 @@ mod tests {
     fn nothing_typed_is_loopback_on_every_core() {
         let config = check(&[]).unwrap();
         assert_eq!(config, Config::default());
-        assert_eq!((config.port, config.bind.as_slice()), (7001, &["127.0.0.1".parse().unwrap()][..]));
+        assert_eq!((config.port, config.bind.as_slice()), (PORT_DEFAULT, &["127.0.0.1".parse().unwrap()][..]));
         assert_eq!(config.cores, Cores::Allowed);
         assert_eq!(config.core_ports(2).unwrap(), [7101, 7102]);
     }
@@ -302,7 +355,7 @@ mod tests {
         assert!(refusal(&["--cluster", "no", "--advertise-address", "a.example"]).contains("means nothing"));
         assert!(refusal(&["--unix-socket-perm", "700"]).contains("needs --unix-socket"));
         assert!(refusal(&["--unix-socket", &"x".repeat(108)]).contains("108 bytes"));
-        let socket = check(&["--unix-socket", "/run/c.sock", "--unix-socket-perm", "770"]).unwrap().unix_socket;
+        let socket = check(&["--unix-socket", "/run/c.sock", "--unix-socket-perm", "770"]).unwrap().unix_socket();
         assert_eq!(socket, Some(UnixSocket { path: "/run/c.sock".into(), mode: 0o770 }));
     }
 }

@@ -5,7 +5,7 @@ use std::net::Ipv6Addr;
 use super::{Cores, MemorySize};
 use crate::limits::CORES_MAX;
 
-pub use crate::number::parse_size;
+use crate::number::parse_size;
 
 /// A part of the machine's memory, or bytes: `75%`, `4gb`.
 pub fn parse_memory(text: &str) -> Result<MemorySize, String> {
@@ -18,8 +18,11 @@ pub fn parse_memory(text: &str) -> Result<MemorySize, String> {
     }
 }
 
-/// A lone number is a count, everything with a `,` or `-` a list of CPUs.
+/// A lone number is a count, everything with a `,` or `-` a list of CPUs, `all` every CPU there is for us.
 pub fn parse_cores(text: &str) -> Result<Cores, String> {
+    if text == "all" {
+        return Ok(Cores::Allowed);
+    }
     if let Some(count) = parse_number(text) {
         return match count {
             0 => Err("at least one core is needed (a single CPU 0 is written 0-0)".into()),

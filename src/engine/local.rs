@@ -65,8 +65,9 @@ impl Engine {
                 Ok(()) => about::help(spec.op),
                 Err(error) => error.into(),
             },
-            Op::ConfigGet => settings::config_get(args, &self.config.settings, &self.config.memory),
-            Op::ConfigSet => settings::config_set(args, &self.config.memory, self.config.cores as usize),
+            Op::ConfigGet => settings::config_get(args, &*self.config.settings),
+            Op::ConfigRewrite => settings::config_rewrite(&*self.config.settings),
+            Op::ConfigSet => settings::config_set(args, &*self.config.settings),
             Op::Cluster
             | Op::ClusterInfo
             | Op::ClusterKeySlot

@@ -43,7 +43,7 @@ use clients::{Activity, Address, ClientFlags, ClientRecord};
 use cluster::Topology;
 use gather::Gather;
 use memory::MemoryPool;
-use settings::SettingsView;
+use settings::Settings;
 
 /// Everything an engine has to know before it starts. Tests make the bounds tiny.
 #[derive(Clone)]
@@ -60,7 +60,7 @@ pub struct EngineConfig {
     pub mesh_in_flight_max: usize,
     pub mesh_waiting_max: usize,
     pub topology: Arc<Topology>,
-    pub settings: Arc<SettingsView>,
+    pub settings: Arc<dyn Settings>,
     /// What the machine says of the process, asked when INFO or STATS is.
     pub facts: Arc<dyn Fn(Now) -> ServerFacts + Send + Sync>,
 }

@@ -18,7 +18,7 @@ use super::listen::{self, Addresses, CoreListeners, Listeners};
 use super::preflight::{self, Ground};
 use super::refusal::Refusal;
 use super::signals::{Shutdown, Signals};
-use crate::config::Config;
+use crate::config::{Config, Store};
 use crate::limits::SHUTDOWN_MS_MAX;
 
 const EXIT_FAILED: u8 = 1;
@@ -36,7 +36,9 @@ pub struct CoreSetup {
     /// One for each core, its own at `index`; rung by the others, and at shutdown.
     pub doorbells: Arc<[Doorbell]>,
     pub shutdown: Arc<Shutdown>,
+    /// The settings as they were at the start; `store` has those that may change.
     pub config: Arc<Config>,
+    pub store: Arc<Store>,
     pub addresses: Arc<Addresses>,
     /// Clients of all cores together.
     pub clients_max: usize,
@@ -55,6 +57,7 @@ impl Ready {
 /// A machine that is ready for the cores.
 pub struct Host {
     config: Arc<Config>,
+    store: Arc<Store>,
     ground: Ground,
     listeners: Listeners,
     signals: Signals,
@@ -81,12 +84,13 @@ enum Failure {
 
 impl Host {
     /// Checks limits, takes ports, blocks signals. Must be called before any thread is started.
-    pub fn prepare(config: Config) -> Result<Host, Refusal> {
+    pub fn prepare(store: Arc<Store>) -> Result<Host, Refusal> {
+        let config = store.current();
         let signals =
             Signals::block().map_err(|error| Refusal::Failed(format!("signals cannot be blocked: {error}")))?;
         let ground = preflight::check(&config)?;
         let listeners = listen::open(&config, ground.cores(), &ground.core_ports)?;
-        let host = Host { config: Arc::new(config), ground, listeners, signals };
+        let host = Host { config, store, ground, listeners, signals };
         host.report();
         Ok(host)
     }
@@ -102,7 +106,7 @@ impl Host {
         Start: FnOnce() -> Core + Send + 'static,
         Core: Future<Output = Result<(), CoreError>> + 'static,
     {
-        let Host { config, ground, listeners, signals } = self;
+        let Host { config, store, ground, listeners, signals } = self;
         let Listeners { addresses, per_core, unix_socket_file } = listeners;
         let cores = ground.cores();
         let doorbells = match (0..cores).map(|_| Doorbell::new()).collect::<Result<Arc<[_]>, _>>() {
@@ -118,10 +122,10 @@ impl Host {
 
         let asked = events.clone();
         spawn_thread("signals", move || {
-            let first = |signal| {
+            let hand_on = |signal| {
                 let _ = asked.send(Event::Asked(signal));
             };
-            if let Err(error) = signals.watch(first) {
+            if let Err(error) = signals.watch(hand_on) {
                 error!("waiting for signals fails: {error}");
             }
         });
@@ -134,6 +138,7 @@ impl Host {
                 doorbells: doorbells.clone(),
                 shutdown: shutdown.clone(),
                 config: config.clone(),
+                store: store.clone(),
                 addresses: addresses.clone(),
                 clients_max: ground.descriptors.clients_max,
                 ready: Ready(events.clone()),
@@ -144,7 +149,7 @@ impl Host {
             spawn_thread(&format!("core-{index}"), move || run_core(cpu, io_memory_bytes, start, report));
         }
         drop(events);
-        let exit = supervise(&inbox, &ground, &shutdown);
+        let exit = supervise(&inbox, &ground, &shutdown, &store);
         // Here rather than before the cores end: until then somebody may still connect.
         drop(unix_socket_file);
         exit
@@ -167,7 +172,7 @@ impl Host {
         info!(
             "limits: {}, values up to {}, {} descriptors, locked memory {locked} ({} of I/O memory per core)",
             count(ground.descriptors.clients_max, "client"),
-            Size(config.value_bytes_max as u64),
+            Size(config.value_bytes_max),
             ground.descriptors.limit,
             Size(ground.locked_memory.io_memory_bytes as u64),
         );
@@ -175,7 +180,7 @@ impl Host {
 }
 
 /// Waits until every core has ended, and says how it went.
-fn supervise(inbox: &Receiver<Event>, ground: &Ground, shutdown: &Shutdown) -> u8 {
+fn supervise(inbox: &Receiver<Event>, ground: &Ground, shutdown: &Shutdown, store: &Store) -> u8 {
     let cores = ground.cores();
     let mut running: Vec<usize> = (0..cores).collect();
     let mut ready = 0;
@@ -193,6 +198,7 @@ fn supervise(inbox: &Receiver<Event>, ground: &Ground, shutdown: &Shutdown) -> u
                     info!("ready");
                 }
             }
+            Ok(Event::Asked(Signal::SIGHUP)) => reload(store),
             Ok(Event::Asked(signal)) => {
                 info!("{signal}: draining and ending; once more ends at once");
                 shutdown.request();
@@ -244,6 +250,27 @@ fn supervise(inbox: &Receiver<Event>, ground: &Ground, shutdown: &Shutdown) -> u
     }
     info!("ended");
     0
+}
+
+/// SIGHUP: reads the configuration again and says what came of it.
+fn reload(store: &Store) {
+    if store.file().is_none() {
+        info!("SIGHUP: there is no configuration file to read again (--config)");
+    }
+    match store.reload() {
+        Ok(reloaded) => {
+            for change in &reloaded.changed {
+                info!("SIGHUP: {change}");
+            }
+            for change in &reloaded.at_restart {
+                warn!("SIGHUP: {change} takes a restart");
+            }
+            if reloaded.changed.is_empty() && reloaded.at_restart.is_empty() {
+                info!("SIGHUP: no setting has changed");
+            }
+        }
+        Err(error) => error!("SIGHUP: nothing is changed: {error}"),
+    }
 }
 
 /// Tells main how the core ended, also when its thread unwinds.

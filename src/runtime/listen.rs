@@ -80,7 +80,7 @@ pub fn open(config: &Config, cores: usize, core_ports: &[u16]) -> Result<Listene
         bind: config.bind.clone(),
         port,
         core_ports: Vec::with_capacity(core_ports.len()),
-        unix_socket: config.unix_socket.as_ref().map(|socket| socket.path.clone()),
+        unix_socket: config.unix_socket.clone(),
     };
     let mut per_core = Vec::with_capacity(cores);
     per_core.push(CoreListeners { shared: first, own: Vec::new(), unix: None });
@@ -94,7 +94,7 @@ pub fn open(config: &Config, cores: usize, core_ports: &[u16]) -> Result<Listene
         core.own = own.into_iter().map(OwnedFd::from).collect();
     }
     let mut unix_socket_file = None;
-    if let Some(unix) = &config.unix_socket {
+    if let Some(unix) = &config.unix_socket() {
         let (socket, file) = open_unix(unix)?;
         unix_socket_file = Some(file);
         for core in &mut per_core {
@@ -387,7 +387,7 @@ mod tests {
     }
 
     fn with_socket(path: &std::path::Path) -> Config {
-        Config { unix_socket: Some(UnixSocket { path: path.into(), mode: 0o700 }), ..config() }
+        Config { unix_socket: Some(path.into()), unix_socket_perm: 0o700, ..config() }
     }
 
     #[test]

@@ -3,7 +3,12 @@
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::io::{IsTerminal, stderr};
 
+use std::sync::OnceLock;
+
 use tracing::level_filters::LevelFilter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{Registry, fmt, reload};
 
 use crate::config::{Config, LogFormat, LogLevel};
 
@@ -25,22 +30,38 @@ impl Style {
     }
 }
 
-/// Sets up logging for the process, once. Panics are logged too, as errors with their place.
-pub fn start(config: &Config) {
-    let no_color = std::env::var_os("NO_COLOR").map(|value| value.to_string_lossy().into_owned());
-    let style = Style::choose(config.log_format, stderr().is_terminal(), no_color.as_deref());
-    let level = match config.log_level {
+/// What changes the level of the running process.
+static LEVEL: OnceLock<reload::Handle<LevelFilter, Registry>> = OnceLock::new();
+
+fn filter(level: LogLevel) -> LevelFilter {
+    match level {
         LogLevel::Error => LevelFilter::ERROR,
         LogLevel::Warn => LevelFilter::WARN,
         LogLevel::Info => LevelFilter::INFO,
         LogLevel::Debug => LevelFilter::DEBUG,
         LogLevel::Trace => LevelFilter::TRACE,
-    };
-    let lines = tracing_subscriber::fmt().with_max_level(level).with_writer(stderr).with_target(false);
+    }
+}
+
+pub fn set_level(level: LogLevel) {
+    if let Some(handle) = LEVEL.get() {
+        // Fails only when logging has ended.
+        let _ = handle.reload(filter(level));
+    }
+}
+
+/// Sets up logging for the process, once. Panics are logged too, as errors with their place.
+pub fn start(config: &Config) {
+    let no_color = std::env::var_os("NO_COLOR").map(|value| value.to_string_lossy().into_owned());
+    let style = Style::choose(config.log_format, stderr().is_terminal(), no_color.as_deref());
+    let (level, handle) = reload::Layer::new(filter(config.log_level));
+    let _ = LEVEL.set(handle);
+    let lines = fmt::layer().with_writer(stderr).with_target(false);
+    let registry = tracing_subscriber::registry().with(level);
     if style.json {
-        lines.json().flatten_event(true).with_current_span(false).with_span_list(false).init();
+        registry.with(lines.json().flatten_event(true).with_current_span(false).with_span_list(false)).init();
     } else {
-        lines.with_ansi(style.colour).init();
+        registry.with(lines.with_ansi(style.colour)).init();
     }
     std::panic::set_hook(Box::new(|panic| {
         let thread = std::thread::current();

@@ -11,6 +11,7 @@ pub mod background;
 pub mod bridge;
 pub mod core;
 pub mod doorbell;
+mod follower;
 pub mod host;
 pub mod listen;
 pub mod log;

@@ -38,7 +38,7 @@ pub fn facts(
         kernel: kernel(),
         executable: std::env::current_exe().map(|path| path.display().to_string()).unwrap_or_default(),
         clients_max: setup.clients_max as u64,
-        cluster_enabled: setup.config.cluster.is_some(),
+        cluster_enabled: setup.config.cluster,
         ..ServerFacts::default()
     };
     Arc::new(move |now| ServerFacts {

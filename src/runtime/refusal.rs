@@ -9,6 +9,8 @@ use crate::config::ConfigError;
 pub enum Refusal {
     /// What was typed cannot be: 2.
     Usage(String),
+    /// The configuration file or the environment cannot be: 78.
+    Configuration(String),
     /// The kernel or a limit of the system forbids it: 77.
     System(String),
     /// Anything else, such as a port in use: 1.
@@ -21,13 +23,15 @@ impl Refusal {
             Refusal::Failed(_) => 1,
             Refusal::Usage(_) => 2,
             Refusal::System(_) => 77,
+            Refusal::Configuration(_) => 78,
         }
     }
 }
 
 impl fmt::Display for Refusal {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (Refusal::Usage(text) | Refusal::System(text) | Refusal::Failed(text)) = self;
+        use Refusal::*;
+        let (Usage(text) | Configuration(text) | System(text) | Failed(text)) = self;
         out.write_str(text)
     }
 }
@@ -36,6 +40,9 @@ impl std::error::Error for Refusal {}
 
 impl From<ConfigError> for Refusal {
     fn from(error: ConfigError) -> Refusal {
-        Refusal::Usage(error.to_string())
+        match error.exit_code() {
+            78 => Refusal::Configuration(error.to_string()),
+            _ => Refusal::Usage(error.to_string()),
+        }
     }
 }

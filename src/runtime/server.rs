@@ -5,17 +5,15 @@ use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, Instant};
 
 use super::core::{self, CoreParts, Shared};
+use super::follower::ServerFollower;
 use super::host::{CoreSetup, Host};
 use super::mesh::{MeshPort, mesh};
 use super::process;
-use crate::config::{EvictionPolicy, MemorySize};
 use crate::engine::EngineConfig;
 use crate::engine::cluster::Topology;
 use crate::engine::memory::MemoryPool;
-use crate::engine::settings::SettingsView;
 use crate::hash::KeyHasher;
 use crate::limits;
-use crate::store::Eviction;
 
 const EXIT_FAILURE: u8 = 1;
 
@@ -53,7 +51,14 @@ pub fn run(host: Host) -> u8 {
                 })
             })
             .clone();
-        let memory = memory.get_or_insert_with(|| Arc::new(memory_pool(&setup))).clone();
+        let memory = memory
+            .get_or_insert_with(|| {
+                let follower = ServerFollower::new(&setup);
+                let memory = follower.memory();
+                setup.store.set_follower(Box::new(follower));
+                memory
+            })
+            .clone();
         let engine = engine_config(&setup, &run_id, hasher.clone(), random_seed, memory);
         let mesh = ports[setup.index].take().expect("every core is set up once");
         let unix_path = setup.addresses.unix_socket.as_ref().map(|path| path.display().to_string().into());
@@ -67,26 +72,6 @@ pub fn run(host: Host) -> u8 {
     })
 }
 
-/// One ceiling for all cores.
-fn memory_pool(setup: &CoreSetup) -> MemoryPool {
-    let asked = match setup.config.memory_max {
-        MemorySize::Bytes(bytes) => bytes,
-        MemorySize::Percent(percent) => process::memory_bytes_allowed() / 100 * percent as u64,
-    };
-    let bytes_max = asked.max(limits::MEMORY_BYTES_PER_CORE_MIN * setup.cores as u64);
-    if bytes_max > asked {
-        tracing::warn!("--max-memory of {asked} bytes is too little for {} cores: it is {bytes_max} now", setup.cores);
-    }
-    let eviction = match setup.config.eviction {
-        EvictionPolicy::Tinylfu => Eviction::TinyLfu,
-        EvictionPolicy::Lru => Eviction::Lru,
-        EvictionPolicy::None => Eviction::None,
-    };
-    let policy = format!("{eviction:?}").to_lowercase();
-    tracing::info!("memory: at most {} MiB, eviction {policy}", bytes_max >> 20);
-    MemoryPool::new(bytes_max, eviction, setup.cores)
-}
-
 fn engine_config(
     setup: &CoreSetup,
     run_id: &[u8; 20],
@@ -94,15 +79,15 @@ fn engine_config(
     random_seed: u64,
     memory: Arc<MemoryPool>,
 ) -> EngineConfig {
-    let cluster = setup.config.cluster.as_ref();
+    let config = &setup.config;
     let topology = Topology {
         cores: setup.cores as u32,
         this_core: setup.index as u32,
         seed: *run_id,
-        advertised_host: cluster.and_then(|cluster| cluster.advertise_address.clone()).unwrap_or_default(),
+        advertised_host: config.advertise_address.clone().unwrap_or_default(),
         core_ports: setup.addresses.core_ports.clone(),
         shared_port: setup.addresses.port,
-        enabled: cluster.is_some(),
+        enabled: config.cluster,
     };
     let facts = process::facts(setup, run_id, memory.clone());
     EngineConfig {
@@ -110,35 +95,14 @@ fn engine_config(
         cores: setup.cores as u32,
         hasher,
         random_seed: random_seed.wrapping_add(setup.index as u64),
-        value_bytes_max: setup.config.value_bytes_max,
+        value_bytes_max: config.value_bytes_max as usize,
         memory,
         output_soft_bytes: limits::OUTPUT_SOFT_BYTES,
-        output_hard_bytes: limits::OUTPUT_HARD_BYTES + setup.config.value_bytes_max,
+        output_hard_bytes: limits::OUTPUT_HARD_BYTES + config.value_bytes_max as usize,
         mesh_in_flight_max: limits::MESH_RING_BATCHES,
         mesh_waiting_max: limits::MESH_OUTBOX_BATCHES,
         topology: Arc::new(topology),
-        settings: Arc::new(settings(setup)),
+        settings: setup.store.clone(),
         facts,
-    }
-}
-
-fn settings(setup: &CoreSetup) -> SettingsView {
-    let config = &setup.config;
-    SettingsView {
-        port: setup.addresses.port,
-        bind: setup.addresses.bind.iter().map(ToString::to_string).collect(),
-        unix_socket: setup.addresses.unix_socket.as_ref().map(|path| path.display().to_string()).unwrap_or_default(),
-        cores: setup.cores as u32,
-        clients_max: setup.clients_max as u64,
-        value_bytes_max: config.value_bytes_max as u64,
-        listen_backlog: super::listen::BACKLOG as u32,
-        tcp_keepalive_seconds: super::listen::KEEPALIVE.as_secs() as u32,
-        cluster_enabled: config.cluster.is_some(),
-        advertised_host: config
-            .cluster
-            .as_ref()
-            .and_then(|cluster| cluster.advertise_address.clone())
-            .unwrap_or_default(),
-        log_level: format!("{:?}", config.log_level).to_lowercase(),
     }
 }

@@ -2,15 +2,15 @@
 //!
 //! SIGTERM and SIGINT are blocked before the first thread starts, so that every thread inherits the mask
 //! and one thread alone takes them. The first asks every core to drain and end; the second ends the
-//! process at once with exit code 1, because replies may be lost. SIGHUP is taken, too, so that closing a
-//! terminal does not end a server. (SIGPIPE is ignored by Rust's runtime from the start.)
+//! process at once with exit code 1, because replies may be lost. SIGHUP asks to read the configuration again (and
+//! closing a terminal does not end a server). (SIGPIPE is ignored by Rust's runtime from the start.)
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{SigSet, Signal};
-use tracing::{error, info};
+use tracing::error;
 
 use super::doorbell::Doorbell;
 
@@ -29,27 +29,23 @@ impl Signals {
         Ok(Signals(signals))
     }
 
-    /// Waits for signals for as long as the process lives: calls `first` at the first request to end, and
-    /// ends the process at the second.
-    pub fn watch(self, first: impl FnOnce(Signal)) -> nix::Result<()> {
-        let signal = self.request()?;
-        let requested = Instant::now();
-        first(signal);
+    /// Waits for signals for as long as the process lives: hands on the first request to end and every SIGHUP, and ends
+    /// the process at the second request.
+    pub fn watch(self, hand_on: impl Fn(Signal)) -> nix::Result<()> {
+        let mut requested: Option<Instant> = None;
         loop {
-            let signal = self.request()?;
-            if requested.elapsed() >= SAME_REQUEST {
-                error!("{signal} again: ending at once");
-                std::process::exit(1);
-            }
-        }
-    }
-
-    /// The next signal that asks to end.
-    fn request(&self) -> nix::Result<Signal> {
-        loop {
-            match self.0.wait()? {
-                Signal::SIGHUP => info!("SIGHUP: nothing to load again, all settings come from flags and environment"),
-                signal => return Ok(signal),
+            let signal = self.0.wait()?;
+            match requested {
+                _ if signal == Signal::SIGHUP => hand_on(signal),
+                None => {
+                    requested = Some(Instant::now());
+                    hand_on(signal);
+                }
+                Some(requested) if requested.elapsed() >= SAME_REQUEST => {
+                    error!("{signal} again: ending at once");
+                    std::process::exit(1);
+                }
+                Some(_) => {}
             }
         }
     }

@@ -27,7 +27,7 @@ const PURE_CRATES: [&str; 5] = ["ahash", "bytes", "itoa", "memchr", "ryu"];
 const CRATES: [(&str, &[&str]); 2] = [
     // The memory of the store is mapped by it.
     ("src/store/chunk.rs", &["libc"]),
-    ("src/config/", &["clap"]),
+    ("src/config/", &["clap", "clap_complete", "clap_mangen", "strsim", "toml"]),
 ];
 
 /// What of the standard library reaches outside: the system, the clock, other threads, chance.

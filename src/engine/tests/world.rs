@@ -13,7 +13,7 @@ use crate::engine::batch::Batch;
 use crate::engine::clients::Address;
 use crate::engine::cluster::Topology;
 use crate::engine::memory::MemoryPool;
-use crate::engine::settings::SettingsView;
+use crate::engine::settings::Fixed;
 use crate::engine::{Engine, EngineConfig, Peer};
 use crate::hash::KeyHasher;
 use crate::limits;
@@ -89,19 +89,7 @@ pub fn engine_config(bounds: &Bounds, core: usize) -> EngineConfig {
             shared_port: 7001,
             enabled: bounds.cluster,
         }),
-        settings: Arc::new(SettingsView {
-            port: 7001,
-            bind: vec!["127.0.0.1".to_owned()],
-            unix_socket: String::new(),
-            cores,
-            clients_max: 100,
-            value_bytes_max: bounds.value_bytes_max as u64,
-            listen_backlog: 511,
-            tcp_keepalive_seconds: 300,
-            cluster_enabled: bounds.cluster,
-            advertised_host: String::new(),
-            log_level: "info".to_owned(),
-        }),
+        settings: Arc::new(Fixed::default()),
         facts: Arc::new(move |_| ServerFacts { cores, ..ServerFacts::default() }),
     }
 }

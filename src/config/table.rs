@@ -1,0 +1,222 @@
+//! The table of settings. One entry is all there is to a setting: flag, environment variable, key in the file, names in
+//! CONFIG, help, default, bounds and documentation are made from it.
+//!
+//! ```text
+//!   /// What it does, in one line; more lines for --help.
+//!   field "key": Kind, "default", "PLACEHOLDER", live | restart, redis "its-name-there", in bounds, is secret;
+//! ```
+//!
+//! `live` settings are followed while the server runs (CONFIG SET, SIGHUP), `restart` ones are read at the start.
+//! After a change: `CRABCACHE_BLESS=1 cargo test --test tidy settings` writes the pages that show the table.
+
+use super::value::*;
+use super::{EvictionPolicy, LogFormat, LogLevel, Origins};
+use crate::limits::VALUE_BYTES_MAX_CEILING;
+
+/// When a changed value takes effect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// At once, also by CONFIG SET.
+    Live,
+    /// At the next start.
+    Restart,
+}
+
+/// One setting, as far as it needs no type.
+#[derive(Debug)]
+pub struct Setting {
+    pub section: &'static str,
+    /// `max-memory`: the flag behind `--`, and the key in the file.
+    pub key: &'static str,
+    /// Redis's name for it.
+    pub redis: Option<&'static str>,
+    /// Lines of text; the first says what it is.
+    pub help: &'static [&'static str],
+    pub default: &'static str,
+    pub placeholder: &'static str,
+    pub effect: Effect,
+    /// Never shown.
+    pub is_secret: bool,
+    pub form: Form,
+    pub words: fn() -> Vec<Word>,
+    pub set: fn(&mut Config, &str) -> Result<(), String>,
+    pub show: fn(&Config) -> String,
+    pub show_redis: fn(&Config) -> String,
+}
+
+/// What stands for a secret wherever settings are shown.
+pub const REDACTED: &str = "(redacted)";
+
+impl Setting {
+    pub fn by_key(key: &str) -> Option<&'static Setting> {
+        SETTINGS.iter().find(|setting| setting.key == key)
+    }
+
+    /// By our key or Redis's name, in any case.
+    pub fn by_name(name: &str) -> Option<&'static Setting> {
+        let name = name.to_ascii_lowercase();
+        SETTINGS.iter().find(|setting| setting.key == name || setting.redis == Some(name.as_str()))
+    }
+
+    pub fn index(&self) -> usize {
+        SETTINGS.iter().position(|setting| setting.key == self.key).expect("a setting of the table")
+    }
+
+    pub fn variable(&self) -> String {
+        format!("CRABCACHE_{}", self.key.to_ascii_uppercase().replace('-', "_"))
+    }
+
+    /// The value, unless it is a secret.
+    pub fn shown(&self, config: &Config) -> String {
+        match (self.show)(config) {
+            text if self.is_secret && !text.is_empty() => REDACTED.into(),
+            text => text,
+        }
+    }
+}
+
+macro_rules! settings {
+    ($(
+        [$section:literal]
+        $(
+            $(#[doc = $doc:literal])+
+            $field:ident $key:literal: $kind:ty, $default:literal, $placeholder:literal, $effect:ident
+            $(, redis $redis:literal)? $(, in $range:expr)? $(, is $secret:ident)?;
+        )+
+    )+) => {
+        /// A complete set of settings, each within its bounds, which do not contradict each other.
+        #[derive(Clone, Debug, PartialEq)]
+        pub struct Config {
+            $($($(#[doc = $doc])+ pub $field: <$kind as Kind>::Value,)+)+
+            pub origins: Origins,
+        }
+
+        impl Config {
+            /// The defaults as they stand in the table.
+            pub(super) fn defaults() -> Config {
+                Config {
+                    $($($field: <$kind as Kind>::parse($default).expect($key),)+)+
+                    origins: Origins::defaults(),
+                }
+            }
+        }
+
+        pub static SETTINGS: &[Setting] = &[$($(Setting {
+            section: $section,
+            key: $key,
+            redis: settings!(@redis $($redis)?),
+            help: &[$($doc),+],
+            default: $default,
+            placeholder: $placeholder,
+            effect: settings!(@effect $effect),
+            is_secret: settings!(@secret $($secret)?),
+            form: <$kind as Kind>::FORM,
+            words: <$kind as Kind>::words,
+            set: |config, text| {
+                let value = <$kind as Kind>::parse(text)?;
+                $(within::<$kind>(&value, $range)?;)?
+                config.$field = value;
+                Ok(())
+            },
+            show: |config| <$kind as Kind>::show(&config.$field),
+            show_redis: |config| <$kind as Kind>::show_redis(&config.$field),
+        }),+),+];
+    };
+    (@redis) => { None };
+    (@redis $name:literal) => { Some($name) };
+    (@secret) => { false };
+    (@secret secret) => { true };
+    (@effect live) => { Effect::Live };
+    (@effect restart) => { Effect::Restart };
+}
+
+settings! {
+    ["Network"]
+    /// Port for every client; 0 takes any free one
+    port "port": Number<u16>, "7001", "PORT", restart, redis "port";
+
+    /// Addresses to listen on, v4 or v6, several allowed
+    bind "bind": Addresses, "127.0.0.1", "ADDRESS", restart, redis "bind";
+
+    /// Listen on a unix socket, too; empty for none
+    unix_socket "unix-socket": OptionalPath, "", "PATH", restart, redis "unixsocket";
+
+    /// Permissions of the unix socket, octal
+    unix_socket_perm "unix-socket-perm": Mode, "777", "MODE", restart, redis "unixsocketperm";
+
+    /// Most clients at a time; fewer if the limit of descriptors says so
+    clients_max "max-clients": Number<usize>, "10000", "N", restart, redis "maxclients", in 1..=u32::MAX as usize;
+
+    ["Cores"]
+    /// How many cores to use, or which CPUs; all is every CPU this process may use
+    ///
+    /// A lone number is a count: `4` is any four CPUs (more than there are run unpinned). A list names
+    /// CPUs: `0,2-3`; a single CPU is written `3-3`.
+    cores "cores": CoreList, "all", "N|LIST", restart, redis "io-threads";
+
+    /// Microseconds that a core with few active clients may look for work before it sleeps, where that has lately found
+    /// some; 0: not at all
+    spin_us "spin-us": Number<u32>, "60", "MICROSECONDS", restart, in 0..=super::SPIN_US_MAX;
+
+    /// Present each core as a cluster node with a port of its own
+    ///
+    /// Cluster-aware clients then send each key straight to the core that owns it. All others use the
+    /// shared port as always.
+    cluster "cluster": YesNo, "yes", "yes|no", restart, redis "cluster-enabled";
+
+    /// Port of the first core, the next ones follow; 0 takes any free ones, auto is port + 100
+    core_port_base "core-port-base": AutoPort, "auto", "PORT", restart;
+
+    /// Host that cluster answers name, where clients see another one than the server does (NAT, containers); empty is
+    /// the address the client came to
+    advertise_address "advertise-address": OptionalHost, "", "HOST", restart, redis "cluster-announce-ip";
+
+    ["Memory"]
+    /// Most memory for keys and values with all they need: a size, or a part of the machine's or cgroup's, like 75%; 0
+    /// is no bound
+    memory_max "max-memory": Memory, "75%", "SIZE|PERCENT", live, redis "maxmemory";
+
+    /// What happens when that is full
+    eviction "eviction": OneOf<EvictionPolicy>, "tinylfu", "POLICY", live, redis "maxmemory-policy";
+
+    /// Longest value, up to 512mb
+    value_bytes_max "max-value-bytes": Size, "64mb", "SIZE", restart, redis "proto-max-bulk-len", in 1..=VALUE_BYTES_MAX_CEILING as u64;
+
+    ["Log"]
+    /// How much to log
+    log_level "log-level": OneOf<LogLevel>, "info", "LEVEL", live, redis "loglevel";
+
+    /// How to log: for people, as JSON lines, or by whether standard error is a terminal
+    log_format "log-format": OneOf<LogFormat>, "auto", "FORMAT", restart;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_name_is_one_settings_own() {
+        let mut names: Vec<&str> = SETTINGS.iter().map(|setting| setting.key).collect();
+        names.extend(SETTINGS.iter().filter_map(|setting| setting.redis.filter(|redis| *redis != setting.key)));
+        let count = names.len();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), count, "a name stands for two settings");
+        for setting in SETTINGS {
+            assert!(setting.key.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-'), "{}", setting.key);
+            assert!(!setting.help[0].trim().is_empty(), "{}", setting.key);
+        }
+        assert_eq!(Setting::by_name("MaxMemory").unwrap().key, "max-memory");
+        assert_eq!(Setting::by_key("max-memory").unwrap().variable(), "CRABCACHE_MAX_MEMORY");
+    }
+
+    #[test]
+    fn the_default_of_every_setting_is_within_its_bounds() {
+        let mut config = Config::defaults();
+        for setting in SETTINGS {
+            (setting.set)(&mut config, setting.default).unwrap();
+            assert_eq!((setting.show)(&config), setting.default, "{}: written as it is shown", setting.key);
+        }
+        assert_eq!(config, Config::defaults());
+    }
+}
