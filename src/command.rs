@@ -57,6 +57,22 @@ pub enum Op {
     Ttl,
     Type,
     Unlink,
+    // pub/sub
+    PSubscribe,
+    PUnsubscribe,
+    PubSub,
+    PubSubChannels,
+    PubSubHelp,
+    PubSubNumPat,
+    PubSubNumSub,
+    PubSubShardChannels,
+    PubSubShardNumSub,
+    Publish,
+    SPublish,
+    SSubscribe,
+    SUnsubscribe,
+    Subscribe,
+    Unsubscribe,
     // server
     Memory,
     MemoryHelp,
@@ -151,6 +167,8 @@ impl Flags {
     pub const DANGEROUS: Flags = Flags(1 << 8);
     /// Only a name for its subcommands.
     pub const CONTAINER: Flags = Flags(1 << 9);
+    /// About channels.
+    pub const PUBSUB: Flags = Flags(1 << 10);
 
     pub const fn has(self, other: Flags) -> bool {
         self.0 & other.0 == other.0
@@ -249,6 +267,8 @@ const SRV: Flags = Flags::LOADING.or(Flags::STALE);
 const SRVF: Flags = SRV.or(Flags::FAST);
 const ADM: Flags = SRV.or(Flags::ADMIN).or(Flags::DANGEROUS);
 const BOX: Flags = Flags::CONTAINER;
+const SUB: Flags = SRV.or(Flags::PUBSUB);
+const SUBF: Flags = SUB.or(Flags::FAST);
 const OPEN: Flags = SRVF.or(Flags::NO_AUTH);
 
 macro_rules! table {
@@ -310,6 +330,22 @@ table! {
     "ttl" Ttl 2 RF ONE_KEY Key "generic" "1.0.0" "Returns the expiration time in seconds of a key.";
     "type" Type 2 RF ONE_KEY Key "generic" "1.0.0" "Determines the type of value stored at a key.";
     "unlink" Unlink -2 WF ALL_KEYS Split "generic" "4.0.0" "Asynchronously deletes one or more keys.";
+
+    "psubscribe" PSubscribe -2 SUB NO_KEYS Local "pubsub" "2.0.0" "Listens for messages published to channels that match one or more patterns.";
+    "publish" Publish 3 SUBF NO_KEYS Local "pubsub" "2.0.0" "Posts a message to a channel.";
+    "pubsub" PubSub -2 BOX NO_KEYS Local "pubsub" "2.8.0" "A container for Pub/Sub commands.";
+    "pubsub|channels" PubSubChannels -2 SUB NO_KEYS Every "pubsub" "2.8.0" "Returns the active channels.";
+    "pubsub|help" PubSubHelp 2 SRV NO_KEYS Local "pubsub" "6.2.0" "Returns helpful text about the different subcommands.";
+    "pubsub|numpat" PubSubNumPat 2 SUB NO_KEYS Every "pubsub" "2.8.0" "Returns a count of unique pattern subscriptions.";
+    "pubsub|numsub" PubSubNumSub -2 SUB NO_KEYS Every "pubsub" "2.8.0" "Returns a count of subscribers to channels.";
+    "pubsub|shardchannels" PubSubShardChannels -2 SUB NO_KEYS Every "pubsub" "7.0.0" "Returns the active shard channels.";
+    "pubsub|shardnumsub" PubSubShardNumSub -2 SUB NO_KEYS Every "pubsub" "7.0.0" "Returns the count of subscribers of shard channels.";
+    "punsubscribe" PUnsubscribe -1 SUB NO_KEYS Local "pubsub" "2.0.0" "Stops listening to messages published to channels that match one or more patterns.";
+    "spublish" SPublish 3 SUBF ONE_KEY Local "pubsub" "7.0.0" "Post a message to a shard channel.";
+    "ssubscribe" SSubscribe -2 SUB ALL_KEYS Local "pubsub" "7.0.0" "Listens for messages published to shard channels.";
+    "subscribe" Subscribe -2 SUB NO_KEYS Local "pubsub" "2.0.0" "Listens for messages published to channels.";
+    "sunsubscribe" SUnsubscribe -1 SUB ALL_KEYS Local "pubsub" "7.0.0" "Stops listening to messages posted to shard channels.";
+    "unsubscribe" Unsubscribe -1 SUB NO_KEYS Local "pubsub" "2.0.0" "Stops listening to messages posted to channels.";
 
     "command" Command -1 SRV NO_KEYS Local "server" "2.8.13" "Returns detailed information about all commands.";
     "command|count" CommandCount 2 SRV NO_KEYS Local "server" "2.8.13" "Returns a count of commands.";
@@ -521,7 +557,7 @@ pub fn lookup_subcommand(container: &Spec, name: &[u8]) -> Option<&'static Spec>
 
 /// Whether `spec` has subcommands.
 pub fn has_subcommands(spec: &Spec) -> bool {
-    matches!(spec.op, Op::Client | Op::Cluster | Op::Command | Op::Config | Op::Memory | Op::Object)
+    matches!(spec.op, Op::Client | Op::Cluster | Op::Command | Op::Config | Op::Memory | Op::Object | Op::PubSub)
 }
 
 /// The spec of an operation, for protocols that name commands by number.

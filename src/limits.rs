@@ -43,6 +43,16 @@ pub const OUTPUT_SOFT_BYTES: usize = 1024 * 1024;
 /// counted.
 pub const OUTPUT_HARD_BYTES: usize = 256 * 1024 * 1024;
 
+/// Messages that a subscriber has not been sent yet: beyond the first bound it is dropped and counted; beyond the
+/// second, when it has been so for this long without a break.
+pub const SUBSCRIBER_OUTPUT_HARD_BYTES: usize = 32 * 1024 * 1024;
+pub const SUBSCRIBER_OUTPUT_SOFT_BYTES: usize = 8 * 1024 * 1024;
+pub const SUBSCRIBER_SOFT_MS_MAX: u64 = 60_000;
+/// Names of channels and patterns that one client listens to, with 96 bytes for each. More: an error.
+pub const SUBSCRIPTION_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// A message this long is hung into the output of each subscriber instead of being copied there.
+pub const SHARED_MESSAGE_BYTES_MIN: usize = 1024;
+
 /// What a client still sends after an error that ends its connection is received and thrown away, so that
 /// it gets to read the error instead of a reset: so many bytes, for so long. More, or longer: closed.
 pub const LINGER_BYTES_MAX: usize = 256 * 1024 * 1024;
@@ -83,5 +93,7 @@ pub const REPLY_DEPTH_MAX: usize = 32;
 const _: () = assert!(RECV_BUFFERS.is_power_of_two());
 const _: () = assert!(LARGE_VALUE_BYTES_MIN > RECV_BUFFER_BYTES);
 const _: () = assert!(OUTPUT_SOFT_BYTES < OUTPUT_HARD_BYTES);
+const _: () = assert!(SUBSCRIBER_OUTPUT_SOFT_BYTES < SUBSCRIBER_OUTPUT_HARD_BYTES);
+const _: () = assert!(SUBSCRIBER_OUTPUT_HARD_BYTES < OUTPUT_HARD_BYTES);
 const _: () = assert!(CLIENTS_MIN <= CLIENTS_MAX_DEFAULT);
 const _: () = assert!(VALUE_BYTES_MAX_DEFAULT <= VALUE_BYTES_MAX_CEILING);

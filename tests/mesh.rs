@@ -22,6 +22,7 @@ use crabcache::hash::KeyHasher;
 use crabcache::limits;
 use crabcache::metrics::ServerFacts;
 use crabcache::proto::client;
+use crabcache::pubsub::Interest;
 use crabcache::runtime::doorbell::Doorbell;
 use crabcache::runtime::mesh::{MeshPort, mesh};
 use crabcache::slot;
@@ -186,6 +187,10 @@ fn engine_config(plan: &Plan, core: usize) -> EngineConfig {
         random_seed: core as u64,
         value_bytes_max: limits::VALUE_BYTES_MAX_DEFAULT,
         memory: Arc::new(MemoryPool::unbounded(plan.cores)),
+        subscriber_hard_bytes: limits::SUBSCRIBER_OUTPUT_HARD_BYTES,
+        subscriber_soft_bytes: limits::SUBSCRIBER_OUTPUT_SOFT_BYTES,
+        // No test here subscribes.
+        interest: Arc::new(Interest::new(plan.cores)),
         output_soft_bytes: 1000,
         output_hard_bytes: limits::OUTPUT_HARD_BYTES,
         mesh_in_flight_max: plan.capacity,

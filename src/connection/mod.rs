@@ -48,6 +48,8 @@ impl Pause {
     pub const OUTPUT: Pause = Pause(1 << 1);
     /// Too many commands wait for another core, or for the way there.
     pub const MESH: Pause = Pause(1 << 2);
+    /// What is under way has to be answered first: found out when the command was to be carried out.
+    pub const FENCE: Pause = Pause(1 << 3);
 
     pub fn any(self) -> bool {
         self.0 != 0
@@ -63,6 +65,28 @@ impl Pause {
 
     pub fn remove(&mut self, other: Pause) {
         self.0 &= !other.0;
+    }
+}
+
+/// States in which a command is not simply carried out. Looked at once per command, all together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Modes(u8);
+
+impl Modes {
+    /// It listens to a channel or a pattern.
+    pub const SUBSCRIBED: Modes = Modes(1);
+
+    #[inline]
+    pub fn any(self) -> bool {
+        self.0 != 0
+    }
+
+    pub fn has(self, other: Modes) -> bool {
+        self.0 & other.0 != 0
+    }
+
+    pub fn set(&mut self, mode: Modes, on: bool) {
+        if on { self.0 |= mode.0 } else { self.0 &= !mode.0 }
     }
 }
 
@@ -89,6 +113,7 @@ pub struct Connection {
     pub generation: u32,
     pub wire: Wire,
     pub pause: Pause,
+    pub modes: Modes,
     pub closing: Closing,
     replies: Replies,
     /// Its replies are on the list of those to be sent.
@@ -127,6 +152,10 @@ pub struct Connection {
     pending_first: u32,
     /// Bytes of replies that are there and wait in `pending` for earlier ones.
     held_up: usize,
+    /// Of the pending replies: those of PUBLISH, which need not wait for each other.
+    pub publishes_pending: u32,
+    /// `uptime_us` since when more is unsent than a subscriber may leave lying for long.
+    pub lagging_since_us: Option<u64>,
     pub activity: Activity,
     pub record: Box<ClientRecord>,
 }
@@ -150,6 +179,7 @@ impl Connection {
             generation,
             wire: Wire::Resp2,
             pause: Pause::default(),
+            modes: Modes::default(),
             closing: Closing::No,
             replies: Replies::On,
             dirty: false,
@@ -173,6 +203,8 @@ impl Connection {
             later: Later::default(),
             pending_first: 0,
             held_up: 0,
+            publishes_pending: 0,
+            lagging_since_us: None,
             activity: Activity::default(),
             record,
         }
@@ -188,6 +220,23 @@ impl Connection {
         self.deferred.push_back(deferred);
     }
 
+    /// The command that was to be carried out waits until everything before it has been answered; so do those
+    /// behind it.
+    pub fn defer_until_answered(&mut self, deferred: Deferred) {
+        self.pause.add(Pause::FENCE);
+        self.deferred.push_front(deferred);
+    }
+
+    /// Whether a command waited for everything before it, and need not any more.
+    #[inline]
+    pub fn lift_fence(&mut self) -> bool {
+        let lifts = self.pause.has(Pause::FENCE) && self.pending_len() == 0;
+        if lifts {
+            self.pause.remove(Pause::FENCE);
+        }
+        lifts
+    }
+
     /// The next deferred command, if it may be carried out now.
     pub fn next_deferred(&mut self) -> Option<Deferred> {
         if self.can_resume() { self.deferred.pop_front() } else { None }
@@ -199,7 +248,7 @@ impl Connection {
         if self.deferred.is_empty() {
             !self.pause.any()
         } else {
-            !self.pause.has(Pause::OUTPUT) && !self.pause.has(Pause::MESH)
+            !self.pause.has(Pause::OUTPUT) && !self.pause.has(Pause::MESH) && !self.pause.has(Pause::FENCE)
         }
     }
 

@@ -138,6 +138,27 @@ impl Connection {
         }
     }
 
+    /// Appends what the server sends unasked, already encoded: behind everything that was asked before.
+    pub fn push_message(&mut self, message: &Out, pool: &mut OutPool) {
+        let range = 0..message.bytes.len();
+        match self.pending.back_mut() {
+            None => {
+                if self.out.bytes.capacity() == 0 {
+                    self.out = pool.take();
+                }
+                self.out.append_range(message, range, 0);
+            }
+            Some(last) => {
+                if self.later.out.bytes.capacity() == 0 {
+                    self.later.out = pool.take();
+                }
+                self.later.out.append_range(message, range, 0);
+                self.held_up += message.len();
+                last.followers_end = self.later.end();
+            }
+        }
+    }
+
     /// Whether the reply of the command being applied is to be sent.
     fn reply_wanted(&mut self) -> bool {
         if self.replies == Replies::SkipNext {

@@ -27,6 +27,7 @@ fn connection() -> Connection {
         created_us: 0,
         activity: Activity::default(),
         flags: ClientFlags::default(),
+        subscriptions: crate::pubsub::Counts::default(),
         wire: Wire::default(),
         query_bytes: 0,
         query_bytes_free: 0,

@@ -64,11 +64,12 @@ fn info(spec: &'static Spec) -> Reply<'static> {
 }
 
 fn flags(spec: &Spec) -> Vec<&'static str> {
-    const NAMES: [(Flags, &str); 8] = [
+    const NAMES: [(Flags, &str); 9] = [
         (Flags::WRITE, "write"),
         (Flags::READONLY, "readonly"),
         (Flags::DENYOOM, "denyoom"),
         (Flags::ADMIN, "admin"),
+        (Flags::PUBSUB, "pubsub"),
         (Flags::LOADING, "loading"),
         (Flags::STALE, "stale"),
         (Flags::FAST, "fast"),
@@ -92,6 +93,7 @@ fn categories(spec: &Spec) -> Vec<&'static str> {
         (spec.flags.has(Flags::WRITE), "@write"),
         (spec.group == "string", "@string"),
         (spec.flags.has(Flags::ADMIN), "@admin"),
+        (spec.flags.has(Flags::PUBSUB), "@pubsub"),
         (spec.flags.has(Flags::FAST), "@fast"),
         (!spec.flags.has(Flags::FAST), "@slow"),
         (dangerous, "@dangerous"),
@@ -145,6 +147,8 @@ fn key_access(spec: &Spec) -> &'static [&'static str] {
         Op::Exists | Op::StrLen | Op::Touch | Op::Type => &["RO"],
         Op::MemoryUsage | Op::ObjectEncoding | Op::ObjectFreq | Op::ObjectIdleTime | Op::ObjectRefCount => &["RO"],
         Op::Copy => &["RO", "access"],
+        // No keys at all, but found and routed like them.
+        Op::SPublish | Op::SSubscribe | Op::SUnsubscribe => &["not_key"],
         _ if spec.flags.has(Flags::READONLY) => &["RO", "access"],
         _ => &["RW", "access", "update"],
     }

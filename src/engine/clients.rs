@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use crate::command::Spec;
 use crate::number::parse_i64;
+use crate::pubsub::Counts;
 use crate::reply::{Reply, ReplyError};
 use crate::request::{Args, Wire};
 
@@ -70,6 +71,8 @@ pub struct ClientRecord {
     pub created_us: u64,
     pub activity: Activity,
     pub flags: ClientFlags,
+    /// What it listens to.
+    pub subscriptions: Counts,
     pub wire: Wire,
     /// Received and not yet carried out, and the room left in that buffer.
     pub query_bytes: usize,
@@ -93,7 +96,7 @@ impl ClientRecord {
     /// The line of CLIENT LIST and CLIENT INFO, without its newline, at `uptime_us`.
     ///
     /// The fields and their order are those of Redis 7.2, then `core`, `proto` and (named as Redis 8 names
-    /// them) the totals. What this server does not have, such as subscriptions, is shown as unused.
+    /// them) the totals. What this server does not have is shown as unused.
     pub fn line(&self, uptime_us: u64) -> String {
         let mut line = String::with_capacity(512);
         self.write_line(&mut line, uptime_us).expect("writing to a String");
@@ -105,7 +108,8 @@ impl ClientRecord {
         write!(line, "id={} addr={} laddr={} fd={}", self.id, self.address, self.local_address, self.fd)?;
         write!(line, " name={} age={}", self.name, seconds_since(self.created_us))?;
         write!(line, " idle={} flags={} db=0", seconds_since(self.activity.last_used_us), self.flag_letters())?;
-        write!(line, " sub=0 psub=0 ssub=0 multi=-1")?;
+        let Counts { channels, patterns, shards } = self.subscriptions;
+        write!(line, " sub={channels} psub={patterns} ssub={shards} multi=-1")?;
         write!(line, " qbuf={} qbuf-free={} argv-mem=0 multi-mem=0", self.query_bytes, self.query_bytes_free)?;
         // All output is in one buffer, which Redis calls the list (`oll`, `omem`); there is no fixed one.
         let buffers = (self.output_bytes > 0) as u8;
@@ -139,6 +143,7 @@ impl ClientRecord {
 
     fn flag_letters(&self) -> String {
         let flags = [
+            (!self.subscriptions.is_zero(), 'P'),
             (self.flags.close_after_reply, 'c'),
             (matches!(self.address, Address::Unix(_)), 'U'),
             (self.flags.readonly, 'r'),
@@ -168,7 +173,7 @@ fn line_id(line: &str) -> u64 {
     id.and_then(|id| id.parse().ok()).unwrap_or(u64::MAX)
 }
 
-/// The kinds of client Redis tells apart. All of ours are normal ones; the others match nobody.
+/// The kinds of client Redis tells apart. There are no masters and replicas here; they match nobody.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClientType {
     Normal,
@@ -178,6 +183,10 @@ pub enum ClientType {
 }
 
 impl ClientType {
+    fn of(client: &ClientRecord) -> ClientType {
+        if client.subscriptions.is_zero() { ClientType::Normal } else { ClientType::PubSub }
+    }
+
     fn parse(arg: &[u8]) -> Result<ClientType, ReplyError<'static>> {
         Ok(match arg.to_ascii_lowercase().as_slice() {
             b"normal" => ClientType::Normal,
@@ -223,7 +232,7 @@ impl ListFilter {
     pub fn matches(&self, client: &ClientRecord) -> bool {
         match self {
             ListFilter::Everybody => true,
-            ListFilter::OfType(wanted) => *wanted == ClientType::Normal,
+            ListFilter::OfType(wanted) => *wanted == ClientType::of(client),
             ListFilter::WithIds(ids) => ids.binary_search(&client.id).is_ok(),
         }
     }
@@ -298,7 +307,7 @@ impl KillFilter {
         let age_seconds = uptime_us.saturating_sub(client.created_us) / 1_000_000;
         !(self.skip_me && client.id == self_id)
             && self.id.is_none_or(|id| id == client.id)
-            && self.client_type.is_none_or(|wanted| wanted == ClientType::Normal)
+            && self.client_type.is_none_or(|wanted| wanted == ClientType::of(client))
             && self.age_seconds_min.is_none_or(|least| age_seconds >= least)
             && self.address.as_ref().is_none_or(|address| *address == client.address.to_string())
             && self.local_address.as_ref().is_none_or(|address| *address == client.local_address.to_string())
@@ -415,6 +424,7 @@ mod tests {
                 bytes_sent: 5,
             },
             flags: ClientFlags::default(),
+            subscriptions: Counts::default(),
             wire: Wire::Resp2,
             query_bytes: 0,
             query_bytes_free: 0,
@@ -497,6 +507,9 @@ mod tests {
     fn list_filters() {
         let (three, four) = (client(3), client(4));
         assert!(list("").unwrap().matches(&three));
+        let listening = ClientRecord { subscriptions: Counts { patterns: 1, ..Counts::default() }, ..client(5) };
+        assert!(list("type pubsub").unwrap().matches(&listening) && !list("type normal").unwrap().matches(&listening));
+        assert!(listening.line(0).contains(" flags=P db=0 sub=0 psub=1 ssub=0 "));
         assert!(list("TYPE Normal").unwrap().matches(&three));
         for absent in ["type master", "type replica", "type slave", "TYPE PUBSUB"] {
             assert!(!list(absent).unwrap().matches(&three), "{absent}");

@@ -80,8 +80,7 @@ impl Engine {
                         continue;
                     }
                     connection.complete_with_range(sequence, &batch.replies, range, first_large, &mut self.outs);
-                    self.mark_dirty(index);
-                    self.bound_output(index);
+                    self.reply_arrived(index);
                 }
                 Token::Gather { index, part } => {
                     let reply = match proto::reply::parse_written(&batch.replies, range, first_large) {

@@ -14,6 +14,7 @@ use crate::connection::Closing;
 use crate::limits;
 use crate::metrics::{self, CoreSnapshot, Sections, ShardSnapshot};
 use crate::number::parse_i64;
+use crate::pubsub;
 use crate::reply::{Reply, ReplyError};
 use crate::request::{ArgRange, Args, Call, Wire};
 use crate::slot;
@@ -41,7 +42,7 @@ impl Engine {
 
     /// The one core that owns every key of the command, if it is one; the answer is an error when the
     /// connection came by a core's own port and the keys do not belong there.
-    fn common_owner(&self, index: u32, spec: &Spec, args: Args<'_>) -> Result<Option<u32>, Reply<'static>> {
+    pub(super) fn common_owner(&self, index: u32, spec: &Spec, args: Args<'_>) -> Result<Option<u32>, Reply<'static>> {
         let cores = self.config.cores;
         let own_port = self.connections[index as usize].as_deref().is_some_and(|connection| connection.own_port);
         let mut keys = spec.key_args(args.len()).map(|arg| slot::slot_of(args.get(arg)));
@@ -209,6 +210,18 @@ impl Engine {
                 Ok(filter) => Kind::Killed { filter, count: 0 },
                 Err(error) => return self.answer(index, spec, &error.into()),
             },
+            Op::PubSubChannels | Op::PubSubShardChannels | Op::PubSubNumPat if args.len() <= 1 => Kind::Names {
+                names: BTreeSet::new(),
+                is_counted: spec.op == Op::PubSubNumPat,
+                bytes_left: self.config.output_hard_bytes,
+            },
+            Op::PubSubChannels | Op::PubSubShardChannels => {
+                let error = ReplyError::WrongArity { command: spec.name.into() };
+                return self.answer(index, spec, &error.into());
+            }
+            Op::PubSubNumSub | Op::PubSubShardNumSub => {
+                Kind::Listeners { names: args.iter().map(<[u8]>::to_vec).collect(), counts: vec![0; args.len()] }
+            }
             other => unreachable!("{other:?} is not for every core"),
         };
         let id = self.connections[index as usize].as_deref().map_or(0, |connection| connection.record.id);
@@ -301,7 +314,7 @@ impl Engine {
     // ---- asking and collecting ------------------------------------------------------------------
 
     /// Starts a gather whose first questions `begin` asks; it returns how many.
-    fn gather(
+    pub(super) fn gather(
         &mut self,
         index: u32,
         spec: &'static Spec,
@@ -350,7 +363,15 @@ impl Engine {
         self.ask_args(gather, ask.core, ask.part, ask.job, ask.spec, Args::new(&bytes, &ranges, &large));
     }
 
-    fn ask_args(&mut self, gather: u32, core: u32, part: u32, job: Job, spec: &'static Spec, args: Args<'_>) {
+    pub(super) fn ask_args(
+        &mut self,
+        gather: u32,
+        core: u32,
+        part: u32,
+        job: Job,
+        spec: &'static Spec,
+        args: Args<'_>,
+    ) {
         if core == self.config.core {
             let reply = self.share(job, spec, args).into_owned();
             self.own_asks.push((gather, part, reply));
@@ -411,9 +432,11 @@ impl Engine {
             return;
         }
         connection.complete(entry.sequence, entry.wire, &reply, &mut self.outs);
+        if matches!(entry.spec.op, Op::Publish | Op::SPublish) {
+            connection.publishes_pending -= 1;
+        }
         self.lift_barrier(index, entry.spec);
-        self.mark_dirty(index);
-        self.bound_output(index);
+        self.reply_arrived(index);
     }
 
     /// Steps of scans over this core's own shard, one per turn and scan.
@@ -444,6 +467,13 @@ impl Engine {
                 }
                 Op::ClientList => self.client_lines(args),
                 Op::ClientKill => self.kill_clients(args),
+                Op::Publish => Reply::Int(self.deliver_message(pubsub::Kind::Channel, args)),
+                Op::SPublish => Reply::Int(self.deliver_message(pubsub::Kind::Shard, args)),
+                Op::PubSubChannels => self.names_share(pubsub::Kind::Channel, args),
+                Op::PubSubShardChannels => self.names_share(pubsub::Kind::Shard, args),
+                Op::PubSubNumPat => self.names_share(pubsub::Kind::Pattern, args),
+                Op::PubSubNumSub => self.listeners_share(pubsub::Kind::Channel, args),
+                Op::PubSubShardNumSub => self.listeners_share(pubsub::Kind::Shard, args),
                 _ => {
                     let reply = self.shard.apply(&Call { spec, args, hash: 0 }, now, &mut ());
                     if reply.bulk_bytes() > self.config.output_hard_bytes { reply_too_large() } else { reply }
@@ -536,6 +566,7 @@ impl Engine {
     }
 
     pub(super) fn snapshot(&mut self) -> CoreSnapshot {
+        self.count_subscriptions();
         CoreSnapshot {
             core: self.config.core,
             counters: self.counters.clone(),

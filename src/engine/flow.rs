@@ -4,7 +4,7 @@
 use super::Engine;
 use super::batch::Outbox;
 use crate::command::Spec;
-use crate::connection::{Closing, Pause, is_barrier};
+use crate::connection::{Closing, Modes, Pause, is_barrier};
 use crate::limits;
 use crate::reply::Out;
 
@@ -81,20 +81,30 @@ impl Engine {
     pub(super) fn bound_output(&mut self, index: u32) {
         let Some(connection) = self.connections[index as usize].as_deref_mut() else { return };
         let unsent = connection.unsent();
-        if unsent <= self.config.output_soft_bytes
-            || connection.pause.has(Pause::OUTPUT) && unsent <= self.config.output_hard_bytes
-        {
-            return;
-        }
-        if unsent > self.config.output_hard_bytes {
+        let is_subscriber = connection.modes.has(Modes::SUBSCRIBED);
+        let hard_bytes = if is_subscriber { self.config.subscriber_hard_bytes } else { self.config.output_hard_bytes };
+        if unsent > hard_bytes {
             if connection.closing != Closing::Now {
                 connection.closing = Closing::Now;
                 self.counters.connections_closed_by_output_bound += 1;
+                self.counters.subscribers_dropped += is_subscriber as u64;
             }
-        } else {
+        } else if unsent > self.config.output_soft_bytes && !connection.pause.has(Pause::OUTPUT) {
             connection.pause.add(Pause::OUTPUT);
             self.counters.slow_reader_pauses += 1;
         }
+    }
+
+    /// An awaited reply has come to a connection: who waited for the last of them goes on.
+    #[inline]
+    pub(super) fn reply_arrived(&mut self, index: u32) {
+        if let Some(connection) = self.connections[index as usize].as_deref_mut()
+            && connection.lift_fence()
+        {
+            self.resume_later(index);
+        }
+        self.mark_dirty(index);
+        self.bound_output(index);
     }
 
     pub(super) fn resume_later(&mut self, index: u32) {

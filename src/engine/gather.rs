@@ -55,6 +55,10 @@ pub enum Kind {
     Lines(String),
     /// Every core's counters, to be rendered by the engine: INFO with its sections, else STATS.
     Snapshots { parts: Vec<CoreSnapshot>, info: Option<Sections> },
+    /// PUBSUB CHANNELS, SHARDCHANNELS: the names of all cores; NUMPAT: how many there are.
+    Names { names: BTreeSet<Vec<u8>>, is_counted: bool, bytes_left: usize },
+    /// PUBSUB NUMSUB, SHARDNUMSUB: each name with its listeners on all cores.
+    Listeners { names: Vec<Vec<u8>>, counts: Vec<i64> },
     /// CLIENT KILL: how many were closed.
     Killed { filter: KillFilter, count: u64 },
     /// The one answer there is.
@@ -261,6 +265,39 @@ impl Gather {
                     lines.push_str(&String::from_utf8_lossy(&bytes));
                 }
                 if last { Progress::Done(Reply::Verbatim(merge_lists(&[lines]).into())) } else { Progress::Waiting }
+            }
+            Kind::Names { names, is_counted, bytes_left } => {
+                if let Reply::Array(found) = reply {
+                    for name in found.into_iter().filter_map(string) {
+                        let len = name.len();
+                        if names.insert(name) {
+                            match bytes_left.checked_sub(len) {
+                                Some(rest) => *bytes_left = rest,
+                                None => *failure = Some(Reply::error(REPLY_TOO_LARGE)),
+                            }
+                        }
+                    }
+                }
+                if !last {
+                    return Progress::Waiting;
+                }
+                let names = std::mem::take(names);
+                let reply = if *is_counted { Reply::Int(names.len() as i64) } else { strings(names) };
+                Progress::Done(failure.take().unwrap_or(reply))
+            }
+            Kind::Listeners { names, counts } => {
+                if let Reply::Array(found) = reply {
+                    for (count, found) in counts.iter_mut().zip(found) {
+                        *count += if let Reply::Int(found) = found { found } else { 0 };
+                    }
+                }
+                if !last {
+                    return Progress::Waiting;
+                }
+                let pairs = std::mem::take(names).into_iter().zip(std::mem::take(counts));
+                Progress::Done(Reply::Array(
+                    pairs.flat_map(|(name, count)| [Reply::Owned(name), Reply::Int(count)]).collect(),
+                ))
             }
             Kind::Snapshots { parts, .. } => {
                 if let Some(bytes) = string(reply) {

@@ -1,9 +1,9 @@
 //! Commands that need no shard: the connection's own state, and what the server says about itself.
 
-use super::clients::{ClientFlags, LibraryInfo, ReplyMode};
+use super::clients::{LibraryInfo, ReplyMode};
 use super::{Engine, Outcome, about, clients, cluster, settings};
 use crate::command::{Op, Spec};
-use crate::connection::{Closing, Connection};
+use crate::connection::{Closing, Connection, Modes};
 use crate::metrics::{CRABCACHE_VERSION, REDIS_VERSION};
 use crate::number::parse_i64;
 use crate::reply::{Reply, ReplyError};
@@ -13,6 +13,11 @@ impl Engine {
     pub(super) fn local(&mut self, index: u32, spec: &'static Spec, args: Args<'_>) -> Outcome {
         let Some(connection) = self.connections[index as usize].as_deref_mut() else { return Outcome::Answered };
         let reply = match spec.op {
+            Op::Ping if connection.modes.has(Modes::SUBSCRIBED) && connection.wire == Wire::Resp2 => match args.len() {
+                // Everything is an array in this mode, so that clients can tell messages from answers.
+                0 | 1 => Reply::Array(vec![Reply::Bulk(b"pong"), Reply::Bulk(args.iter().next().unwrap_or_default())]),
+                _ => wrong_arity(spec),
+            },
             Op::Ping => match args.len() {
                 0 => Reply::Pong,
                 1 => Reply::Bulk(args.get(0)),
@@ -37,13 +42,10 @@ impl Engine {
                 Some(_) => Reply::error("ERR DB index is out of range"),
                 None => ReplyError::NotAnInteger.into(),
             },
-            Op::Reset => {
-                connection.wire = if connection.wire == Wire::Binary { Wire::Binary } else { Wire::Resp2 };
-                connection.set_reply_mode(ReplyMode::On);
-                connection.record.name.clear();
-                connection.record.flags = ClientFlags::default();
-                Reply::Status("RESET")
-            }
+            Op::Subscribe | Op::PSubscribe | Op::SSubscribe => return self.subscribe(index, spec, args),
+            Op::Unsubscribe | Op::PUnsubscribe | Op::SUnsubscribe => return self.unsubscribe(index, spec, args),
+            Op::Publish | Op::SPublish => return self.publish(index, spec, args),
+            Op::Reset => return self.reset(index),
             Op::Asking | Op::ReadOnly | Op::ReadWrite => match cluster::require_enabled(&self.config.topology) {
                 Ok(()) => {
                     if spec.op != Op::Asking {
@@ -60,7 +62,7 @@ impl Engine {
             | Op::CommandHelp
             | Op::CommandInfo
             | Op::CommandList => about::command_reply(spec.op, args),
-            Op::ClientHelp | Op::ConfigHelp | Op::MemoryHelp | Op::ObjectHelp => about::help(spec.op),
+            Op::ClientHelp | Op::ConfigHelp | Op::MemoryHelp | Op::ObjectHelp | Op::PubSubHelp => about::help(spec.op),
             Op::ClusterHelp => match cluster::require_enabled(&self.config.topology) {
                 Ok(()) => about::help(spec.op),
                 Err(error) => error.into(),
@@ -126,7 +128,7 @@ impl Engine {
                 }
                 Err(error) => error.into(),
             },
-            Op::Client | Op::Config | Op::Memory | Op::Object => {
+            Op::Client | Op::Config | Op::Memory | Op::Object | Op::PubSub => {
                 unreachable!("the decoder answers a container without its subcommand")
             }
             other => unreachable!("{other:?} is not local"),
@@ -134,8 +136,7 @@ impl Engine {
         if let Reply::Error(error) = &reply {
             self.counters.count_failed(spec.op, error);
         }
-        connection.reply(&reply, &mut self.outs);
-        Outcome::Answered
+        self.write_reply(index, &reply)
     }
 }
 

@@ -19,6 +19,7 @@ use crate::connection::{Connection, OutPool, TurnBatch};
 use crate::hash::KeyHasher;
 use crate::metrics::{CoreCounters, Rates, ServerFacts};
 use crate::proto::DecodeLimits;
+use crate::pubsub::{Counts, Interest, Subscriptions};
 use crate::reply::Reply;
 use crate::request::{ArgRange, Wire};
 use crate::store::{Eviction, SEGMENT_BYTES, Shard, ShardConfig};
@@ -33,6 +34,8 @@ mod flow;
 pub mod gather;
 mod local;
 pub mod memory;
+mod modes;
+mod pubsub;
 pub mod settings;
 #[cfg(test)]
 mod tests;
@@ -57,8 +60,13 @@ pub struct EngineConfig {
     pub memory: Arc<MemoryPool>,
     pub output_soft_bytes: usize,
     pub output_hard_bytes: usize,
+    /// What may be unsent to a subscriber, at all and for long.
+    pub subscriber_hard_bytes: usize,
+    pub subscriber_soft_bytes: usize,
     pub mesh_in_flight_max: usize,
     pub mesh_waiting_max: usize,
+    /// Which cores have subscribers for what.
+    pub interest: Arc<Interest>,
     pub topology: Arc<Topology>,
     pub settings: Arc<dyn Settings>,
     /// What the machine says of the process, asked when INFO or STATS is.
@@ -103,6 +111,11 @@ pub struct Engine {
     own_asks: Vec<(u32, u32, Reply<'static>)>,
     /// The next steps of scans of this core's own shard: one each per turn.
     postponed: Vec<(u32, gather::Ask)>,
+    subscriptions: Subscriptions,
+    /// Subscribers that may soon have left too much lying for too long: index and generation.
+    lagging: Vec<(u32, u32)>,
+    /// Subscribers for whom the message at hand was too much.
+    overfull: Vec<u32>,
     rates: Rates,
     /// What the shard was told last that it may take, and what to do then.
     memory_limit: (u64, Eviction),
@@ -159,6 +172,9 @@ impl Engine {
             next_generation: 0,
             own_asks: Vec::new(),
             postponed: Vec::new(),
+            subscriptions: Subscriptions::default(),
+            lagging: Vec::new(),
+            overfull: Vec::new(),
             rates: Rates::default(),
             memory_limit: (config.memory.granted(config.core as usize), config.memory.eviction()),
             counters: CoreCounters::default(),
@@ -198,6 +214,7 @@ impl Engine {
             created_us: self.now.uptime_us,
             activity: Activity::default(),
             flags: ClientFlags::default(),
+            subscriptions: Counts::default(),
             wire: Wire::default(),
             query_bytes: 0,
             query_bytes_free: 0,
@@ -215,6 +232,9 @@ impl Engine {
             self.turn.commands.retain(|command| command.connection != index);
             self.counters.connections_closed += 1;
             self.counters.connections_current -= 1;
+            if connection.modes.any() {
+                self.leave_modes(index, &connection);
+            }
             connection.dismantle(&mut self.outs);
         }
     }
@@ -227,6 +247,9 @@ impl Engine {
     pub fn tick(&mut self, budget: usize) -> usize {
         self.rates.record(self.now.uptime_us, &self.counters);
         self.settle_memory();
+        if !self.lagging.is_empty() {
+            self.drop_laggards();
+        }
         self.shard.tick(self.now, budget, &mut ())
     }
 

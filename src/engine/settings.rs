@@ -75,7 +75,16 @@ fn constants() -> Vec<(&'static str, String)> {
         ("appendfsync", "no".into()),
         ("appendonly", "no".into()),
         // Output of normal clients: hard bound, and no soft bound that would close after some seconds.
-        ("client-output-buffer-limit", format!("normal {} 0 0", limits::OUTPUT_HARD_BYTES)),
+        (
+            "client-output-buffer-limit",
+            format!(
+                "normal {} 0 0 pubsub {} {} {}",
+                limits::OUTPUT_HARD_BYTES,
+                limits::SUBSCRIBER_OUTPUT_HARD_BYTES,
+                limits::SUBSCRIBER_OUTPUT_SOFT_BYTES,
+                limits::SUBSCRIBER_SOFT_MS_MAX / 1000
+            ),
+        ),
         ("client-query-buffer-limit", limits::COMMAND_BYTES_MAX.to_string()),
         ("daemonize", "no".into()),
         // SELECT knows 0 alone.

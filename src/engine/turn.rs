@@ -218,6 +218,10 @@ impl Engine {
 
     pub(super) fn carry_out(&mut self, index: u32, spec: &'static Spec, hash: u64, owner: u32, args: Args<'_>) {
         let Some(connection) = self.connections[index as usize].as_deref_mut() else { return };
+        if connection.modes.any() && !self.admits(index, spec) {
+            return;
+        }
+        let Some(connection) = self.connections[index as usize].as_deref_mut() else { return };
         self.counters.count_call(spec.op);
         connection.activity.last_command = Some(spec);
         connection.activity.last_used_us = self.now.uptime_us;

@@ -108,6 +108,20 @@ words! {
         connections_killed: counter,
         /// Connections closed because their unsent replies passed the hard bound.
         connections_closed_by_output_bound: counter,
+        /// Subscribers closed because messages for them piled up.
+        subscribers_dropped: counter,
+        /// Messages published by clients of this core.
+        messages_published: counter,
+        /// Messages handed to subscribers of this core.
+        messages_delivered: counter,
+        /// Clients that listen to a channel or a pattern now.
+        subscribers_current: gauge,
+        /// Channels that somebody on this core listens to now.
+        channels_current: gauge,
+        /// Patterns that somebody on this core listens to now.
+        patterns_current: gauge,
+        /// Shard channels that somebody on this core listens to now.
+        shard_channels_current: gauge,
         /// Accepts that failed (EMFILE and its like).
         accept_errors: counter,
         /// Times reading from a connection paused because its client reads too slowly.
@@ -293,6 +307,12 @@ impl CoreCounters {
         self.ops[op].calls += 1;
     }
 
+    /// A command that was counted is carried out, and counted, later.
+    pub fn uncount_call(&mut self, op: Op) {
+        self.commands_processed -= 1;
+        self.ops[op].calls -= 1;
+    }
+
     /// The reply of a command that was carried out is an error.
     pub fn count_failed(&mut self, op: Op, error: &ReplyError<'_>) {
         self.ops[op].failed += 1;
@@ -447,10 +467,17 @@ mod tests {
     #[test]
     fn a_reset_keeps_what_is_there_now() {
         let mut snapshot = distinct();
-        let (open, keys) = (snapshot.counters.connections_current, snapshot.shard.keys);
+        let (before, keys) = (snapshot.counters.clone(), snapshot.shard.keys);
         snapshot.counters.reset();
         snapshot.shard.reset();
-        let expected = CoreCounters { connections_current: open, ..CoreCounters::default() };
+        let expected = CoreCounters {
+            connections_current: before.connections_current,
+            subscribers_current: before.subscribers_current,
+            channels_current: before.channels_current,
+            patterns_current: before.patterns_current,
+            shard_channels_current: before.shard_channels_current,
+            ..CoreCounters::default()
+        };
         assert_eq!(snapshot.counters, expected);
         assert_eq!((snapshot.shard.keys, snapshot.shard.keyspace_hits), (keys, 0));
     }

@@ -170,6 +170,7 @@ impl Page<'_> {
         line!(out, "connected_clients:{}", self.total.counters.connections_current);
         line!(out, "cluster_connections:0");
         line!(out, "maxclients:{}", self.facts.clients_max);
+        line!(out, "pubsub_clients:{}", self.total.counters.subscribers_current);
         // Nothing blocks, and nobody is told of changed keys.
         line!(out, "blocked_clients:0");
         line!(out, "tracking_clients:0");
@@ -226,6 +227,12 @@ impl Page<'_> {
         line!(out, "evicted_clients:0");
         line!(out, "keyspace_hits:{}", shard.keyspace_hits);
         line!(out, "keyspace_misses:{}", shard.keyspace_misses);
+        line!(out, "pubsub_channels:{}", counters.channels_current);
+        line!(out, "pubsub_patterns:{}", counters.patterns_current);
+        line!(out, "pubsubshard_channels:{}", counters.shard_channels_current);
+        line!(out, "pubsub_messages:{}", counters.messages_published);
+        line!(out, "pubsub_deliveries:{}", counters.messages_delivered);
+        line!(out, "pubsub_subscribers_dropped:{}", counters.subscribers_dropped);
         line!(out, "latest_fork_usec:0");
         line!(out, "total_forks:0");
         line!(out, "total_error_replies:{}", counters.error_replies);

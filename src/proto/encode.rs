@@ -1,5 +1,7 @@
 //! Replies to bytes. RESP here; the binary form in [`super::binary`].
 
+use bytes::Bytes;
+
 use super::binary;
 use crate::limits::LARGE_VALUE_BYTES_MIN;
 use crate::reply::{Out, Reply};
@@ -148,6 +150,24 @@ pub(super) fn one_line(text: &str) -> std::borrow::Cow<'_, str> {
     match text.contains(['\r', '\n']) {
         false => text.into(),
         true => text.replace(['\r', '\n'], " ").into(),
+    }
+}
+
+/// A message for subscribers: `words` (what it is, the pattern, the channel), then the payload, which is hung in
+/// if it may be shared.
+pub fn message(wire: Wire, words: &[&[u8]], payload: &[u8], shared: Option<&Bytes>, out: &mut Out) {
+    debug_assert!(wire != Wire::Binary, "nobody subscribes in frames");
+    header(if wire == Wire::Resp3 { b'>' } else { b'*' }, words.len() + 1, out);
+    for word in words {
+        bulk(word, out);
+    }
+    match shared {
+        None => bulk(payload, out),
+        Some(shared) => {
+            header(b'$', shared.len(), out);
+            out.push_large(shared.clone());
+            out.bytes.extend_from_slice(b"\r\n");
+        }
     }
 }
 

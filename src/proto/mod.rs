@@ -71,6 +71,6 @@ mod verb;
 mod tests;
 
 pub use decode::{Arguments, DecodeLimits, Decoder, Protocol, Source, Step};
-pub use encode::{double_text, encode};
+pub use encode::{double_text, encode, message};
 pub use error::ProtocolError;
 pub use verb::{Verb, refusal_text};

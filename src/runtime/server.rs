@@ -14,6 +14,7 @@ use crate::engine::cluster::Topology;
 use crate::engine::memory::MemoryPool;
 use crate::hash::KeyHasher;
 use crate::limits;
+use crate::pubsub::Interest;
 
 const EXIT_FAILURE: u8 = 1;
 
@@ -37,6 +38,7 @@ pub fn run(host: Host) -> u8 {
     let mut ports: Vec<Option<MeshPort>> = Vec::new();
     let mut shared = None;
     let mut memory = None;
+    let mut interest = None;
     host.run(|setup| {
         // The first core's set-up brings what all of them share.
         if ports.is_empty() {
@@ -59,7 +61,8 @@ pub fn run(host: Host) -> u8 {
                 memory
             })
             .clone();
-        let engine = engine_config(&setup, &run_id, hasher.clone(), random_seed, memory);
+        let interest = interest.get_or_insert_with(|| Arc::new(Interest::new(setup.cores))).clone();
+        let engine = engine_config(&setup, &run_id, hasher.clone(), random_seed, memory, interest);
         let mesh = ports[setup.index].take().expect("every core is set up once");
         let unix_path = setup.addresses.unix_socket.as_ref().map(|path| path.display().to_string().into());
         let CoreSetup { cpu, listeners, doorbells, shutdown, config, ready, .. } = setup;
@@ -78,6 +81,7 @@ fn engine_config(
     hasher: KeyHasher,
     random_seed: u64,
     memory: Arc<MemoryPool>,
+    interest: Arc<Interest>,
 ) -> EngineConfig {
     let config = &setup.config;
     let topology = Topology {
@@ -99,6 +103,9 @@ fn engine_config(
         memory,
         output_soft_bytes: limits::OUTPUT_SOFT_BYTES,
         output_hard_bytes: limits::OUTPUT_HARD_BYTES + config.value_bytes_max as usize,
+        subscriber_hard_bytes: limits::SUBSCRIBER_OUTPUT_HARD_BYTES,
+        subscriber_soft_bytes: limits::SUBSCRIBER_OUTPUT_SOFT_BYTES,
+        interest,
         mesh_in_flight_max: limits::MESH_RING_BATCHES,
         mesh_waiting_max: limits::MESH_OUTBOX_BATCHES,
         topology: Arc::new(topology),

@@ -59,7 +59,29 @@ async function single() {
   assert.equal(await other.client("KILL", "ID", id), 1);
   assert.equal(await redis.ping(), "PONG", "a killed client connects again");
   await other.quit();
+  await channels(redis);
   await redis.quit();
+}
+
+async function channels(redis) {
+  const listener = redis.duplicate();
+  const heard = [];
+  const all = new Promise((resolve) => {
+    listener.on("message", (channel, payload) => heard.push(`${channel}:${payload}`) === 200 && resolve());
+    listener.on("pmessage", (pattern, channel, payload) => heard.push(`${pattern}:${channel}:${payload}`) === 200 && resolve());
+  });
+  assert.equal(await listener.subscribe("news", "other"), 2);
+  assert.equal(await listener.psubscribe("wea*"), 3);
+  for (let i = 0; i < 100; i++) {
+    assert.equal(await redis.publish("news", i), 1);
+    assert.equal(await redis.publish("weather", i), 1);
+  }
+  await all;
+  assert.deepEqual(heard, Array.from({ length: 100 }, (_, i) => [`news:${i}`, `wea*:weather:${i}`]).flat());
+  assert.equal(await listener.unsubscribe("news", "other"), 1);
+  assert.equal(await listener.punsubscribe(), 0);
+  assert.equal(await listener.get("nosuch"), null, "an ordinary connection again");
+  await listener.quit();
 }
 
 async function cluster() {

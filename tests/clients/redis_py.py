@@ -83,10 +83,36 @@ def single(protocol, decode):
     assert "get" in {name if isinstance(name, str) else name.decode() for name in r.command()}
     assert r.select(0)
 
+    channels(r, own)
+
     other = redis.Redis(port=PORT, protocol=protocol)
     other_id = other.client_id()
     assert r.client_kill_filter(_id=other_id) == 1
     assert other.ping(), "a killed client connects again"
+
+
+def channels(r, own):
+    """Listeners on several cores, whichever those are."""
+    listeners = [r.pubsub(ignore_subscribe_messages=True) for _ in range(8)]
+    for listener in listeners:
+        listener.subscribe("news")
+        listener.psubscribe("wea*")
+        # The confirmations, which are ignored: None.
+        for _ in range(2):
+            assert listener.get_message(timeout=20) is None
+    for number in range(20):
+        assert r.publish("news", number) == 8
+        assert r.publish("weather", number) == 8
+    for listener in listeners:
+        for number in range(20):
+            for kind, channel in (("message", "news"), ("pmessage", "weather")):
+                message = listener.get_message(timeout=20)
+                assert (message["type"], message["channel"]) == (kind, own(channel)), message
+                assert message["data"] == own(str(number)), message
+    assert r.pubsub_numsub("news", "nosuch") == [(own("news"), 8), (own("nosuch"), 0)]
+    assert r.pubsub_channels() == [own("news")] and r.pubsub_numpat() == 1
+    for listener in listeners:
+        listener.close()
 
 
 def cluster(protocol):

@@ -9,12 +9,13 @@ const WORDS: [&str; 9] = ["clock", "command", "hash", "limits", "number", "rando
 
 /// Layer 1, without I/O, clock and chance: which modules beside the words each may use. A prefix of a path
 /// allows what is below it.
-const PURE: [(&str, &[&str]); 6] = [
+const PURE: [(&str, &[&str]); 7] = [
     ("connection", &["proto", "engine::batch", "engine::clients"]),
-    ("engine", &["connection", "glob", "metrics", "proto", "store"]),
+    ("engine", &["connection", "glob", "metrics", "proto", "pubsub", "store"]),
     ("glob", &[]),
     ("metrics", &[]),
     ("proto", &[]),
+    ("pubsub", &["glob"]),
     ("store", &[]),
 ];
 

@@ -68,6 +68,17 @@ pub(super) fn syntax(op: Op) -> &'static str {
         Op::ConfigSet => "(parameter value)...",
         Op::FlushAll | Op::FlushDb => "[ASYNC|SYNC]",
         Op::Info => "[section]...",
+        Op::Subscribe => "channel...",
+        Op::Unsubscribe => "[channel]...",
+        Op::PSubscribe => "pattern...",
+        Op::PUnsubscribe => "[pattern]...",
+        Op::SSubscribe => "shardchannel...",
+        Op::SUnsubscribe => "[shardchannel]...",
+        Op::Publish => "channel message",
+        Op::SPublish => "shardchannel message",
+        Op::PubSubChannels | Op::PubSubShardChannels => "[pattern]",
+        Op::PubSubNumSub => "[channel]...",
+        Op::PubSubShardNumSub => "[shardchannel]...",
         Op::Auth => "[username] password",
         Op::ClientKill => {
             "(ip:port|([ID client-id] [TYPE (NORMAL|MASTER|REPLICA|PUBSUB)] [USER username] [ADDR ip:port] \
@@ -283,7 +294,9 @@ mod tests {
                 assert_eq!(needed > 0, spec.arity.unsigned_abs() as usize > spec.words(), "{}", spec.name);
             }
             let text = format!("{:?}", docs(spec).1);
-            let has_keys = spec.keys.first > 0 || super::super::subcommands(spec).any(|sub| sub.keys.first > 0);
+            // Shard channels are routed like keys, but are none.
+            let is_keyed = spec.keys.first > 0 && spec.group != "pubsub";
+            let has_keys = is_keyed || super::super::subcommands(spec).any(|sub| sub.keys.first > 0);
             assert_eq!(text.contains("key_spec_index"), has_keys, "{}", spec.name);
         }
     }

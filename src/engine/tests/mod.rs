@@ -4,8 +4,10 @@
 mod bounds;
 mod cores;
 mod flood;
+mod lab;
 mod model;
 mod order;
+mod pubsub;
 mod scan;
 mod split;
 mod talk;

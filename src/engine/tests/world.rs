@@ -19,6 +19,7 @@ use crate::hash::KeyHasher;
 use crate::limits;
 use crate::metrics::ServerFacts;
 use crate::proto;
+use crate::pubsub::Interest;
 use crate::random::Random;
 use crate::reply::Out;
 use crate::slot;
@@ -31,6 +32,8 @@ pub struct Bounds {
     pub value_bytes_max: usize,
     pub output_soft_bytes: usize,
     pub output_hard_bytes: usize,
+    pub subscriber_hard_bytes: usize,
+    pub subscriber_soft_bytes: usize,
     pub mesh_in_flight_max: usize,
     pub mesh_waiting_max: usize,
     /// Values with more than this to come are received straight into their memory.
@@ -45,6 +48,8 @@ impl Default for Bounds {
             value_bytes_max: 256 * 1024,
             output_soft_bytes: limits::OUTPUT_SOFT_BYTES,
             output_hard_bytes: limits::OUTPUT_HARD_BYTES,
+            subscriber_hard_bytes: limits::SUBSCRIBER_OUTPUT_HARD_BYTES,
+            subscriber_soft_bytes: limits::SUBSCRIBER_OUTPUT_SOFT_BYTES,
             mesh_in_flight_max: limits::MESH_RING_BATCHES,
             mesh_waiting_max: limits::MESH_OUTBOX_BATCHES,
             direct_receive_bytes_min: 1,
@@ -76,6 +81,9 @@ pub fn engine_config(bounds: &Bounds, core: usize) -> EngineConfig {
         random_seed: core as u64,
         value_bytes_max: bounds.value_bytes_max,
         memory: Arc::new(MemoryPool::unbounded(bounds.cores)),
+        subscriber_hard_bytes: bounds.subscriber_hard_bytes,
+        subscriber_soft_bytes: bounds.subscriber_soft_bytes,
+        interest: Arc::new(Interest::new(bounds.cores)),
         output_soft_bytes: bounds.output_soft_bytes,
         output_hard_bytes: bounds.output_hard_bytes + bounds.value_bytes_max,
         mesh_in_flight_max: bounds.mesh_in_flight_max,
@@ -223,8 +231,9 @@ impl Terms {
 
 impl World {
     pub fn new(random: Random, bounds: Bounds) -> World {
+        let interest = Arc::new(Interest::new(bounds.cores));
         let core = |core| Core {
-            engine: Engine::new(engine_config(&bounds, core)),
+            engine: Engine::new(EngineConfig { interest: interest.clone(), ..engine_config(&bounds, core) }),
             buffers: Buffers::default(),
             sockets: Vec::new(),
             free: Vec::new(),

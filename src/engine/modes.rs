@@ -1,0 +1,73 @@
+//! Connections on which a command is not simply carried out: those that listen to channels.
+
+use super::clients::{ClientFlags, ReplyMode};
+use super::{Engine, Outcome};
+use crate::command::{Op, Spec};
+use crate::connection::{Connection, Modes, is_barrier};
+use crate::reply::{Reply, ReplyError};
+use crate::request::Wire;
+
+impl Engine {
+    /// Whether a command may be carried out now. If not, it has been answered.
+    #[cold]
+    pub(super) fn admits(&mut self, index: u32, spec: &'static Spec) -> bool {
+        let Some(connection) = self.connections[index as usize].as_deref() else { return false };
+        if connection.modes.has(Modes::SUBSCRIBED) && connection.wire == Wire::Resp2 && !is_for_listeners(spec.op) {
+            let error = format!(
+                "ERR Can't execute '{}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in \
+                 this context",
+                spec.name
+            );
+            self.reject(index, spec, ReplyError::Other(error.into()));
+            return false;
+        }
+        true
+    }
+
+    /// Answers a command that is not carried out.
+    fn reject(&mut self, index: u32, spec: &'static Spec, error: ReplyError<'static>) {
+        self.counters.count_rejected(spec.op, &error);
+        self.write_reply(index, &Reply::Error(error));
+        if is_barrier(spec) {
+            self.lift_barrier(index, spec);
+        }
+        self.mark_dirty(index);
+        self.bound_output(index);
+    }
+
+    /// RESET: the connection is as it was when it came.
+    pub(super) fn reset(&mut self, index: u32) -> Outcome {
+        self.end_subscriptions(index);
+        if let Some(connection) = self.connections[index as usize].as_deref_mut() {
+            connection.wire = if connection.wire == Wire::Binary { Wire::Binary } else { Wire::Resp2 };
+            connection.set_reply_mode(ReplyMode::On);
+            connection.record.name.clear();
+            connection.record.flags = ClientFlags::default();
+        }
+        self.write_reply(index, &Reply::Status("RESET"))
+    }
+
+    /// The connection is gone: what it was in the middle of ends.
+    #[cold]
+    pub(super) fn leave_modes(&mut self, index: u32, connection: &Connection) {
+        if connection.modes.has(Modes::SUBSCRIBED) {
+            self.end_subscriptions(index);
+        }
+    }
+}
+
+/// What a RESP2 connection may still send while messages come to it: their answers are arrays as well.
+fn is_for_listeners(op: Op) -> bool {
+    matches!(
+        op,
+        Op::Subscribe
+            | Op::PSubscribe
+            | Op::SSubscribe
+            | Op::Unsubscribe
+            | Op::PUnsubscribe
+            | Op::SUnsubscribe
+            | Op::Ping
+            | Op::Quit
+            | Op::Reset
+    )
+}
