@@ -7,7 +7,12 @@ use std::sync::Arc;
 use clap::error::ErrorKind;
 use crabcache::config::{self, Ask, Config, ConfigError, Request, Sources, Store};
 use crabcache::runtime::host::Host;
+use crabcache::runtime::pages::Pages;
 use crabcache::runtime::{log, server};
+
+/// What is large is given back to the system as soon as it is free.
+#[global_allocator]
+static MEMORY: Pages = Pages;
 
 fn main() -> ExitCode {
     let request = match Request::parse(std::env::args_os()) {

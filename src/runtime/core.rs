@@ -47,6 +47,8 @@ const TICK: Duration = Duration::from_millis(1);
 const PERIOD_TICKS: u32 = 8;
 /// Items that housekeeping may look at in one tick.
 const TICK_BUDGET: usize = 256;
+/// Freed memory that a tick gives back to the system.
+const RELEASED_BY_TICK: usize = 1 << 20;
 /// How often a busy core lets the executor's other tasks run.
 const YIELD_EVERY: Duration = Duration::from_millis(2);
 /// How long a listener rests after accepting failed for want of descriptors or memory.
@@ -490,6 +492,7 @@ impl Core {
             self.engine.stop_withholding(index, generation);
         }
         self.behind = self.engine.tick(TICK_BUDGET) >= TICK_BUDGET;
+        self.behind |= super::pages::release_some(RELEASED_BY_TICK);
         // Added, not stored: CONFIG RESETSTAT sets the counters back, and the ring's go on.
         let (stats, before) = (self.ring.stats, std::mem::replace(&mut self.ring_stats, self.ring.stats));
         let counters = &mut self.engine.counters;

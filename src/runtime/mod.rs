@@ -16,6 +16,7 @@ pub mod host;
 pub mod listen;
 pub mod log;
 pub mod mesh;
+pub mod pages;
 mod port_owner;
 pub mod preflight;
 pub mod process;
