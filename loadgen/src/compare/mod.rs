@@ -11,6 +11,7 @@
 
 pub mod accounting;
 mod fill;
+mod memory;
 mod options;
 pub mod presets;
 mod report;
@@ -83,6 +84,9 @@ fn measure_all(checked: &Checked) -> Result<(), Failure> {
     system::pin_this_thread(&checked.generator_cpus)
         .map_err(|error| Failure::system(format!("cannot run on CPUs {:?}", checked.generator_cpus), error))?;
     check_writable([&checked.json, &checked.markdown, &checked.svg].into_iter().flatten().map(PathBuf::as_path))?;
+    if let Some(keys) = checked.memory_keys {
+        return memory::measure(keys, checked);
+    }
     if let Some(fill) = &checked.fill {
         let results: Result<Vec<_>, _> = checked.legs.iter().map(|leg| fill::measure(leg, fill, checked)).collect();
         return report::write_fills(checked, fill, &results?);

@@ -108,7 +108,7 @@ pub struct CompareOptions {
     /// Seconds to wait for other processes to be quiet before a round.
     #[arg(long, value_name = "SECONDS", default_value_t = 20.0, help_heading = "Rounds")]
     pub quiet_wait: f64,
-    /// fill-latency: keys to fill in [default: 20000000; --quick: 2000000].
+    /// fill-latency, memory: keys to fill in [default: 20000000, of memory 5000000; --quick: a tenth].
     #[arg(long, value_name = "N", help_heading = "Rounds")]
     pub fill_keys: Option<u64>,
     /// fill-latency: requests per second.
@@ -200,6 +200,8 @@ pub struct Checked {
     pub sweeps: Vec<Sweep>,
     /// Instead of the matrix.
     pub fill: Option<Fill>,
+    /// Instead of the matrix: how many items to load.
+    pub memory_keys: Option<u64>,
     pub pairs: usize,
     pub noise_pairs: usize,
     pub measured: Duration,
@@ -268,6 +270,8 @@ const EFFORT: Effort = Effort { pairs: 5, noise_pairs: 2, seconds: 2.0, warm_up_
 const EFFORT_QUICK: Effort = Effort { pairs: 2, noise_pairs: 1, seconds: 0.6, warm_up_seconds: 0.2 };
 const FILL_KEYS: u64 = 20_000_000;
 const FILL_KEYS_QUICK: u64 = 2_000_000;
+const MEMORY_KEYS: u64 = 5_000_000;
+const MEMORY_KEYS_QUICK: u64 = 500_000;
 
 impl CompareOptions {
     fn named(&self) -> Option<Preset> {
@@ -325,12 +329,18 @@ impl CompareOptions {
         if memcache && cells.iter().any(|cell| cell.mix.iter().any(foreign)) {
             return Err("--mixes: memcached has no MSET".into());
         }
-        let fill_keys = self.fill_keys.unwrap_or(if self.quick { FILL_KEYS_QUICK } else { FILL_KEYS });
+        let usual_keys = match (preset, self.quick) {
+            (Some(Preset::Memory), false) => MEMORY_KEYS,
+            (Some(Preset::Memory), true) => MEMORY_KEYS_QUICK,
+            (_, false) => FILL_KEYS,
+            (_, true) => FILL_KEYS_QUICK,
+        };
+        let fill_keys = self.fill_keys.unwrap_or(usual_keys);
         if fill_keys == 0 {
             return Err("--fill-keys: at least one".into());
         }
-        if self.fill_keys.is_some() && preset != Some(Preset::FillLatency) {
-            return Err("--fill-keys belongs to the preset fill-latency".into());
+        if self.fill_keys.is_some() && !matches!(preset, Some(Preset::FillLatency | Preset::Memory)) {
+            return Err("--fill-keys belongs to the presets fill-latency and memory".into());
         }
         let fill = (preset == Some(Preset::FillLatency)).then(|| Fill {
             keys: fill_keys,
@@ -346,6 +356,7 @@ impl CompareOptions {
             cells,
             sweeps,
             fill,
+            memory_keys: (preset == Some(Preset::Memory)).then_some(fill_keys),
             pairs: effort.pairs,
             noise_pairs: effort.noise_pairs,
             measured: Duration::from_secs_f64(effort.seconds),

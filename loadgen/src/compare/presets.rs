@@ -29,6 +29,8 @@ pub enum Preset {
     Growth,
     /// The null server against ours while it is filled at a fixed pace: stalls.
     FillLatency,
+    /// Bytes per item beyond key and value in redis-server, memcached and ours.
+    Memory,
 }
 
 impl Preset {
@@ -70,6 +72,11 @@ impl Preset {
                 let resp = ServerOptions { name: "RESP2".into(), ..crabcache.clone() };
                 let binary = ServerOptions { name: "binary".into(), protocol: Protocol::Binary, ..crabcache };
                 vec![Leg { a: resp, b: binary }]
+            }
+            Preset::Memory => {
+                let arguments = format!("-p {{port}} -l 127.0.0.1 -U 0 -t 1 -m 8192 -u {}", user_name());
+                let memcached = server("memcached", Path::new("memcached"), &arguments, Protocol::Memcache);
+                vec![Leg { a: redis, b: crabcache.clone() }, Leg { a: memcached, b: crabcache }]
             }
             Preset::Null | Preset::FillLatency => vec![Leg { a: null_server()?, b: crabcache }],
             Preset::Forwarding => {
@@ -119,6 +126,7 @@ impl Preset {
                 keyspaces: vec![100_000, 1_000_000, 5_000_000, 10_000_000, 25_000_000, 50_000_000],
                 ..usual
             }],
+            Preset::Memory => vec![usual],
             Preset::FillLatency => vec![Matrix { pipelines: vec![16], mixes: single(Action::Set), ..usual }],
         }
     }
