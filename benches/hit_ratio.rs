@@ -2,7 +2,7 @@
 //!
 //! Each trace is replayed as a client would use a cache: GET; on a miss SET. The shard gets the memory that the
 //! cell's entries take, in small segments, so that a thousand entries are many segments, as a million
-//! are in a server. Beside it run exact LRU, S3-FIFO, SIEVE, Redis's sampled LRU and Belady's optimum, which knows
+//! are in a server. Beside it run exact LRU, S3-FIFO, SIEVE, Redis's sampled LRU and LFU and Belady's optimum, which knows
 //! the future. Traces come from `../shared/traces` (or the directory named); where there are none, it says so and
 //! replays generated ones.
 
@@ -15,7 +15,7 @@ use crabcache::command::lookup;
 use crabcache::hash::KeyHasher;
 use crabcache::reply::Reply;
 use crabcache::request::{ArgRange, Args, Call};
-use crabcache::store::{Eviction, Shard, ShardConfig};
+use crabcache::store::{Eviction, HALVES, Shard, ShardConfig};
 
 /// The reference cells of `INDEX.md`: entries, and the hit ratio of the best online policy measured there.
 const CELLS: [(&str, usize, f64); 13] = [
@@ -116,6 +116,27 @@ impl Trace {
 
 /// Hits in percent, and the mean window in percent of the memory.
 fn shard(trace: &Trace, item_bytes_max: usize, segment_bytes: usize, eviction: Eviction) -> (f64, f64) {
+    let (hits, windows, _) = replay_in_shard(trace, item_bytes_max, ITEM_BYTES, segment_bytes, eviction);
+    (hits, windows)
+}
+
+/// Hits in percent as a shard estimates them for half, the same, two and four times the memory. It may use a part of its
+/// ceiling for that; larger items make it what a server's shard would have.
+fn what_if(trace: &Trace, item_bytes_max: usize) -> [f64; 4] {
+    const LARGER: usize = 32;
+    let (.., shard) =
+        replay_in_shard(trace, LARGER * item_bytes_max, LARGER * ITEM_BYTES, LARGER * SEGMENT_BYTES, Eviction::TinyLfu);
+    let estimate = shard.what_if();
+    estimate.hits.map(|hits| 100.0 * hits as f64 / estimate.look_ups.max(1) as f64)
+}
+
+fn replay_in_shard(
+    trace: &Trace,
+    item_bytes_max: usize,
+    item_bytes: usize,
+    segment_bytes: usize,
+    eviction: Eviction,
+) -> (f64, f64, Shard) {
     let hasher = KeyHasher::with_seed([1, 2, 3, 4]);
     let mut shard = Shard::new(ShardConfig {
         hasher: hasher.clone(),
@@ -143,7 +164,7 @@ fn shard(trace: &Trace, item_bytes_max: usize, segment_bytes: usize, eviction: E
         let is_hit = !matches!(shard.apply(&Call { spec: get, args, hash }, now, &mut ()), Reply::Nil);
         hits += is_hit as u64;
         if !is_hit {
-            let value_bytes = if trace.sizes.is_empty() { ITEM_BYTES - KEY_BYTES - 3 } else { trace.size(key) };
+            let value_bytes = if trace.sizes.is_empty() { item_bytes - KEY_BYTES - 4 } else { trace.size(key) };
             let large = value_bytes >= crabcache::limits::LARGE_VALUE_BYTES_MIN;
             let mut bytes = name.to_vec();
             let value = if large {
@@ -158,11 +179,14 @@ fn shard(trace: &Trace, item_bytes_max: usize, segment_bytes: usize, eviction: E
         }
         if turn % 64 == 0 {
             windows += shard.counters().window_percent;
+        }
+        if turn % 4096 == 0 {
+            shard.tick(now, 1, &mut ());
             room(&mut shard);
         }
     }
     let requests = trace.keys.len() as f64;
-    (100.0 * hits as f64 / requests, windows as f64 / (requests / 64.0).ceil())
+    (100.0 * hits as f64 / requests, windows as f64 / (requests / 64.0).ceil(), shard)
 }
 
 /// A cache of keys whose sizes add up to at most `capacity`, told of every request.
@@ -372,8 +396,11 @@ impl Policy for Sieve {
     }
 }
 
-/// Redis's approximation of LRU: the oldest of five drawn at random goes (with a clock that never ticks too slowly).
+/// Redis's approximations: of five keys drawn at random goes the one that was used longest ago (LRU, with a clock that
+/// never ticks too slowly), or that was used least often (LFU).
 struct Sampled {
+    /// Logarithmic counters as Redis has them, if it is LFU.
+    counters: Option<Vec<u8>>,
     capacity: usize,
     used: usize,
     turn: u64,
@@ -385,9 +412,36 @@ struct Sampled {
 }
 
 impl Sampled {
-    fn new(capacity: usize, unique: usize) -> Sampled {
+    fn lru(capacity: usize, unique: usize) -> Sampled {
         let (last_use, place, sizes) = (vec![0; unique], vec![usize::MAX; unique], vec![0; unique]);
-        Sampled { capacity, used: 0, turn: 0, random: 88_172_645_463_325_252, last_use, place, keys: Vec::new(), sizes }
+        let random = 88_172_645_463_325_252;
+        Sampled { counters: None, capacity, used: 0, turn: 0, random, last_use, place, keys: Vec::new(), sizes }
+    }
+
+    fn lfu(capacity: usize, unique: usize) -> Sampled {
+        Sampled { counters: Some(vec![0; unique]), ..Sampled::lru(capacity, unique) }
+    }
+
+    /// What is left of a counter: one is lost in so many requests as there is room for keys, where Redis counts minutes.
+    fn counter(&self, key: u32) -> u64 {
+        let Some(counters) = &self.counters else { return 0 };
+        let idle = self.turn - self.last_use[key as usize];
+        (counters[key as usize] as u64).saturating_sub(idle / self.capacity.max(1) as u64)
+    }
+
+    /// `LFULogIncr` with a factor of 10.
+    fn count(&mut self, key: u32, is_new: bool) {
+        const INITIAL: u64 = 5;
+        if self.counters.is_none() {
+            return;
+        }
+        let counter = if is_new { INITIAL } else { self.counter(key) };
+        self.random ^= self.random << 13;
+        self.random ^= self.random >> 7;
+        self.random ^= self.random << 17;
+        let is_raised = !is_new && (self.random >> 11).is_multiple_of(counter.saturating_sub(INITIAL) * 10 + 1);
+        let counter = (counter + is_raised as u64).min(255) as u8;
+        self.counters.as_mut().expect("it is LFU")[key as usize] = counter;
     }
 
     fn draw(&mut self) -> usize {
@@ -401,8 +455,10 @@ impl Sampled {
 impl Policy for Sampled {
     fn request(&mut self, key: u32, size: usize) -> bool {
         self.turn += 1;
+        let is_there = self.place[key as usize] != usize::MAX;
+        self.count(key, !is_there);
         self.last_use[key as usize] = self.turn;
-        if self.place[key as usize] != usize::MAX {
+        if is_there {
             return true;
         }
         if size > self.capacity {
@@ -410,7 +466,8 @@ impl Policy for Sampled {
         }
         while self.used + size > self.capacity {
             let drawn: [usize; 5] = std::array::from_fn(|_| self.draw());
-            let oldest = drawn.into_iter().min_by_key(|&at| self.last_use[self.keys[at] as usize]).expect("five");
+            let worth = |&at: &usize| (self.counter(self.keys[at]), self.last_use[self.keys[at] as usize]);
+            let oldest = drawn.into_iter().min_by_key(worth).expect("five");
             let gone = self.keys.swap_remove(oldest);
             self.place[gone as usize] = usize::MAX;
             self.used -= self.sizes[gone as usize];
@@ -451,10 +508,11 @@ fn uniform_row(name: &str, trace: &Trace, entries: usize, best: Option<f64>) -> 
     let (ours, window) = shard(trace, room, SEGMENT_BYTES, Eviction::TinyLfu);
     let (our_lru, _) = shard(trace, room, SEGMENT_BYTES, Eviction::Lru);
     println!(
-        "| {name} | {entries} | {ours:.2} | {} | {window:.0} | {our_lru:.2} | {:.2} | {:.2} | {:.2} | {:.2} | {:.2} |",
+        "| {name} | {entries} | {ours:.2} | {} | {window:.0} | {our_lru:.2} | {:.2} | {:.2} | {:.2} | {:.2} | {:.2} | {:.2} |",
         best.map_or("".into(), |best| format!("{:+.2}", ours - best)),
         replay(trace, Lru::new(entries, unique)),
-        replay(trace, Sampled::new(entries, unique)),
+        replay(trace, Sampled::lru(entries, unique)),
+        replay(trace, Sampled::lfu(entries, unique)),
         replay(trace, S3Fifo::new(entries, unique)),
         replay(trace, Sieve::new(entries, unique)),
         belady(trace, entries),
@@ -468,20 +526,36 @@ fn sized_row(name: &str, trace: &Trace, part: f64) {
     let (ours, window) = shard(trace, capacity, crabcache::store::SEGMENT_BYTES, Eviction::TinyLfu);
     let (our_lru, _) = shard(trace, capacity, crabcache::store::SEGMENT_BYTES, Eviction::Lru);
     println!(
-        "| {name} | {:.1} MB | {ours:.2} | | {window:.0} | {our_lru:.2} | {:.2} | {:.2} | {:.2} | {:.2} | |",
+        "| {name} | {:.1} MB | {ours:.2} | | {window:.0} | {our_lru:.2} | {:.2} | {:.2} | {:.2} | {:.2} | {:.2} | |",
         capacity as f64 / 1e6,
         replay(trace, Lru::new(capacity, unique)),
-        replay(trace, Sampled::new(capacity, unique)),
+        replay(trace, Sampled::lru(capacity, unique)),
+        replay(trace, Sampled::lfu(capacity, unique)),
         replay(trace, S3Fifo::new(capacity, unique)),
         replay(trace, Sieve::new(capacity, unique)),
     );
 }
 
+/// What the shard estimates of other ceilings, beside what it does with them; in points.
+fn what_if_row(name: &str, trace: &Trace, entries: usize) -> f64 {
+    let room = |entries: usize| (entries.div_ceil(ITEMS_PER_SEGMENT) + SEGMENTS_SPARE) * SEGMENT_BYTES;
+    let estimate = what_if(trace, room(entries));
+    let mut worst: f64 = 0.0;
+    print!("| {name} | {entries} |");
+    for (halves, estimated) in HALVES.into_iter().zip(estimate) {
+        let (real, _) = shard(trace, room(entries * halves as usize / 2), SEGMENT_BYTES, Eviction::TinyLfu);
+        worst = worst.max((estimated - real).abs());
+        print!(" {estimated:.2} | {real:.2} |");
+    }
+    println!(" {worst:.2} |");
+    worst
+}
+
 fn heading() {
     println!(
-        "| trace | room | tinylfu | to the best known | window % | lru | exact LRU | sampled LRU | S3-FIFO | SIEVE | Belady |"
+        "| trace | room | tinylfu | to the best known | window % | lru | exact LRU | sampled LRU | sampled LFU | S3-FIFO | SIEVE | Belady |"
     );
-    println!("|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|");
+    println!("|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|");
 }
 
 fn main() {
@@ -495,11 +569,22 @@ fn main() {
     let named = words.iter().position(|word| word == "traces").and_then(|at| words.get(at + 1));
     let directory = named.map_or(Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/traces"), PathBuf::from);
     let is_wanted = |name: &str| {
-        let wanted = |word: &&String| *word != "traces" && Some(*word) != named;
+        let wanted = |word: &&String| *word != "traces" && *word != "what-if" && Some(*word) != named;
         let mut wanted = words.iter().filter(wanted).peekable();
         wanted.peek().is_none() || wanted.any(|word| name.contains(word.as_str()))
     };
     let open = |name: &str| Trace::read(&directory.join(format!("{name}.txt.zst")));
+    if words.iter().any(|word| word == "what-if") {
+        println!("| trace | entries | ½ | real | 1 | real | 2 | real | 4 | real | worst |");
+        println!("|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|");
+        for (name, entries, _) in CELLS.into_iter().filter(|cell| cell.1 >= 5_000) {
+            match open(name) {
+                Ok(trace) => drop(what_if_row(name, &trace, entries)),
+                Err(error) => println!("{name}: {error}"),
+            }
+        }
+        return;
+    }
     heading();
     if open(CELLS[0].0).is_err() {
         println!("no traces in {}: generated ones instead", directory.display());

@@ -74,8 +74,11 @@ pub enum Op {
     Subscribe,
     Unsubscribe,
     // server
+    HotKeys,
     Memory,
+    MemoryDoctor,
     MemoryHelp,
+    MemoryStats,
     MemoryUsage,
     Command,
     CommandCount,
@@ -363,9 +366,12 @@ table! {
     "dbsize" DbSize 1 RF NO_KEYS Every "server" "1.0.0" "Returns the number of keys in the database.";
     "flushall" FlushAll -1 W NO_KEYS Every "server" "1.0.0" "Removes all keys from all databases.";
     "flushdb" FlushDb -1 W NO_KEYS Every "server" "1.0.0" "Remove all keys from the current database.";
+    "hotkeys" HotKeys -1 SRV NO_KEYS Every "server" "0.1.0" "Returns the keys asked for most, and about how often lately.";
     "info" Info -1 SRV NO_KEYS Every "server" "1.0.0" "Returns information and statistics about the server.";
     "memory" Memory -2 BOX NO_KEYS Local "server" "4.0.0" "A container for memory diagnostics commands.";
+    "memory|doctor" MemoryDoctor 2 SRV NO_KEYS Every "server" "4.0.0" "Outputs a memory problems report.";
     "memory|help" MemoryHelp 2 SRV NO_KEYS Local "server" "4.0.0" "Returns helpful text about the different subcommands.";
+    "memory|stats" MemoryStats 2 SRV NO_KEYS Every "server" "4.0.0" "Returns details about memory usage.";
     "memory|usage" MemoryUsage -3 R SUB_KEY Key "server" "4.0.0" "Estimates the memory usage of a key.";
     "stats" Stats -1 SRV NO_KEYS Every "server" "0.1.0" "Returns statistics about the server and each of its cores as JSON.";
     "time" Time 1 SRVF NO_KEYS Local "server" "2.6.0" "Returns the server time.";

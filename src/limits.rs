@@ -14,6 +14,9 @@ pub const MEMORY_PERCENT_DEFAULT: u8 = 75;
 /// Less than this for each core is not worth a start: the index and the history of one take half of it.
 pub const MEMORY_BYTES_PER_CORE_MIN: u64 = 16 * 1024 * 1024;
 
+/// Most of `ttl-jitter-percent`: what lives half as long as was asked for is hardly a favour any more.
+pub const TTL_JITTER_PERCENT_MAX: u8 = 50;
+
 /// Keys longer than this are refused with an error; the connection lives on.
 pub const KEY_BYTES_MAX: usize = 64 * 1024 - 1;
 

@@ -300,7 +300,13 @@ fn every_counter_of_stats_tells_what_happened() {
             "keyspace_hits" => hits..=hits,
             "keyspace_misses" => misses..=misses,
             "keys_expired" => 10..=10,
-            "keys_evicted" | "keys_admitted" | "keys_rejected" | "writes_refused" => 0..=0,
+            "keys_evicted" | "keys_admitted" | "keys_rejected" | "keys_aged_out" | "writes_refused" => 0..=0,
+            "keys_expired_on_access" => 0..=10,
+            "pressed" => 0..=0,
+            // Nothing is estimated while there is room for twice as much.
+            what_if if what_if.starts_with("what_if_") => 0..=0,
+            "deadline_bytes" => 1..=number(&stats, &["total", "shard", "index_bytes"]),
+            "window_target_bytes" => 0..=number(&stats, &["total", "shard", "item_bytes"]),
             "memory_granted_bytes" => 32 << 20..=number(&stats, &["server", "memory_bytes_max"]),
             "payload_bytes" => keys * 4..=number(&stats, &["total", "shard", "memory_bytes"]),
             "item_bytes" => keys * 4..=number(&stats, &["total", "shard", "memory_bytes"]),
@@ -495,6 +501,16 @@ fn info_says_what_stats_says() {
             "total_system_memory" => is(process("system_memory_bytes")),
             "maxmemory" => is(of_server("memory_bytes_max").as_u64().expect("a number")),
             "maxmemory_policy" => assert_eq!(text, "allkeys-lfu"),
+            "used_memory_items" => is(total("shard", "item_bytes")),
+            "used_memory_large_values" => is(total("shard", "large_value_bytes")),
+            "used_memory_index" => is(total("shard", "index_bytes")),
+            "used_memory_history" => is(total("shard", "history_bytes")),
+            "used_memory_gaps" => is(total("shard", "gap_bytes")),
+            "used_memory_free" => is(total("shard", "free_bytes")),
+            "cores_under_pressure" | "admitted_keys" | "rejected_keys" | "aged_out_keys" => is(0),
+            // One percent, of the items of a core in whole bytes.
+            "window_percent" => near(1, 1),
+            what_if if what_if.starts_with("what_if_hit_percent_") => assert_eq!(text, "0.00"),
             "mem_fragmentation_ratio" => {
                 let ratio = process("rss_bytes") as f64 / total("shard", "memory_bytes") as f64;
                 assert_eq!(text, format!("{ratio:.2}"));

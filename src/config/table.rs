@@ -11,7 +11,7 @@
 
 use super::value::*;
 use super::{EvictionPolicy, LogFormat, LogLevel, Origins};
-use crate::limits::VALUE_BYTES_MAX_CEILING;
+use crate::limits::{TTL_JITTER_PERCENT_MAX, VALUE_BYTES_MAX_CEILING};
 
 /// When a changed value takes effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -178,6 +178,10 @@ settings! {
 
     /// What happens when that is full
     eviction "eviction": OneOf<EvictionPolicy>, "tinylfu", "POLICY", live, redis "maxmemory-policy";
+
+    /// Keys whose time to live is given as a span expire up to so many percent sooner, each by chance: keys that were set
+    /// together do not all expire together
+    ttl_jitter_percent "ttl-jitter-percent": Number<u8>, "0", "PERCENT", live, in 0..=TTL_JITTER_PERCENT_MAX;
 
     /// Longest value, up to 512mb
     value_bytes_max "max-value-bytes": Size, "64mb", "SIZE", restart, redis "proto-max-bulk-len", in 1..=VALUE_BYTES_MAX_CEILING as u64;

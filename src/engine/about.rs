@@ -114,7 +114,9 @@ fn tips(op: Op) -> &'static [&'static str] {
         Op::Scan => &["nondeterministic_output", "request_policy:special"],
         Op::DbSize => &["request_policy:all_shards", "response_policy:agg_sum"],
         Op::FlushAll | Op::FlushDb | Op::Ping => &["request_policy:all_shards", "response_policy:all_succeeded"],
-        Op::Info | Op::Stats => &["nondeterministic_output", "request_policy:all_shards", "response_policy:special"],
+        Op::HotKeys | Op::Info | Op::MemoryDoctor | Op::MemoryStats | Op::Stats => {
+            &["nondeterministic_output", "request_policy:all_shards", "response_policy:special"]
+        }
         Op::Command | Op::CommandDocs | Op::CommandInfo | Op::CommandList => &["nondeterministic_output_order"],
         Op::ObjectEncoding
         | Op::ObjectFreq

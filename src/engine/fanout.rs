@@ -7,7 +7,7 @@ use std::ops::Range;
 use bytes::Bytes;
 
 use super::batch::{Job, Token};
-use super::gather::{self, Ask, Gather, Kind, MoveState, Progress, ScanState};
+use super::gather::{self, Ask, Gather, Kind, MoveState, Page, Progress, ScanState};
 use super::{Engine, GatherEntry, Outcome, clients, cluster};
 use crate::command::{Op, Spec};
 use crate::connection::Closing;
@@ -200,8 +200,14 @@ impl Engine {
                 Ok(()) => Kind::AllOk,
                 Err(error) => return self.answer(index, spec, &error.into()),
             },
-            Op::Info => Kind::Snapshots { parts: Vec::new(), info: Some(Sections::parse(args)) },
-            Op::Stats => Kind::Snapshots { parts: Vec::new(), info: None },
+            Op::Info => Kind::Snapshots { parts: Vec::new(), page: Page::Info(Sections::parse(args)) },
+            Op::Stats => Kind::Snapshots { parts: Vec::new(), page: Page::Stats },
+            Op::MemoryStats => Kind::Snapshots { parts: Vec::new(), page: Page::MemoryStats },
+            Op::MemoryDoctor => Kind::Snapshots { parts: Vec::new(), page: Page::MemoryDoctor },
+            Op::HotKeys => match crate::store::parse_hot_keys(args) {
+                Ok(count) => Kind::HotKeys { count, found: Vec::new() },
+                Err(error) => return self.answer(index, spec, &error.into()),
+            },
             Op::ClientList => match clients::ListFilter::parse(args) {
                 Ok(_) => Kind::Lines(String::new()),
                 Err(error) => return self.answer(index, spec, &error.into()),
@@ -225,7 +231,7 @@ impl Engine {
             other => unreachable!("{other:?} is not for every core"),
         };
         let id = self.connections[index as usize].as_deref().map_or(0, |connection| connection.record.id);
-        let job = if matches!(spec.op, Op::Info | Op::Stats) { Job::Snapshot } else { Job::Command };
+        let job = if matches!(kind, Kind::Snapshots { .. }) { Job::Snapshot } else { Job::Command };
         // Who asks goes along: CLIENT KILL spares its caller.
         let id = id.to_string();
         let asked = if spec.op == Op::DbSize { self.cores_in_view(index) } else { 0..self.config.cores };
@@ -411,7 +417,7 @@ impl Engine {
                 let Some(mut entry) = self.gathers[place as usize].take() else { return };
                 self.gathers_free.push(place);
                 let reply = match std::mem::replace(&mut entry.gather.kind, Kind::First) {
-                    Kind::Snapshots { parts, info } => self.render(entry.connection, &parts, info),
+                    Kind::Snapshots { parts, page } => self.render(entry.connection, &parts, page),
                     _ => reply,
                 };
                 self.deliver(entry, reply);
@@ -577,15 +583,18 @@ impl Engine {
 
     fn shard_snapshot(&self) -> ShardSnapshot {
         let counters = self.shard.counters();
+        let what_if = self.shard.what_if();
         ShardSnapshot {
             keys: counters.keys,
             keys_with_expiry: counters.keys_with_expiry,
             keyspace_hits: counters.hits,
             keyspace_misses: counters.misses,
             keys_expired: counters.expired_lazy + counters.expired_active,
+            keys_expired_on_access: counters.expired_lazy,
             keys_evicted: counters.evicted,
             keys_admitted: counters.admitted,
             keys_rejected: counters.rejected,
+            keys_aged_out: counters.evicted.saturating_sub(counters.rejected + counters.admitted),
             writes_refused: counters.refused,
             memory_bytes: counters.memory_bytes,
             memory_granted_bytes: if self.memory_limit.0 == u64::MAX { 0 } else { self.memory_limit.0 },
@@ -596,21 +605,31 @@ impl Engine {
             free_bytes: counters.free_bytes,
             history_bytes: counters.history_bytes,
             window_bytes: counters.window_bytes,
+            window_target_bytes: counters.item_bytes * counters.window_percent / 100,
             probation_bytes: counters.probation_bytes,
             protected_bytes: counters.protected_bytes,
             index_bytes: counters.index_bytes,
+            deadline_bytes: counters.deadline_bytes,
+            pressed: counters.is_pressed as u64,
+            what_if_look_ups: what_if.look_ups,
+            what_if_hits_at_half: what_if.hits[0],
+            what_if_hits_at_same: what_if.hits[1],
+            what_if_hits_at_double: what_if.hits[2],
+            what_if_hits_at_quadruple: what_if.hits[3],
         }
     }
 
-    /// INFO and STATS out of every core's counters.
-    fn render(&self, index: u32, snapshots: &[CoreSnapshot], info: Option<Sections>) -> Reply<'static> {
+    /// INFO, STATS, MEMORY STATS and MEMORY DOCTOR out of every core's counters.
+    fn render(&self, index: u32, snapshots: &[CoreSnapshot], page: Page) -> Reply<'static> {
         let mut facts = (self.config.facts)(self.now);
         // Ordinary clients must not take the shared port for a cluster, nor cluster clients a core's own
         // port for anything else.
         facts.cluster_enabled &= self.connections[index as usize].as_deref().is_some_and(|found| found.own_port);
-        match info {
-            Some(sections) => Reply::Verbatim(metrics::info(sections, &facts, snapshots).into()),
-            None => Reply::owned(metrics::stats_json(&facts, snapshots)),
+        match page {
+            Page::Info(sections) => Reply::Verbatim(metrics::info(sections, &facts, snapshots).into()),
+            Page::Stats => Reply::owned(metrics::stats_json(&facts, snapshots)),
+            Page::MemoryStats => metrics::memory_stats(&facts, snapshots),
+            Page::MemoryDoctor => Reply::Verbatim(metrics::memory_doctor(&facts, snapshots).into()),
         }
     }
 }

@@ -53,8 +53,10 @@ pub enum Kind {
     AnyKey { left: Vec<u32>, spec: &'static Spec },
     /// The plain text of every core, joined: CLIENT LIST.
     Lines(String),
-    /// Every core's counters, to be rendered by the engine: INFO with its sections, else STATS.
-    Snapshots { parts: Vec<CoreSnapshot>, info: Option<Sections> },
+    /// Every core's counters, to be rendered by the engine.
+    Snapshots { parts: Vec<CoreSnapshot>, page: Page },
+    /// HOTKEYS: the hottest of every core, of which `count` are wanted.
+    HotKeys { count: usize, found: Vec<(Vec<u8>, i64)> },
     /// PUBSUB CHANNELS, SHARDCHANNELS: the names of all cores; NUMPAT: how many there are.
     Names { names: BTreeSet<Vec<u8>>, is_counted: bool, bytes_left: usize },
     /// PUBSUB NUMSUB, SHARDNUMSUB: each name with its listeners on all cores.
@@ -63,6 +65,15 @@ pub enum Kind {
     Killed { filter: KillFilter, count: u64 },
     /// The one answer there is.
     First,
+}
+
+/// What is made of every core's counters.
+#[derive(Clone, Copy)]
+pub enum Page {
+    Info(Sections),
+    Stats,
+    MemoryStats,
+    MemoryDoctor,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -298,6 +309,24 @@ impl Gather {
                 Progress::Done(Reply::Array(
                     pairs.flat_map(|(name, count)| [Reply::Owned(name), Reply::Int(count)]).collect(),
                 ))
+            }
+            Kind::HotKeys { count, found } => {
+                match reply {
+                    Reply::Array(pairs) => {
+                        let mut words = pairs.into_iter();
+                        while let (Some(key), Some(Reply::Int(uses))) = (words.next(), words.next()) {
+                            found.extend(string(key).map(|key| (key, uses)));
+                        }
+                    }
+                    error => *failure = failure.take().or(Some(error)),
+                }
+                if !last {
+                    return Progress::Waiting;
+                }
+                found.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
+                found.truncate(*count);
+                let pairs = std::mem::take(found).into_iter().map(|(key, uses)| (Reply::Owned(key), Reply::Int(uses)));
+                Progress::Done(failure.take().unwrap_or_else(|| Reply::Map(pairs.collect())))
             }
             Kind::Snapshots { parts, .. } => {
                 if let Some(bytes) = string(reply) {

@@ -21,6 +21,7 @@ pub struct MemoryPool {
     /// The ceiling; `u64::MAX` for none.
     bytes_max: AtomicU64,
     eviction: AtomicU8,
+    ttl_jitter_percent: AtomicU8,
     /// Granted to nobody; negative when the ceiling has become lower than what was granted.
     free: AtomicI64,
     shares: Box<[Share]>,
@@ -57,6 +58,7 @@ impl MemoryPool {
         let pool = MemoryPool {
             bytes_max: AtomicU64::new(bytes_max),
             eviction: AtomicU8::new(code_of(eviction)),
+            ttl_jitter_percent: AtomicU8::new(0),
             free: AtomicI64::new(0),
             shares,
         };
@@ -83,6 +85,15 @@ impl MemoryPool {
 
     pub fn set_eviction(&self, eviction: Eviction) {
         self.eviction.store(code_of(eviction), Ordering::Relaxed);
+    }
+
+    /// How much sooner than asked for keys may expire, for every core.
+    pub fn ttl_jitter_percent(&self) -> u8 {
+        self.ttl_jitter_percent.load(Ordering::Relaxed)
+    }
+
+    pub fn set_ttl_jitter_percent(&self, percent: u8) {
+        self.ttl_jitter_percent.store(percent, Ordering::Relaxed);
     }
 
     /// Sets another ceiling; every core follows at its next ticks.

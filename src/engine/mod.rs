@@ -262,6 +262,7 @@ impl Engine {
             self.memory_limit = limit;
             self.shard.set_memory(limit.0, limit.1);
         }
+        self.shard.set_ttl_jitter(memory.ttl_jitter_percent());
     }
 
     /// Whether keys will expire even when no client says anything.

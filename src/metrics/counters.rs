@@ -185,12 +185,16 @@ words! {
         keyspace_misses: counter,
         /// Keys removed because their time had come.
         keys_expired: counter,
+        /// Of those: keys that a command found expired.
+        keys_expired_on_access: counter,
         /// Keys removed to make room.
         keys_evicted: counter,
         /// New keys that took the place of older ones that were asked for less often.
         keys_admitted: counter,
         /// New keys that were evicted because older ones were asked for more often.
         keys_rejected: counter,
+        /// Keys evicted without such a contest: the oldest had to go.
+        keys_aged_out: counter,
         /// Writes refused because there was no room.
         writes_refused: counter,
         /// Memory of the keys, the values, the index and the history of what was asked for.
@@ -211,12 +215,28 @@ words! {
         history_bytes: gauge,
         /// Items that are new.
         window_bytes: gauge,
+        /// What the items that are new should take, as the traffic of late would have it.
+        window_target_bytes: gauge,
         /// Items that were admitted to stay.
         probation_bytes: gauge,
         /// Items that were used since they were admitted.
         protected_bytes: gauge,
         /// The index and the deadlines.
         index_bytes: gauge,
+        /// Of it: the deadlines of keys that expire.
+        deadline_bytes: gauge,
+        /// Cores with so little room that every write has to make some.
+        pressed: gauge,
+        /// Look-ups that the estimates of hits are about.
+        what_if_look_ups: gauge,
+        /// Hits there would have been with half of the memory, estimated from a sample of the keys.
+        what_if_hits_at_half: gauge,
+        /// The same with the memory there is: what the estimates are worth.
+        what_if_hits_at_same: gauge,
+        /// The same with twice the memory.
+        what_if_hits_at_double: gauge,
+        /// The same with four times the memory.
+        what_if_hits_at_quadruple: gauge,
     }
 }
 

@@ -194,6 +194,13 @@ impl Page<'_> {
         with_human(out, "maxmemory", facts.memory_bytes_max)?;
         line!(out, "maxmemory_policy:{}", facts.memory_policy);
         let ratio = if shard.memory_bytes == 0 { 0.0 } else { process.rss_bytes as f64 / shard.memory_bytes as f64 };
+        line!(out, "used_memory_items:{}", shard.item_bytes);
+        line!(out, "used_memory_large_values:{}", shard.large_value_bytes);
+        line!(out, "used_memory_index:{}", shard.index_bytes);
+        line!(out, "used_memory_history:{}", shard.history_bytes);
+        line!(out, "used_memory_gaps:{}", shard.gap_bytes);
+        line!(out, "used_memory_free:{}", shard.free_bytes);
+        line!(out, "cores_under_pressure:{}", shard.pressed);
         line!(out, "mem_fragmentation_ratio:{ratio:.2}");
         line!(out, "mem_fragmentation_bytes:{}", process.rss_bytes as i64 - shard.memory_bytes as i64);
         Ok(())
@@ -224,6 +231,19 @@ impl Page<'_> {
         line!(out, "rejected_connections:{}", counters.connections_refused);
         line!(out, "expired_keys:{}", shard.keys_expired);
         line!(out, "evicted_keys:{}", shard.keys_evicted);
+        line!(out, "admitted_keys:{}", shard.keys_admitted);
+        line!(out, "rejected_keys:{}", shard.keys_rejected);
+        line!(out, "aged_out_keys:{}", shard.keys_aged_out);
+        let percent = |part: u64, all: u64| if all == 0 { 0.0 } else { part as f64 * 100.0 / all as f64 };
+        line!(out, "window_percent:{:.1}", percent(shard.window_target_bytes, shard.item_bytes));
+        for (memory, hits) in [
+            ("half", shard.what_if_hits_at_half),
+            ("same", shard.what_if_hits_at_same),
+            ("double", shard.what_if_hits_at_double),
+            ("quadruple", shard.what_if_hits_at_quadruple),
+        ] {
+            line!(out, "what_if_hit_percent_{memory}:{:.2}", percent(hits, shard.what_if_look_ups));
+        }
         line!(out, "evicted_clients:0");
         line!(out, "keyspace_hits:{}", shard.keyspace_hits);
         line!(out, "keyspace_misses:{}", shard.keyspace_misses);

@@ -14,6 +14,7 @@ mod counters;
 mod facts;
 mod info;
 mod json;
+mod memory;
 mod rates;
 
 pub use counters::{
@@ -23,4 +24,5 @@ pub use counters::{
 pub use facts::{CRABCACHE_VERSION, ProcessFacts, REDIS_VERSION, ServerFacts};
 pub use info::{Sections, info};
 pub use json::stats_json;
+pub use memory::{memory_doctor, memory_stats};
 pub use rates::{RateSnapshot, Rates};

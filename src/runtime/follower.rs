@@ -66,7 +66,9 @@ fn memory_pool(config: &Config, cores: usize) -> MemoryPool {
         u64::MAX => tracing::info!("memory: without a bound"),
         bytes => tracing::info!("memory: at most {} MiB, eviction {policy}", bytes >> 20),
     }
-    MemoryPool::new(bytes_max, eviction(config), cores)
+    let pool = MemoryPool::new(bytes_max, eviction(config), cores);
+    pool.set_ttl_jitter_percent(config.ttl_jitter_percent);
+    pool
 }
 
 impl Follower for ServerFollower {
@@ -82,6 +84,9 @@ impl Follower for ServerFollower {
     fn apply(&self, old: &Config, new: &Config) {
         if old.memory_max != new.memory_max {
             self.memory.set_bytes_max(memory_asked(new).max(self.memory_bytes_min()));
+        }
+        if old.ttl_jitter_percent != new.ttl_jitter_percent {
+            self.memory.set_ttl_jitter_percent(new.ttl_jitter_percent);
         }
         if old.eviction != new.eviction {
             self.memory.set_eviction(eviction(new));

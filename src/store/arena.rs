@@ -143,7 +143,13 @@ pub struct Arena {
     born: u64,
     /// Memory that may be taken from the kernel.
     bytes_max: u64,
+    /// The size whose queues items of each size go to.
+    size_of_queue: [u8; SIZES],
 }
+
+/// Segments there should be for each size that has queues of its own. Every queue has a segment that is being filled
+/// and one that is being judged, and both are half empty.
+const SEGMENTS_PER_SIZE: u64 = 32;
 
 impl Arena {
     pub fn new(segment_bytes: usize) -> Arena {
@@ -162,6 +168,7 @@ impl Arena {
             items: 0,
             born: 0,
             bytes_max: u64::MAX,
+            size_of_queue: std::array::from_fn(|size| size as u8),
         }
     }
 
@@ -191,6 +198,11 @@ impl Arena {
     /// Lets the arena take no more memory than this from the kernel. What it has it keeps, until
     /// [`trim`](Self::trim).
     pub fn set_bytes_max(&mut self, bytes: u64) {
+        if bytes >> self.segment_bits != self.bytes_max >> self.segment_bits {
+            let sizes = ((bytes >> self.segment_bits) / SEGMENTS_PER_SIZE).clamp(1, SIZES as u64) as usize;
+            // Neighbours share their queues; items that are there stay where they are.
+            self.size_of_queue = std::array::from_fn(|size| ((size * sizes / SIZES) * SIZES).div_ceil(sizes) as u8);
+        }
         self.bytes_max = bytes;
     }
 
@@ -267,7 +279,7 @@ impl Arena {
 
     #[inline(always)]
     fn place(&mut self, kind: Kind, size: usize, bytes: usize, reserved: u64) -> Option<ItemRef> {
-        let queue = kind as usize * SIZES + size;
+        let queue = kind as usize * SIZES + self.size_of_queue[size] as usize;
         let need = rounded(bytes);
         let mut newest = self.queues[queue].newest;
         if newest == NONE || self.segments[newest as usize].used as usize + need + TAIL_BYTES > self.segment_bytes() {
@@ -338,7 +350,7 @@ impl Arena {
         }
         // The last chunk may be allowed in part: its segments come to memory one by one.
         let is_whole = self.bytes() + CHUNK_BYTES as u64 <= self.bytes_max;
-        let chunk = if self.chunks == 0 || !is_whole { Chunk::lean()? } else { Chunk::new()? };
+        let chunk = Chunk::new()?;
         let per_chunk = CHUNK_BYTES >> self.segment_bits;
         let first = (index * per_chunk) as u32;
         if self.vacant.pop().is_some() {

@@ -1,6 +1,5 @@
-//! Memory straight from the kernel, in pieces of 2 MiB that fit one huge page each. Whatever a shard
-//! holds many of (buckets, items) lies in chunks, never in the general allocator: the kernel gets them
-//! back whole, and one entry of the processor's address cache covers each.
+//! Memory straight from the kernel, in pieces of 2 MiB. Whatever a shard holds many of (buckets, items) lies in
+//! chunks, never in the general allocator: the kernel gets them back whole.
 
 #![allow(unsafe_code)]
 
@@ -35,18 +34,10 @@ unsafe impl<T: Plain + Send> Send for Chunk<T> {}
 impl<T: Plain> Chunk<T> {
     pub const LEN: usize = CHUNK_BYTES / size_of::<T>();
 
-    /// `None` when the kernel has no more memory for us.
+    /// `None` when the kernel has no more memory for us. Only what is touched takes memory, page by page. Huge
+    /// pages are not asked for: the first touch of one took up to 10 ms in a virtual machine, and a look-up
+    /// whose item was prefetched is no faster with them.
     pub fn new() -> Option<Chunk<T>> {
-        let chunk = Self::lean()?;
-        // SAFETY: the range is the chunk, whose only owner we are. The advice changes nothing but the page
-        // size, and is no loss when the kernel refuses it.
-        unsafe { libc::madvise(chunk.start.as_ptr().cast(), CHUNK_BYTES, libc::MADV_HUGEPAGE) };
-        Some(chunk)
-    }
-
-    /// A chunk of which only what is touched takes memory: for the first of its kind, which may stay nearly
-    /// empty.
-    pub fn lean() -> Option<Chunk<T>> {
         #[cfg(test)]
         if !tests::take_one_of_the_limit() {
             return None;
@@ -70,6 +61,9 @@ impl<T: Plain> Chunk<T> {
             return None;
         }
         let before = mapping.align_offset(CHUNK_BYTES);
+        // SAFETY: the range is the mapping just made. Where huge pages are given unasked, whole ones would take
+        // memory that nobody has touched; the advice is no loss when the kernel knows none.
+        unsafe { libc::madvise(mapping, 2 * CHUNK_BYTES, libc::MADV_NOHUGEPAGE) };
         // SAFETY: both ranges lie within the mapping just made, and nobody has seen them yet.
         unsafe {
             let start = mapping.byte_add(before);
@@ -90,12 +84,8 @@ impl Chunk<u8> {
         let start = range.start.next_multiple_of(PAGE_BYTES);
         let len = (range.end / PAGE_BYTES * PAGE_BYTES).saturating_sub(start);
         // SAFETY: the range lies in the chunk, which `&mut self` says nobody else looks at; zeroed pages are
-        // valid bytes. Without the first advice the kernel might make one huge page of the rest again, and
-        // with it take the memory back.
-        unsafe {
-            libc::madvise(self.start.as_ptr().cast(), CHUNK_BYTES, libc::MADV_NOHUGEPAGE);
-            libc::madvise(self.start.as_ptr().add(start.min(CHUNK_BYTES)).cast(), len, libc::MADV_DONTNEED);
-        }
+        // valid bytes.
+        unsafe { libc::madvise(self.start.as_ptr().add(start.min(CHUNK_BYTES)).cast(), len, libc::MADV_DONTNEED) };
     }
 }
 
@@ -124,6 +114,65 @@ impl<T: Plain> DerefMut for Chunk<T> {
     fn deref_mut(&mut self) -> &mut [T] {
         // SAFETY: as in `deref`; `&mut self` makes the borrow the only one.
         unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr().cast(), Self::LEN) }
+    }
+}
+
+/// Chunks one after another, as one array that grows and shrinks at its end. Its elements are first used in
+/// their order, and only what was used has taken memory: a row of a few elements costs a few pages.
+pub struct Row<T: Plain> {
+    chunks: Vec<Chunk<T>>,
+    /// Elements that were in use at one time; those behind them have never been touched.
+    touched: usize,
+}
+
+impl<T: Plain> Row<T> {
+    pub const fn new() -> Row<T> {
+        Row { chunks: Vec::new(), touched: 0 }
+    }
+
+    /// Makes sure that the first `len` elements may be used; false when there is no memory for them.
+    #[inline]
+    pub fn reach(&mut self, len: usize) -> bool {
+        if len > self.touched { self.extend(len) } else { true }
+    }
+
+    #[inline(never)]
+    fn extend(&mut self, len: usize) -> bool {
+        while self.chunks.len() * Chunk::<T>::LEN < len {
+            let Some(chunk) = Chunk::new() else { return false };
+            self.chunks.push(chunk);
+        }
+        self.touched = len;
+        true
+    }
+
+    /// Gives back the chunks that hold none of the first `len` elements, but for one to spare.
+    pub fn shrink(&mut self, len: usize) {
+        let kept = len.div_ceil(Chunk::<T>::LEN) + 1;
+        self.chunks.truncate(kept);
+        self.touched = self.touched.min(self.chunks.len() * Chunk::<T>::LEN);
+    }
+
+    /// Gives back the last chunk; false when there is none.
+    pub fn pop(&mut self) -> bool {
+        let is_there = self.chunks.pop().is_some();
+        self.touched = self.touched.min(self.chunks.len() * Chunk::<T>::LEN);
+        is_there
+    }
+
+    /// Memory taken from the kernel.
+    pub fn bytes(&self) -> usize {
+        (self.touched * size_of::<T>()).next_multiple_of(PAGE_BYTES)
+    }
+
+    #[inline(always)]
+    pub fn get(&self, index: usize) -> &T {
+        &self.chunks[index / Chunk::<T>::LEN][index % Chunk::<T>::LEN]
+    }
+
+    #[inline(always)]
+    pub fn get_mut(&mut self, index: usize) -> &mut T {
+        &mut self.chunks[index / Chunk::<T>::LEN][index % Chunk::<T>::LEN]
     }
 }
 
@@ -164,6 +213,28 @@ pub(super) mod tests {
 
     pub fn give_one_back() {
         LIMIT.set(LIMIT.get() + 1);
+    }
+
+    #[test]
+    fn a_row_counts_the_pages_it_has_used() {
+        const PER_PAGE: usize = PAGE_BYTES / size_of::<[u64; 8]>();
+        let mut row = Row::<[u64; 8]>::new();
+        assert_eq!(row.bytes(), 0);
+        for (len, pages) in [(1, 1), (PER_PAGE, 1), (PER_PAGE + 1, 2), (5, 2), (PER_PAGE * 513, 513)] {
+            assert!(row.reach(len));
+            assert_eq!(row.bytes(), pages * PAGE_BYTES);
+        }
+        row.get_mut(PER_PAGE * 513 - 1)[3] = 9;
+        assert_eq!(row.get(PER_PAGE * 513 - 1)[3], 9);
+        assert!(row.reach(20 * Chunk::<[u64; 8]>::LEN + 1));
+        assert_eq!(row.bytes(), 20 * CHUNK_BYTES + PAGE_BYTES);
+        row.shrink(PER_PAGE);
+        assert_eq!(row.bytes(), 2 * CHUNK_BYTES);
+        assert!(row.pop() && row.pop() && !row.pop());
+        assert_eq!(row.bytes(), 0);
+        limit_chunks(0);
+        assert!(!row.reach(1));
+        limit_chunks(u64::MAX / 2);
     }
 
     #[test]

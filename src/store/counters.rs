@@ -35,6 +35,8 @@ pub struct ShardCounters {
     pub arena_bytes: u64,
     pub index_bytes: u64,
     pub history_bytes: u64,
+    /// Of the index: the deadlines.
+    pub deadline_bytes: u64,
     /// Of the arena: items that are gone but whose place cannot be used yet, and segments that can.
     pub dead_bytes: u64,
     pub free_bytes: u64,
@@ -45,6 +47,8 @@ pub struct ShardCounters {
     pub window_bytes: u64,
     pub probation_bytes: u64,
     pub protected_bytes: u64,
+    /// There is so little room that every write has to make some.
+    pub is_pressed: bool,
     /// The part of the items that the window should have, in percent.
     pub window_percent: u64,
 }

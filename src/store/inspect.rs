@@ -4,10 +4,26 @@ use super::{Effects, Eviction, Shard};
 use crate::clock::Now;
 use crate::number::parse_i64;
 use crate::reply::{Reply, ReplyError};
-use crate::request::Call;
+use crate::request::{Args, Call};
 
 /// Redis keeps strings up to this length beside their header and calls them `embstr`.
 const EMBEDDED_BYTES_MAX: usize = 44;
+
+/// Keys that HOTKEYS answers when it is not told how many, and at most.
+pub const HOT_KEYS_DEFAULT: usize = 16;
+pub const HOT_KEYS_MAX: i64 = 64;
+
+/// How many keys HOTKEYS is asked for.
+pub fn parse_hot_keys(args: Args<'_>) -> Result<usize, ReplyError<'static>> {
+    match args.len() {
+        0 => Ok(HOT_KEYS_DEFAULT),
+        1 => match parse_i64(args.get(0)) {
+            Some(count @ 0..) => Ok(count.min(HOT_KEYS_MAX) as usize),
+            _ => Err(ReplyError::NotAnInteger),
+        },
+        _ => Err(ReplyError::Syntax),
+    }
+}
 
 impl Shard {
     /// The encoding Redis would have given a value just set: clients that ask want to know whether it is a number.
@@ -48,6 +64,16 @@ impl Shard {
             Some(_) => Reply::Int(1),
             None => Reply::Nil,
         }
+    }
+
+    /// `HOTKEYS [count]`: key, count, key, count …, the hottest first.
+    pub(super) fn hot_keys(&mut self, call: &Call<'_>) -> Reply<'_> {
+        let count = match parse_hot_keys(call.args) {
+            Ok(count) => count,
+            Err(error) => return Reply::Error(error),
+        };
+        let top = self.hot.top(count).into_iter();
+        Reply::Array(top.flat_map(|(key, count)| [Reply::Bulk(key), Reply::Int(count as i64)]).collect())
     }
 
     /// `MEMORY USAGE key [SAMPLES count]`: values have no parts to sample.

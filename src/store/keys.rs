@@ -70,6 +70,7 @@ impl Shard {
         }
         match u64::try_from(expires_at_ms) {
             Ok(expires_at_ms) if expires_at_ms > now.unix_ms => {
+                let expires_at_ms = self.jittered(time, expires_at_ms, now);
                 self.change_expiry(key, found, Some(expires_at_ms), now, effects)?;
             }
             _ => self.remove(key, found, effects),

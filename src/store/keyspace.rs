@@ -6,6 +6,7 @@ use bytes::{Bytes, BytesMut};
 use super::arena::{Arena, ItemRef, Kind, same_slot, size_of_item, slot_bytes};
 use super::counters::ShardCounters;
 use super::deadlines::Deadlines;
+use super::evict::what_if::{Estimate, WhatIf};
 use super::evict::{Eviction, History};
 use super::item::{Content, Head};
 use super::large::LargeValues;
@@ -68,8 +69,12 @@ pub struct Keyspace {
     pub(super) eviction: Eviction,
     /// What was asked for lately; only while it matters.
     pub(super) history: Option<Box<History>>,
-    /// Keys whose hash has none of these bits are those that the history plays with.
+    /// What other ceilings would do; only while there is one.
+    pub(super) what_if: Option<Box<WhatIf>>,
+    /// Keys whose hash has none of these bits are those that history and what-if play with.
     pub(super) sample_mask: u64,
+    /// Look-ups so far, as far as anybody has said.
+    pub(super) look_ups: u64,
     /// Keys that were asked for in vain, so that storing them is not counted as a second use.
     recent_misses: [u32; RECENT_MISSES],
     /// There is little room: every write has to make as much as it takes.
@@ -138,7 +143,9 @@ impl Keyspace {
             bytes_max: u64::MAX,
             eviction: Eviction::default(),
             history: None,
+            what_if: None,
             sample_mask: u64::MAX,
+            look_ups: 0,
             recent_misses: [0; RECENT_MISSES],
             is_pressed: false,
             opened_seen: 0,
@@ -180,7 +187,9 @@ impl Keyspace {
         counters.item_bytes = self.arena.item_bytes();
         counters.arena_bytes = arena_bytes;
         counters.index_bytes = index_bytes as u64;
-        counters.history_bytes = self.history.as_ref().map_or(0, |history| history.bytes() as u64);
+        counters.deadline_bytes = self.deadlines.bytes() as u64;
+        counters.is_pressed = self.is_short();
+        counters.history_bytes = self.history_bytes();
         counters.dead_bytes = self.arena.dead_bytes();
         counters.free_bytes = (self.arena.free_segments() * self.arena.segment_bytes()) as u64;
         counters.memory_bytes_max = self.bytes_max;
@@ -206,18 +215,36 @@ impl Keyspace {
         let retired = arenas.iter().map(Arena::bytes).sum::<u64>()
             + tables.iter().map(|table| table.bytes() as u64).sum::<u64>()
             + larges.iter().map(LargeValues::memory_bytes).sum::<u64>();
-        let history = self.history.as_ref().map_or(0, |history| history.bytes());
-        (self.table.bytes() + self.deadlines.bytes() + history) as u64 + self.large.memory_bytes() + retired
+        let index = (self.table.bytes() + self.deadlines.bytes()) as u64;
+        index + self.history_bytes() + self.large.memory_bytes() + retired
     }
 
-    /// The key of `found` was asked for, or written.
+    fn history_bytes(&self) -> u64 {
+        let history = self.history.as_ref().map_or(0, |history| history.bytes());
+        (history + self.what_if.as_ref().map_or(0, |what_if| what_if.bytes())) as u64
+    }
+
+    /// What the hit ratio would be with other ceilings.
+    pub fn what_if(&self) -> Estimate {
+        self.what_if.as_ref().map_or(Estimate::default(), |what_if| what_if.estimate())
+    }
+
+    /// So many keys were looked up so far; to be said now and then.
+    pub fn count_look_ups(&mut self, look_ups: u64) {
+        self.look_ups = look_ups;
+        if let Some(what_if) = &mut self.what_if {
+            what_if.count(look_ups);
+        }
+    }
+
+    /// The key of `found` was asked for (a look-up), or written.
     #[inline(always)]
-    pub fn touch(&mut self, hash: u64, found: Found) {
+    pub fn touch(&mut self, hash: u64, found: Found, is_look_up: bool) {
         if !found.head.is_visited() {
             self.touch_first(hash, found);
         }
         if hash & self.sample_mask == 0 {
-            self.play(hash);
+            self.play(hash, is_look_up);
         }
     }
 
@@ -230,16 +257,21 @@ impl Keyspace {
     }
 
     #[inline(never)]
-    fn play(&mut self, hash: u64) {
+    fn play(&mut self, hash: u64, is_look_up: bool) {
         if let Some(history) = &mut self.history {
             history.play(hash);
+        }
+        if let Some(what_if) = &mut self.what_if {
+            let history = &self.history;
+            let frequency = |hash| history.as_ref().map_or(0, |history| history.sketch.estimate(hash));
+            what_if.show(hash, is_look_up, frequency);
         }
     }
 
     /// A key that is not there was asked for.
     #[inline(always)]
     pub fn missed(&mut self, hash: u64) {
-        if self.history.is_some() {
+        if self.what_if.is_some() {
             self.note_miss(hash);
         }
     }
@@ -247,7 +279,7 @@ impl Keyspace {
     #[inline(never)]
     fn note_miss(&mut self, hash: u64) {
         self.recent_misses[hash as usize % RECENT_MISSES] = (hash >> 24) as u32;
-        self.note_use(hash);
+        self.note_use(hash, true);
     }
 
     /// A key that is not there is about to be.
@@ -256,19 +288,19 @@ impl Keyspace {
         if *miss == (hash >> 24) as u32 {
             *miss = 0;
         } else {
-            self.note_use(hash);
+            self.note_use(hash, false);
         }
         if let Some(history) = &mut self.history {
             history.sketch.fit(self.table.len());
         }
     }
 
-    fn note_use(&mut self, hash: u64) {
+    fn note_use(&mut self, hash: u64, is_look_up: bool) {
         if let Some(history) = &mut self.history {
             history.sketch.count(hash);
-            if history.is_sampled(hash) {
-                history.play(hash);
-            }
+        }
+        if hash & self.sample_mask == 0 {
+            self.play(hash, is_look_up);
         }
     }
 
@@ -353,7 +385,7 @@ impl Keyspace {
         expires_at_ms: Option<u64>,
         now_ms: u64,
     ) -> Result<(), OutOfMemory> {
-        if self.history.is_some() {
+        if self.what_if.is_some() {
             self.arrives(hash);
         }
         let content = self.content_for(value, None)?;

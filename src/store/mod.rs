@@ -16,6 +16,7 @@ mod counters;
 mod deadlines;
 mod evict;
 mod extended;
+mod hot;
 mod inspect;
 mod item;
 mod keys;
@@ -34,6 +35,8 @@ use bytes::Bytes;
 
 pub use counters::ShardCounters;
 pub use evict::Eviction;
+pub use evict::what_if::{Estimate, HALVES};
+pub use inspect::parse_hot_keys;
 pub use keyspace::{OutOfMemory, ValueRef};
 pub use options::parse_copy;
 
@@ -45,7 +48,9 @@ use crate::reply::{Reply, ReplyError};
 use crate::request::Call;
 use arena::ItemRef;
 pub use arena::SEGMENT_BYTES;
+use hot::{HotKeys, NOTED_ONE_IN};
 use keyspace::{Found, Keyspace};
+use options::Time;
 
 pub struct ShardConfig {
     /// The same for all cores: a hash computed where a command arrives holds where its key lives.
@@ -102,10 +107,13 @@ pub struct Shard {
     keyspace: Keyspace,
     value_bytes_max: usize,
     random: u64,
+    /// Times to live that are given as a span are up to so many percent shorter.
+    ttl_jitter_percent: u8,
     /// Only the totals; the rest is known to the keyspace.
     counters: ShardCounters,
     /// Values that a reply shows although they are gone from the keyspace.
     scratch: Vec<u8>,
+    hot: HotKeys,
     /// Items found expired by a tick; empty between calls.
     expired: Vec<ItemRef>,
 }
@@ -121,8 +129,10 @@ impl Shard {
             keyspace,
             value_bytes_max: config.value_bytes_max,
             random: config.random_seed,
+            ttl_jitter_percent: 0,
             counters: ShardCounters::default(),
             scratch: Vec::new(),
+            hot: HotKeys::default(),
             expired: Vec::new(),
         }
     }
@@ -191,6 +201,7 @@ impl Shard {
             Op::ObjectIdleTime => self.idle_time(call, now, effects),
             Op::ObjectRefCount => self.reference_count(call, now, effects),
             Op::MemoryUsage => self.memory_usage(call, now, effects),
+            Op::HotKeys => self.hot_keys(call),
             Op::DbSize => Reply::Int(self.keyspace.len() as i64),
             Op::FlushAll | Op::FlushDb => self.flush(call, effects),
             _ => Reply::error(format!("ERR '{}' is not a command of the store", call.spec.name)),
@@ -202,6 +213,7 @@ impl Shard {
     /// more to do. Called often with a small budget: a pass over the shard is due every quarter of a second
     /// and goes on where the last call stopped.
     pub fn tick<E: Effects>(&mut self, now: Now, budget: usize, effects: &mut E) -> usize {
+        self.keyspace.count_look_ups(self.counters.hits + self.counters.misses);
         let mut used = 0;
         while used < budget && self.keyspace.release() {
             used += RELEASE_COST;
@@ -234,6 +246,12 @@ impl Shard {
     /// writes and ticks.
     pub fn set_memory(&mut self, bytes_max: u64, eviction: Eviction) {
         self.keyspace.set_limit(bytes_max, eviction);
+    }
+
+    /// From now on keys expire up to so many percent sooner than a command says that names a span of time, each by
+    /// chance: what was set together does not expire together.
+    pub fn set_ttl_jitter(&mut self, percent: u8) {
+        self.ttl_jitter_percent = percent.min(100);
     }
 
     /// Calls `visit` with the keys of the next `budget_buckets` buckets of the index after `cursor` and returns
@@ -299,8 +317,14 @@ impl Shard {
         counters
     }
 
+    /// What the hit ratio would be with other ceilings.
+    pub fn what_if(&self) -> Estimate {
+        self.keyspace.what_if()
+    }
+
     pub fn reset_counters(&mut self) {
         self.counters.reset();
+        self.hot.clear();
     }
 
     /// What the shard has taken of the system.
@@ -351,16 +375,24 @@ impl Shard {
     fn live_to_read<E: Effects>(&mut self, hash: u64, key: &[u8], now: Now, effects: &mut E) -> Option<Found> {
         let found = self.live(hash, key, now, effects);
         match found {
-            Some(found) => self.keyspace.touch(hash, found),
-            None => self.keyspace.missed(hash),
+            Some(found) => {
+                self.keyspace.touch(hash, found, true);
+                self.count_hit(hash, key);
+            }
+            None => {
+                self.keyspace.missed(hash);
+                self.counters.misses += 1;
+            }
         }
-        self.count_look_up(found.is_some());
         found
     }
 
     #[inline(always)]
-    fn count_look_up(&mut self, is_hit: bool) {
-        *(if is_hit { &mut self.counters.hits } else { &mut self.counters.misses }) += 1;
+    fn count_hit(&mut self, hash: u64, key: &[u8]) {
+        self.counters.hits += 1;
+        if self.counters.hits.is_multiple_of(NOTED_ONE_IN) {
+            self.hot.note(hash, key);
+        }
     }
 
     #[cold]
@@ -384,7 +416,7 @@ impl Shard {
         effects: &mut E,
     ) -> Result<(), OutOfMemory> {
         if let Some(found) = found {
-            self.keyspace.touch(hash, found);
+            self.keyspace.touch(hash, found, false);
         }
         if self.keyspace.store(hash, key, found, value, expires_at_ms, now.unix_ms).is_err() {
             self.store_after_all(hash, key, value, expires_at_ms, now, effects)?;
@@ -441,6 +473,16 @@ impl Shard {
 
     fn moved(&self, found: Found) -> Moved {
         Moved { value: self.keyspace.value(found).to_bytes(), expires_at_ms: self.keyspace.expires_at_ms(found) }
+    }
+
+    /// When a key expires that was to expire at `expires_at_ms`.
+    fn jittered(&mut self, time: Time<'_>, expires_at_ms: u64, now: Now) -> u64 {
+        if self.ttl_jitter_percent == 0 || time.absolute {
+            return expires_at_ms;
+        }
+        let span = expires_at_ms.saturating_sub(now.unix_ms);
+        let most = (span as u128 * self.ttl_jitter_percent as u128 / 100) as u64;
+        expires_at_ms - self.random() % (most + 1)
     }
 
     /// SplitMix64: for choices that need not be secret.

@@ -6,14 +6,15 @@
 //! only the few that stay in the others are moved.
 
 use super::arena::{self, Kind, SIZES, SegmentRef};
-use super::evict::{Eviction, History, WINDOWS, Worth, miniature};
+use super::evict::what_if::WhatIf;
+use super::evict::{Eviction, History, WINDOWS, Worth, miniature, sample_mask, sampled_one_in};
 use super::item::Head;
 use super::keyspace::{Found, Keyspace};
 use super::{Effects, Removal, ShardCounters};
 use crate::limits::LARGE_VALUE_BYTES_MIN;
 
 /// With this many segments left to fill nothing has to be done.
-const COMFORT: u64 = 5;
+const COMFORT: u64 = 4;
 /// With fewer than this the next write may not find room: work goes on until there are so many again …
 const DISTRESS: u64 = 3;
 /// … or this many items were judged.
@@ -27,9 +28,11 @@ const FULL_ENOUGH: usize = 15;
 /// Segments that are emptier than this, in parts of 16, are worth cleaning while there is room …
 const SPARSE: usize = 11;
 /// … and these when there is little.
-const SPARSE_PRESSED: usize = 13;
+const SPARSE_PRESSED: usize = 14;
+/// When there is little room and more than one part in so many is gaps, they are closed before anything is evicted.
+const GAPS_PARTS: u64 = 14;
 /// Segments looked at to find one to clean.
-const CLEAN_LOOKS: usize = 8;
+const CLEAN_LOOKS: usize = 32;
 /// Free segments that are kept for whoever writes next.
 const FREE_KEPT: usize = 16;
 /// What giving a segment back or cleaning one takes of a tick's budget.
@@ -48,16 +51,17 @@ impl Keyspace {
     /// Sets the ceiling and what happens below it. What is too much goes with the next writes and ticks.
     pub fn set_limit(&mut self, bytes_max: u64, eviction: Eviction) {
         self.bytes_max = bytes_max;
-        self.eviction = eviction;
-        if eviction != Eviction::TinyLfu {
+        if eviction != self.eviction {
             self.forget_history();
         }
+        self.eviction = eviction;
         self.is_pressed = true;
         self.update_room();
     }
 
     pub(super) fn forget_history(&mut self) {
         self.history = None;
+        self.what_if = None;
         self.sample_mask = u64::MAX;
     }
 
@@ -77,26 +81,34 @@ impl Keyspace {
         }
         let room = self.bytes_max.saturating_sub(self.bytes_beside_arena()).min(arena::BYTES_MAX);
         self.arena.set_bytes_max(room);
-        if self.eviction != Eviction::TinyLfu {
+        if self.eviction == Eviction::None || self.what_if.is_none() && self.arena.bytes() < room / 2 {
             return;
         }
+        // Half full is early enough to know who is asked for when the first has to go.
         let items = self.len();
         let item_bytes = self.arena.item_bytes();
         let capacity = (items as u128 * room as u128 / item_bytes.max(1) as u128).min(u32::MAX as u128) as u64;
         match &mut self.history {
-            Some(history) => {
-                history.fit(items, capacity);
-                self.sample_mask = history.sample_mask();
-            }
-            // Half full is early enough to know who is asked for when the first has to go.
-            None if self.arena.bytes() >= room / 2 => {
-                self.history = History::new(items, capacity).map(Box::new);
-                self.sample_mask = self.history.as_ref().map_or(u64::MAX, |history| history.sample_mask());
-                let history_bytes = self.history.as_ref().map_or(0, |history| history.bytes() as u64);
-                self.arena.set_bytes_max(room.saturating_sub(history_bytes));
+            Some(history) => history.fit(items, item_bytes, capacity),
+            None if self.eviction == Eviction::TinyLfu => {
+                self.history = History::new(items, item_bytes, capacity).map(Box::new);
             }
             None => {}
         }
+        let sampled_one_in = sampled_one_in(capacity);
+        self.sample_mask = sample_mask(sampled_one_in);
+        let window_percent = self.window_percent();
+        let is_new = self.what_if.is_none();
+        let what_if = self.what_if.get_or_insert_with(|| Box::new(WhatIf::new(self.bytes_max, self.look_ups)));
+        what_if.fit(capacity, window_percent, sampled_one_in);
+        if is_new {
+            self.arena.set_bytes_max(self.bytes_max.saturating_sub(self.bytes_beside_arena()).min(arena::BYTES_MAX));
+        }
+    }
+
+    /// Whether there is so little room that every write has to make some.
+    pub(super) fn is_short(&self) -> bool {
+        self.bytes_max != u64::MAX && self.arena.segments_left() <= COMFORT
     }
 
     /// To be called after every write, which brought `bytes`.
@@ -175,7 +187,7 @@ impl Keyspace {
         effects: &mut E,
     ) -> Option<usize> {
         // Places of items that are gone anyhow come before items that are there.
-        let gaps = self.arena.dead_bytes() * 8 > self.arena.item_bytes() + self.arena.dead_bytes();
+        let gaps = self.arena.dead_bytes() * GAPS_PARTS > self.arena.item_bytes() + self.arena.dead_bytes();
         if gaps && self.clean(SPARSE_PRESSED) {
             return Some(self.arena.segment_bytes());
         }

@@ -81,8 +81,8 @@ impl Shard {
         let Some(found) = self.unless_expired(key, found, now, effects) else {
             return self.get_absent(call.hash, key);
         };
-        self.count_look_up(true);
-        self.keyspace.touch(call.hash, found);
+        self.count_hit(call.hash, key);
+        self.keyspace.touch(call.hash, found, true);
         reply_with(self.keyspace.value(found))
     }
 
@@ -91,7 +91,7 @@ impl Shard {
         if key.len() > KEY_BYTES_MAX {
             return Reply::Error(key_too_long());
         }
-        self.count_look_up(false);
+        self.counters.misses += 1;
         self.keyspace.missed(hash);
         Reply::Nil
     }
@@ -207,7 +207,10 @@ impl Shard {
         effects: &mut E,
     ) -> Tried<(bool, Former)> {
         let expires_at_ms = match options.expiry {
-            ExpiryChange::At(time) => Some(time.resolve(now, call.spec.name)?),
+            ExpiryChange::At(time) => {
+                let expires_at_ms = time.resolve(now, call.spec.name)?;
+                Some(self.jittered(time, expires_at_ms, now))
+            }
             _ => None,
         };
         let key = call.args.get(0);
@@ -288,7 +291,10 @@ impl Shard {
             return Ok(Former::Absent);
         };
         let expires_at_ms = match change {
-            ExpiryChange::At(time) => Some(time.resolve(now, call.spec.name)?),
+            ExpiryChange::At(time) => {
+                let expires_at_ms = time.resolve(now, call.spec.name)?;
+                Some(self.jittered(time, expires_at_ms, now))
+            }
             _ => None,
         };
         let former = self.keep_former(found);
@@ -437,7 +443,7 @@ impl Shard {
         {
             effects.set(key, self.keyspace.value(found), expires_at_ms);
             self.counters.writes += 1;
-            self.keyspace.touch(call.hash, found);
+            self.keyspace.touch(call.hash, found, true);
             self.keyspace.settle(part.len(), now.unix_ms, &mut self.counters, effects);
             return Reply::Int(new_len as i64);
         }

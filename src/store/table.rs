@@ -18,7 +18,7 @@
 //! prefetched while the inserts before it go on.
 
 use super::arena::ItemRef;
-use super::chunk::{Chunk, Plain, prefetch};
+use super::chunk::{Chunk, Plain, Row, prefetch};
 
 pub const SLOTS: usize = 12;
 
@@ -146,7 +146,7 @@ pub struct Reshape {
 }
 
 pub struct Table {
-    segments: Vec<Chunk<Bucket>>,
+    home: Row<Bucket>,
     pool: Pool,
     /// Home buckets: `2^level + split`.
     buckets: u32,
@@ -158,27 +158,14 @@ pub struct Table {
 
 /// Chained buckets and the free ones among them (linked through `next`).
 struct Pool {
-    segments: Vec<Chunk<Bucket>>,
+    row: Row<Bucket>,
     made: u32,
     free: u32,
     used: u32,
 }
 
-const SEGMENT_BITS: u32 = Chunk::<Bucket>::LEN.trailing_zeros();
-const SEGMENT_MASK: usize = Chunk::<Bucket>::LEN - 1;
-const _: () = assert!(Chunk::<Bucket>::LEN.is_power_of_two());
 const _: () = assert!(1 << LEVEL_MIN <= Chunk::<Bucket>::LEN);
-const _: () = assert!(1 << (LEVEL_MAX + 1) <= POOL);
-
-#[inline(always)]
-fn in_segments(segments: &[Chunk<Bucket>], number: u32) -> &Bucket {
-    &segments[(number >> SEGMENT_BITS) as usize][number as usize & SEGMENT_MASK]
-}
-
-#[inline(always)]
-fn in_segments_mut(segments: &mut [Chunk<Bucket>], number: u32) -> &mut Bucket {
-    &mut segments[(number >> SEGMENT_BITS) as usize][number as usize & SEGMENT_MASK]
-}
+const _: () = assert!(2 << LEVEL_MAX <= POOL);
 
 #[inline(always)]
 fn tag_of(hash: u64) -> u8 {
@@ -195,25 +182,25 @@ impl Pool {
                 if number == POOL {
                     return None;
                 }
-                if (number >> SEGMENT_BITS) as usize == self.segments.len() {
-                    self.segments.push(if number == 0 { Chunk::lean()? } else { Chunk::new()? });
+                if !self.row.reach(number as usize + 1) {
+                    return None;
                 }
                 self.made += 1;
                 number
             }
             free => {
                 let number = free & !POOL;
-                self.free = in_segments(&self.segments, number).next;
+                self.free = self.row.get(number as usize).next;
                 number
             }
         };
-        in_segments_mut(&mut self.segments, number).clear();
+        self.row.get_mut(number as usize).clear();
         self.used += 1;
         Some(number | POOL)
     }
 
     fn give_back(&mut self, number: u32) {
-        let bucket = in_segments_mut(&mut self.segments, number & !POOL);
+        let bucket = self.row.get_mut((number & !POOL) as usize);
         bucket.clear();
         bucket.next = self.free;
         self.free = number;
@@ -224,9 +211,11 @@ impl Pool {
 impl Table {
     /// `None` when there is no memory for its first chunk.
     pub fn new() -> Option<Table> {
+        let mut home = Row::new();
+        home.reach(1 << LEVEL_MIN).then_some(())?;
         Some(Table {
-            segments: vec![Chunk::lean()?],
-            pool: Pool { segments: Vec::new(), made: 0, free: END, used: 0 },
+            home,
+            pool: Pool { row: Row::new(), made: 0, free: END, used: 0 },
             buckets: 1 << LEVEL_MIN,
             level: LEVEL_MIN,
             items: 0,
@@ -245,7 +234,7 @@ impl Table {
 
     /// Memory taken from the kernel.
     pub fn bytes(&self) -> usize {
-        (self.segments.len() + self.pool.segments.len()) * super::chunk::CHUNK_BYTES
+        self.home.bytes() + self.pool.row.bytes()
     }
 
     #[inline(always)]
@@ -257,32 +246,28 @@ impl Table {
 
     #[inline(always)]
     fn bucket(&self, number: u32) -> &Bucket {
-        if number & POOL == 0 {
-            in_segments(&self.segments, number)
-        } else {
-            in_segments(&self.pool.segments, number & !POOL)
-        }
+        if number & POOL == 0 { self.home.get(number as usize) } else { self.pool.row.get((number & !POOL) as usize) }
     }
 
     #[inline(always)]
     fn bucket_mut(&mut self, number: u32) -> &mut Bucket {
         if number & POOL == 0 {
-            in_segments_mut(&mut self.segments, number)
+            self.home.get_mut(number as usize)
         } else {
-            in_segments_mut(&mut self.pool.segments, number & !POOL)
+            self.pool.row.get_mut((number & !POOL) as usize)
         }
     }
 
     #[inline]
     pub fn prefetch_bucket(&self, hash: u64) {
-        prefetch(in_segments(&self.segments, self.home_of(hash)));
+        prefetch(self.home.get(self.home_of(hash) as usize));
     }
 
     /// Calls `found` with every item of the home bucket that may be the one sought, and prefetches the
     /// rest of the chain if there is one.
     #[inline]
     pub fn candidates(&self, hash: u64, mut found: impl FnMut(ItemRef)) {
-        let bucket = in_segments(&self.segments, self.home_of(hash));
+        let bucket = self.home.get(self.home_of(hash) as usize);
         let mut mask = bucket.matches(tag_of(hash));
         while mask != 0 {
             found(ItemRef(bucket.items[mask.trailing_zeros() as usize]));
@@ -297,7 +282,7 @@ impl Table {
     #[inline(always)]
     pub fn first(&self, hash: u64) -> (Option<(Position, ItemRef)>, bool) {
         let home = self.home_of(hash);
-        let bucket = in_segments(&self.segments, home);
+        let bucket = self.home.get(home as usize);
         let mask = bucket.matches(tag_of(hash));
         if mask == 0 {
             return (None, bucket.next != END);
@@ -311,7 +296,7 @@ impl Table {
     pub fn probe(&self, hash: u64) -> Probe<'_> {
         let home = self.home_of(hash);
         let tag = tag_of(hash);
-        let bucket = in_segments(&self.segments, home);
+        let bucket = self.home.get(home as usize);
         Probe { table: self, bucket, mask: bucket.matches(tag), number: home, home, tag }
     }
 
@@ -397,7 +382,7 @@ impl Table {
             return self.split(hash_of);
         }
         if used + SPLIT_NOTICE * per < room + per {
-            let next = in_segments(&self.segments, self.buckets - (1 << self.level));
+            let next = self.home.get((self.buckets - (1 << self.level)) as usize);
             for slot in 0..SLOTS {
                 if next.tags[slot] != EMPTY {
                     soon(ItemRef(next.items[slot]));
@@ -410,12 +395,9 @@ impl Table {
     fn split(&mut self, hash_of: impl Fn(ItemRef) -> u64) -> Option<Reshape> {
         let with = self.buckets;
         let of = with - (1 << self.level);
-        if (with >> SEGMENT_BITS) as usize == self.segments.len() {
-            if self.level == LEVEL_MAX {
-                return None;
-            }
-            // Without memory for it the chains grow instead, until there is some.
-            self.segments.push(Chunk::new()?);
+        // Without memory for it the chains grow instead, until there is some.
+        if with == 2 << LEVEL_MAX || !self.home.reach(with as usize + 1) {
+            return None;
         }
         self.buckets += 1;
         if self.buckets == 2 << self.level {
@@ -431,7 +413,7 @@ impl Table {
             self.push(home, entry).expect("the pool has the buckets of the old chain");
         }
         self.moving.clear();
-        prefetch(in_segments(&self.segments, self.buckets - (1 << self.level)));
+        prefetch(self.home.get((self.buckets - (1 << self.level)) as usize));
         Some(Reshape { of, with })
     }
 
@@ -462,8 +444,7 @@ impl Table {
         }
         self.moving.clear();
         // One spare segment stays, so that a table at the border does not map and unmap.
-        let needed = (self.buckets as usize).div_ceil(Chunk::<Bucket>::LEN);
-        self.segments.truncate(needed + 1);
+        self.home.shrink(self.buckets as usize);
         Some(Reshape { of, with })
     }
 
@@ -495,7 +476,7 @@ impl Table {
     /// Gives one chunk back to the kernel, whatever lies in it; false when none is left. Nothing else may
     /// be asked of the table after that.
     pub fn dismantle(&mut self) -> bool {
-        self.segments.pop().or_else(|| self.pool.segments.pop()).is_some()
+        self.home.pop() || self.pool.row.pop()
     }
 
     /// All items of the chain of bucket `home`.

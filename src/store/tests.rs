@@ -349,3 +349,32 @@ fn keys_that_are_too_long_are_refused() {
     assert_eq!(shown(run(&mut shard, &[b"SET", &long[1..], b"v"], Now::at_ms(1), &mut ())), "OK");
     shard.validate();
 }
+
+#[test]
+fn keys_set_together_expire_apart_when_they_are_told_to() {
+    let mut shard = shard();
+    shard.set_ttl_jitter(20);
+    let now = Now::at_ms(1_000_000);
+    let mut spans = Vec::new();
+    for key in 0..300 {
+        let name = format!("k:{key}");
+        let words: [&[u8]; 5] = [b"SET", name.as_bytes(), b"v", b"EX", b"100"];
+        match key % 3 {
+            0 => drop(run(&mut shard, &words, now, &mut ())),
+            1 => drop(run(&mut shard, &[b"SETEX", name.as_bytes(), b"100", b"v"], now, &mut ())),
+            _ => {
+                run(&mut shard, &[b"SET", name.as_bytes(), b"v"], now, &mut ());
+                run(&mut shard, &[b"EXPIRE", name.as_bytes(), b"100"], now, &mut ());
+            }
+        }
+        let Reply::Int(left) = run(&mut shard, &[b"PTTL", name.as_bytes()], now, &mut ()) else { panic!("no number") };
+        spans.push(left);
+    }
+    assert!(spans.iter().all(|span| (80_000..=100_000).contains(span)), "{spans:?}");
+    spans.sort_unstable();
+    spans.dedup();
+    assert!(spans.len() > 280, "{}", spans.len());
+    // A point in time is meant as it is given.
+    run(&mut shard, &[b"SET", b"k", b"v", b"PXAT", b"1500000"], now, &mut ());
+    assert_eq!(shown(run(&mut shard, &[b"PEXPIRETIME", b"k"], now, &mut ())), "(1500000)");
+}

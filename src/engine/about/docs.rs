@@ -38,6 +38,7 @@ pub(super) fn syntax(op: Op) -> &'static str {
         Op::Decr | Op::Incr | Op::Get | Op::GetDel | Op::StrLen => "key",
         Op::ObjectEncoding | Op::ObjectFreq | Op::ObjectIdleTime | Op::ObjectRefCount => "key",
         Op::MemoryUsage => "key [SAMPLES count]",
+        Op::HotKeys => "[count]",
         Op::ExpireTime | Op::PExpireTime | Op::Ttl | Op::PTtl | Op::Persist | Op::Type => "key",
         Op::DecrBy => "key decrement",
         Op::IncrBy | Op::IncrByFloat => "key increment",

@@ -2,11 +2,10 @@
 //! sample is decided by their hash, so that a sample of one key in `n` sees what a cache of an `n`th of the
 //! size would see (Waldspurger et al.: "Cache Modeling and Optimization using Miniature Simulations", 2017).
 
-use super::sketch::Sketch;
-
-/// Entries of a miniature, at most.
+/// Entries of a miniature that tries a window, at most.
 pub const ENTRIES_MAX: usize = 2048;
-const TABLE: usize = 8192;
+/// Places of the table for each entry.
+const SPARSENESS: usize = 4;
 const NONE: u16 = u16::MAX;
 
 /// What part of the admitted items is protected, in percent.
@@ -14,7 +13,7 @@ pub const PROTECTED_PERCENT: usize = 60;
 /// Items that are given another round one after another before one has to go all the same.
 pub const SECOND_CHANCES: usize = 64;
 
-const _: () = assert!(TABLE.is_power_of_two() && ENTRIES_MAX < TABLE / 2 && TABLE < NONE as usize);
+const _: () = assert!(ENTRIES_MAX.is_power_of_two() && SPARSENESS.is_power_of_two());
 
 #[derive(Clone, Copy)]
 struct Entry {
@@ -64,17 +63,19 @@ pub struct Miniature {
     entries: Box<[Entry]>,
     free: u16,
     /// Open addressing by hash; indices of `entries`.
-    table: Box<[u16; TABLE]>,
+    table: Box<[u16]>,
     window: Queue,
     probation: Queue,
     protected: Queue,
 }
 
 impl Miniature {
-    pub fn new(capacity: usize, window_percent: usize) -> Miniature {
+    /// Has room for `entries_max`, which is a power of two, and uses `capacity` of it.
+    pub fn new(entries_max: usize, capacity: usize, window_percent: usize) -> Miniature {
+        assert!(entries_max.is_power_of_two() && entries_max * SPARSENESS < NONE as usize);
         let unused = Entry { hash: 0, younger: NONE, is_visited: false };
-        let mut entries: Box<[Entry]> = vec![unused; ENTRIES_MAX + 1].into();
-        for (index, entry) in entries.iter_mut().enumerate().take(ENTRIES_MAX) {
+        let mut entries: Box<[Entry]> = vec![unused; entries_max + 1].into();
+        for (index, entry) in entries.iter_mut().enumerate().take(entries_max) {
             entry.younger = index as u16 + 1;
         }
         let mut miniature = Miniature {
@@ -82,7 +83,7 @@ impl Miniature {
             window_max: 0,
             entries,
             free: 0,
-            table: Box::new([NONE; TABLE]),
+            table: vec![NONE; entries_max * SPARSENESS].into(),
             window: Queue::EMPTY,
             probation: Queue::EMPTY,
             protected: Queue::EMPTY,
@@ -91,13 +92,17 @@ impl Miniature {
         miniature
     }
 
-    pub fn bytes() -> usize {
-        size_of::<Entry>() * (ENTRIES_MAX + 1) + size_of::<u16>() * TABLE
+    pub fn bytes(&self) -> usize {
+        size_of_val(&*self.entries) + size_of_val(&*self.table)
+    }
+
+    pub fn entries_max(&self) -> usize {
+        self.entries.len() - 1
     }
 
     /// What no longer fits goes with the next keys that come.
     pub fn resize(&mut self, capacity: usize, window_percent: usize) {
-        self.capacity = capacity.clamp(2, ENTRIES_MAX);
+        self.capacity = capacity.clamp(2, self.entries.len() - 1);
         self.window_max = (self.capacity * window_percent / 100).clamp(1, self.capacity - 1);
     }
 
@@ -105,24 +110,24 @@ impl Miniature {
         (self.window.len + self.probation.len + self.protected.len) as usize
     }
 
-    fn slot_of(hash: u64) -> usize {
-        (hash.wrapping_mul(0xD6E8_FEB8_6659_FD93) >> 40) as usize % TABLE
+    fn slot_of(&self, hash: u64) -> usize {
+        (hash.wrapping_mul(0xD6E8_FEB8_6659_FD93) >> 40) as usize & (self.table.len() - 1)
     }
 
     /// Where `hash` is in the table, or would be.
     fn find(&self, hash: u64) -> (usize, bool) {
-        let mut slot = Self::slot_of(hash);
+        let mut slot = self.slot_of(hash);
         loop {
             match self.table[slot] {
                 NONE => return (slot, false),
                 index if self.entries[index as usize].hash == hash => return (slot, true),
-                _ => slot = (slot + 1) % TABLE,
+                _ => slot = (slot + 1) & (self.table.len() - 1),
             }
         }
     }
 
     /// The key was asked for; whether it was there. It is now.
-    pub fn access(&mut self, hash: u64, sketch: &Sketch) -> bool {
+    pub fn access(&mut self, hash: u64, frequency: impl Fn(u64) -> u32) -> bool {
         let (slot, is_there) = self.find(hash);
         if is_there {
             self.entries[self.table[slot] as usize].is_visited = true;
@@ -134,7 +139,7 @@ impl Miniature {
         self.table[slot] = index;
         self.window.push(&mut self.entries, index);
         while self.len() > self.capacity {
-            self.evict(sketch);
+            self.evict(&frequency);
         }
         while self.len() < self.capacity && self.window.len as usize > self.window_max {
             let index = self.window.pop(&self.entries).expect("it is not empty");
@@ -143,7 +148,7 @@ impl Miniature {
         false
     }
 
-    fn evict(&mut self, sketch: &Sketch) {
+    fn evict(&mut self, frequency: impl Fn(u64) -> u32) {
         while self.window.len as usize > self.window_max + 1 {
             let index = self.window.pop(&self.entries).expect("it is not empty");
             self.probation.push(&mut self.entries, index);
@@ -165,7 +170,7 @@ impl Miniature {
         let Some(victim) = self.take_victim() else {
             return self.drop_entry(candidate);
         };
-        let frequency = |index: u16| sketch.estimate(self.entries[index as usize].hash);
+        let frequency = |index: u16| frequency(self.entries[index as usize].hash);
         let (winner, loser) =
             if frequency(candidate) > frequency(victim) { (candidate, victim) } else { (victim, candidate) };
         self.entries[winner as usize].is_visited = false;
@@ -202,15 +207,16 @@ impl Miniature {
     fn drop_entry(&mut self, index: u16) {
         let (mut gap, is_there) = self.find(self.entries[index as usize].hash);
         debug_assert!(is_there);
+        let mask = self.table.len() - 1;
         // What was pushed on by a full slot moves back into the gap.
-        let mut slot = (gap + 1) % TABLE;
+        let mut slot = (gap + 1) & (self.table.len() - 1);
         while self.table[slot] != NONE {
-            let home = Self::slot_of(self.entries[self.table[slot] as usize].hash);
-            if (slot + TABLE - home) % TABLE >= (slot + TABLE - gap) % TABLE {
+            let home = self.slot_of(self.entries[self.table[slot] as usize].hash);
+            if slot.wrapping_sub(home) & mask >= slot.wrapping_sub(gap) & mask {
                 self.table[gap] = self.table[slot];
                 gap = slot;
             }
-            slot = (slot + 1) % TABLE;
+            slot = (slot + 1) & (self.table.len() - 1);
         }
         self.table[gap] = NONE;
         self.entries[index as usize].younger = self.free;
@@ -222,6 +228,7 @@ impl Miniature {
 mod tests {
     use std::collections::VecDeque;
 
+    use super::super::sketch::Sketch;
     use super::*;
     use crate::random::{Announced, Random};
 
@@ -300,8 +307,8 @@ mod tests {
             let mut random = Random::new(seed);
             let capacity = 2 + random.below(ENTRIES_MAX - 1);
             let mut percent = 1 + random.below(90);
-            let mut sketch = Sketch::for_items(capacity as u64).unwrap();
-            let mut miniature = Miniature::new(capacity, percent);
+            let mut sketch = Sketch::for_items(capacity as u64, 7).unwrap();
+            let mut miniature = Miniature::new(ENTRIES_MAX, capacity, percent);
             let mut naive = Naive::default();
             let keys = 1 + random.below(capacity * 4);
             for turn in 0..8_000 {
@@ -313,7 +320,7 @@ mod tests {
                 let hash = (random.below(spread) as u64).wrapping_mul(0x2545_F491_4F6C_DD1D);
                 sketch.count(hash);
                 let expected = naive.access(hash, capacity, miniature.window_max, &sketch);
-                assert_eq!(miniature.access(hash, &sketch), expected, "turn {turn}");
+                assert_eq!(miniature.access(hash, |hash| sketch.estimate(hash)), expected, "turn {turn}");
                 assert_eq!(miniature.len(), naive.window.len() + naive.probation.len() + naive.protected.len());
                 assert!(miniature.len() <= capacity);
             }
@@ -322,14 +329,14 @@ mod tests {
 
     #[test]
     fn a_smaller_capacity_takes_effect_with_the_next_key() {
-        let sketch = Sketch::for_items(1_000).unwrap();
-        let mut miniature = Miniature::new(ENTRIES_MAX, 20);
+        let sketch = Sketch::for_items(1_000, 7).unwrap();
+        let mut miniature = Miniature::new(ENTRIES_MAX, ENTRIES_MAX, 20);
         for hash in 0..5_000u64 {
-            miniature.access(hash << 20, &sketch);
+            miniature.access(hash << 20, |hash| sketch.estimate(hash));
         }
         assert_eq!(miniature.len(), ENTRIES_MAX);
         miniature.resize(10, 20);
-        miniature.access(u64::MAX, &sketch);
+        miniature.access(u64::MAX, |hash| sketch.estimate(hash));
         assert_eq!(miniature.len(), 10);
     }
 }

@@ -19,6 +19,7 @@
 
 pub mod miniature;
 pub mod sketch;
+pub mod what_if;
 
 use miniature::{ENTRIES_MAX, Miniature};
 use sketch::Sketch;
@@ -60,32 +61,51 @@ pub struct History {
     sampled_capacity: usize,
 }
 
+/// Counters take a 24th of the items' memory where that is neither too few nor too many: for small items the
+/// memory is better spent on more of them.
+const SKETCH_PART: u64 = 24;
+
+fn sketch_bytes_per_item(items: u64, item_bytes: u64) -> u64 {
+    item_bytes / items.max(1) / SKETCH_PART
+}
+
 /// Bits of the hash that neither the index nor its tags use much.
 const SAMPLE_SHIFT: u32 = 32;
 
+/// With room for so many items, one key in so many is sampled: at least half of a miniature's entries are used, and
+/// never more than there are.
+pub fn sampled_one_in(capacity: u64) -> u64 {
+    let sample = (capacity / (ENTRIES_MAX as u64 / 2)).max(SAMPLE_MIN);
+    if sample == SAMPLE_MIN { sample } else { 1 << sample.ilog2() }
+}
+
+/// Keys whose hash has none of these bits are in the sample.
+pub fn sample_mask(sampled_one_in: u64) -> u64 {
+    (sampled_one_in - 1) << SAMPLE_SHIFT
+}
+
 impl History {
-    /// `items` are there, and about `capacity` will be. `None` when there is no memory.
-    pub fn new(items: u64, capacity: u64) -> Option<History> {
+    /// `items` are there, of so many bytes together, and about `capacity` will be. `None` when there is no memory.
+    pub fn new(items: u64, item_bytes: u64, capacity: u64) -> Option<History> {
         let mut history = History {
-            sketch: Sketch::for_items(items)?,
-            miniatures: WINDOWS.iter().map(|&percent| Miniature::new(2, percent)).collect(),
+            sketch: Sketch::for_items(items, sketch_bytes_per_item(items, item_bytes))?,
+            miniatures: WINDOWS.iter().map(|&percent| Miniature::new(ENTRIES_MAX, 2, percent)).collect(),
             scores: [0.0; WINDOWS.len()],
             weight: 0.0,
             window: WINDOW_FIRST,
             sample_mask: u64::MAX,
             sampled_capacity: 0,
         };
-        history.fit(items, capacity);
+        history.fit(items, item_bytes, capacity);
         Some(history)
     }
 
-    /// Now `items` are there, and about `capacity` would fit.
-    pub fn fit(&mut self, items: u64, capacity: u64) {
+    /// Now `items` are there, of so many bytes together, and about `capacity` would fit.
+    pub fn fit(&mut self, items: u64, item_bytes: u64, capacity: u64) {
+        self.sketch.set_bytes_per_item(sketch_bytes_per_item(items, item_bytes));
         self.sketch.fit(items);
-        let sample = (capacity / (ENTRIES_MAX as u64 / 2)).max(SAMPLE_MIN);
-        // At least half of the entries are used, never more than there are.
-        let sample = if sample == SAMPLE_MIN { sample } else { 1 << sample.ilog2() };
-        let mask = (sample - 1) << SAMPLE_SHIFT;
+        let sample = sampled_one_in(capacity);
+        let mask = sample_mask(sample);
         let entries = ((capacity / sample) as usize).clamp(2, ENTRIES_MAX);
         let is_near = entries.abs_diff(self.sampled_capacity) * 16 <= self.sampled_capacity;
         if mask == self.sample_mask && is_near {
@@ -103,17 +123,7 @@ impl History {
     }
 
     pub fn bytes(&self) -> usize {
-        self.sketch.bytes() + self.miniatures.len() * Miniature::bytes()
-    }
-
-    /// Keys are sampled whose hash has none of these bits.
-    pub fn sample_mask(&self) -> u64 {
-        self.sample_mask
-    }
-
-    #[inline]
-    pub fn is_sampled(&self, hash: u64) -> bool {
-        hash & self.sample_mask == 0
+        self.sketch.bytes() + self.miniatures.iter().map(Miniature::bytes).sum::<usize>()
     }
 
     /// A sampled key was asked for.
@@ -121,7 +131,7 @@ impl History {
     pub fn play(&mut self, hash: u64) {
         self.weight = self.weight * SCORE_DECAY + 1.0;
         for (miniature, score) in self.miniatures.iter_mut().zip(&mut self.scores) {
-            let is_hit = miniature.access(hash, &self.sketch);
+            let is_hit = miniature.access(hash, |hash| self.sketch.estimate(hash));
             *score = *score * SCORE_DECAY + is_hit as u8 as f32;
         }
         let best = (0..WINDOWS.len()).max_by(|&a, &b| self.scores[a].total_cmp(&self.scores[b]));
@@ -178,12 +188,12 @@ mod tests {
     use crate::random::Random;
 
     fn window_after(keys: impl Iterator<Item = u64>) -> usize {
-        let mut history = History::new(4_000, 4_000).unwrap();
+        let mut history = History::new(4_000, 1_000_000, 4_000).unwrap();
         for key in keys {
             let hash = key.wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
             let hash = (hash ^ hash >> 31).wrapping_mul(0x94D0_49BB_1331_11EB);
             history.sketch.count(hash);
-            if history.is_sampled(hash) {
+            if hash & history.sample_mask == 0 {
                 history.play(hash);
             }
         }
@@ -219,10 +229,10 @@ mod tests {
 
     #[test]
     fn the_sample_follows_the_capacity() {
-        let mut history = History::new(1, 1_000).unwrap();
+        let mut history = History::new(1, 100, 1_000).unwrap();
         assert_eq!(history.sample_mask >> SAMPLE_SHIFT, 15);
         for capacity in [40_000u64, 100_000, 1_000_000, 50_000_000] {
-            history.fit(capacity, capacity);
+            history.fit(capacity, 100 * capacity, capacity);
             let entries = capacity / ((history.sample_mask >> SAMPLE_SHIFT) + 1);
             assert!((ENTRIES_MAX as u64 / 2..=ENTRIES_MAX as u64).contains(&entries), "{capacity}: {entries}");
         }

@@ -10,13 +10,14 @@
 //! whole. Only the smallest counters of a key are raised, which keeps keys that share one from raising each
 //! other. The hash is keyed (see `hash`): nobody outside can choose keys that share counters.
 
-use super::super::chunk::{CHUNK_BYTES, Chunk};
+use super::super::chunk::Row;
 
 const ROWS: usize = 4;
 const COUNTER_MAX: u64 = 15;
-/// With every item there are this many bytes of counters: 14 counters. Half of it costs 0.3 points of hit ratio
-/// on the reference traces, twice as much gains nothing.
-const BYTES_PER_ITEM: u64 = 7;
+/// With every item there are so many bytes of counters, two counters in each. The fewest cost 0.3 points of hit
+/// ratio on the reference traces, more than the most gain nothing.
+pub const BYTES_PER_ITEM_MIN: u64 = 4;
+pub const BYTES_PER_ITEM_MAX: u64 = 7;
 /// Every block is halved once in this many counts for each item.
 const COUNTS_PER_ITEM: u64 = 10;
 const BLOCKS_MIN: u32 = 16;
@@ -25,11 +26,10 @@ const BLOCKS_MAX: u32 = 1 << 30;
 /// A cache line: chunks begin at one.
 type Block = [u64; 8];
 
-const PER_CHUNK: u32 = Chunk::<Block>::LEN as u32;
-
 pub struct Sketch {
-    chunks: Vec<Chunk<Block>>,
+    row: Row<Block>,
     blocks: u32,
+    bytes_per_item: u64,
     /// The next block to halve, and how many counts it still waits for.
     aged: u32,
     counts_left: u32,
@@ -44,39 +44,41 @@ struct Place {
 
 impl Sketch {
     /// `None` when there is no memory.
-    pub fn for_items(items: u64) -> Option<Sketch> {
-        let mut sketch =
-            Sketch { chunks: vec![Chunk::lean()?], blocks: BLOCKS_MIN, aged: 0, counts_left: Self::pace() };
-        let blocks = Self::blocks_for(items);
-        while (sketch.chunks.len() as u32) < blocks.div_ceil(PER_CHUNK) {
-            sketch.chunks.push(Chunk::new()?);
-        }
-        sketch.blocks = blocks;
-        Some(sketch)
+    pub fn for_items(items: u64, bytes_per_item: u64) -> Option<Sketch> {
+        let bytes_per_item = bytes_per_item.clamp(BYTES_PER_ITEM_MIN, BYTES_PER_ITEM_MAX);
+        let mut sketch = Sketch { row: Row::new(), blocks: BLOCKS_MIN, bytes_per_item, aged: 0, counts_left: 0 };
+        sketch.blocks = sketch.blocks_for(items);
+        sketch.counts_left = sketch.pace();
+        sketch.row.reach(sketch.blocks as usize).then_some(sketch)
     }
 
-    fn blocks_for(items: u64) -> u32 {
-        let blocks = items.saturating_mul(BYTES_PER_ITEM).div_ceil(size_of::<Block>() as u64);
+    fn blocks_for(&self, items: u64) -> u32 {
+        let blocks = items.saturating_mul(self.bytes_per_item).div_ceil(size_of::<Block>() as u64);
         blocks.clamp(BLOCKS_MIN as u64, BLOCKS_MAX as u64) as u32
     }
 
     /// Counts between halving one block and the next: all of them take `COUNTS_PER_ITEM` per item.
-    const fn pace() -> u32 {
-        (COUNTS_PER_ITEM * size_of::<Block>() as u64 / BYTES_PER_ITEM) as u32
+    fn pace(&self) -> u32 {
+        (COUNTS_PER_ITEM * size_of::<Block>() as u64 / self.bytes_per_item) as u32
+    }
+
+    /// Larger items leave more room for counters; the next calls of [`fit`](Self::fit) follow.
+    pub fn set_bytes_per_item(&mut self, bytes: u64) {
+        self.bytes_per_item = bytes.clamp(BYTES_PER_ITEM_MIN, BYTES_PER_ITEM_MAX);
     }
 
     pub fn bytes(&self) -> usize {
-        self.chunks.len() * CHUNK_BYTES
+        self.row.bytes()
     }
 
     #[inline]
     fn block(&self, number: u32) -> &Block {
-        &self.chunks[(number / PER_CHUNK) as usize][(number % PER_CHUNK) as usize]
+        self.row.get(number as usize)
     }
 
     #[inline]
     fn block_mut(&mut self, number: u32) -> &mut Block {
-        &mut self.chunks[(number / PER_CHUNK) as usize][(number % PER_CHUNK) as usize]
+        self.row.get_mut(number as usize)
     }
 
     /// Mixed again: the index uses the same hash for other ends.
@@ -132,7 +134,7 @@ impl Sketch {
 
     #[inline(never)]
     fn age(&mut self) {
-        self.counts_left = Self::pace();
+        self.counts_left = self.pace();
         let number = self.aged;
         for word in self.block_mut(number) {
             *word = *word >> 1 & 0x7777_7777_7777_7777;
@@ -145,7 +147,7 @@ impl Sketch {
     #[inline]
     pub fn fit(&mut self, items: u64) {
         const STEPS: u32 = 2;
-        let wanted = Self::blocks_for(items);
+        let wanted = self.blocks_for(items);
         if wanted > self.blocks {
             self.grow(wanted.min(self.blocks + STEPS));
         } else if (wanted as u64) * 2 < self.blocks as u64 {
@@ -156,10 +158,9 @@ impl Sketch {
     fn grow(&mut self, blocks: u32) {
         while self.blocks < blocks {
             let number = self.blocks;
-            if number.is_multiple_of(PER_CHUNK) && (number / PER_CHUNK) as usize == self.chunks.len() {
-                // Without memory the keys share the counters there are.
-                let Some(chunk) = Chunk::new() else { return };
-                self.chunks.push(chunk);
+            // Without memory the keys share the counters there are.
+            if !self.row.reach(number as usize + 1) {
+                return;
             }
             // Keys of the block that splits keep their counts in both halves; aging forgets the others.
             let parent = number - (1 << number.ilog2());
@@ -171,8 +172,7 @@ impl Sketch {
     fn shrink(&mut self, blocks: u32) {
         self.blocks = blocks;
         self.aged %= blocks;
-        let needed = blocks.div_ceil(PER_CHUNK) as usize;
-        self.chunks.truncate(needed + 1);
+        self.row.shrink(blocks as usize);
     }
 }
 
@@ -186,11 +186,11 @@ mod tests {
         for seed in 0..20 {
             let _announced = Announced(seed);
             let mut random = Random::new(seed);
-            let mut sketch = Sketch::for_items(1_000).unwrap();
+            let mut sketch = Sketch::for_items(1_000, 7).unwrap();
             let keys: Vec<u64> = (0..60).map(|_| random.next()).collect();
             let mut counts = vec![0u32; keys.len()];
             // Fewer counts than the first aging waits for.
-            for _ in 0..Sketch::pace() - 1 {
+            for _ in 0..sketch.pace() - 1 {
                 let key = random.below(keys.len());
                 sketch.count(keys[key]);
                 counts[key] += 1;
@@ -203,7 +203,7 @@ mod tests {
 
     #[test]
     fn what_is_not_asked_for_any_more_is_forgotten() {
-        let mut sketch = Sketch::for_items(1_000).unwrap();
+        let mut sketch = Sketch::for_items(1_000, 7).unwrap();
         for _ in 0..15 {
             sketch.count(7);
         }
@@ -219,21 +219,21 @@ mod tests {
     fn counts_survive_growing_and_shrinking() {
         let mut random = Random::new(3);
         let keys: Vec<u64> = (0..300).map(|_| random.next()).collect();
-        let mut sketch = Sketch::for_items(2_000).unwrap();
+        let mut sketch = Sketch::for_items(2_000, 7).unwrap();
         for &key in &keys {
             (0..3).for_each(|_| sketch.count(key));
         }
         let before: Vec<u32> = keys.iter().map(|&key| sketch.estimate(key)).collect();
-        while sketch.blocks < Sketch::blocks_for(1_000_000) {
+        while sketch.blocks < sketch.blocks_for(1_000_000) {
             sketch.fit(1_000_000);
         }
         let after: Vec<u32> = keys.iter().map(|&key| sketch.estimate(key)).collect();
         assert_eq!(before, after);
-        assert!(sketch.bytes() > CHUNK_BYTES);
+        assert!(sketch.bytes() > 6_000_000);
         for _ in 0..1_000_000 {
             sketch.fit(2_000);
         }
-        assert!(sketch.blocks <= 2 * Sketch::blocks_for(2_000) && sketch.bytes() <= 2 * CHUNK_BYTES);
+        assert!(sketch.blocks <= 2 * sketch.blocks_for(2_000) && sketch.bytes() <= 4 << 20);
         assert_eq!(before, keys.iter().map(|&key| sketch.estimate(key)).collect::<Vec<_>>());
     }
 }

@@ -32,6 +32,7 @@ const SLACK: u64 = 4 * MIB;
 
 #[test]
 fn random_sizes_times_and_ceilings_never_pass_the_ceiling() {
+    let mut evicted = 0;
     for seed in 1..=6u64 {
         let mut random = Random(seed * 0x9E37_79B9);
         let mut bytes_max = (10 + random.below(8)) * MIB;
@@ -91,7 +92,7 @@ fn random_sizes_times_and_ceilings_never_pass_the_ceiling() {
         }
         shard.validate();
         let counters = shard.counters();
-        assert!(counters.evicted > 1_000, "seed {seed}: {counters:?}");
+        evicted += counters.evicted;
         for (key, (value, _)) in &replica.entries {
             match run(&mut shard, &[b"GET", key], Now::at_ms(0), &mut ()) {
                 Reply::Bulk(seen) => assert!(seen == value),
@@ -100,42 +101,83 @@ fn random_sizes_times_and_ceilings_never_pass_the_ceiling() {
             }
         }
     }
+    assert!(evicted > 10_000, "{evicted}");
+}
+
+/// Values of `size` under new keys, until so many bytes were written as fill the shard twice; then the part of
+/// the ceiling that is keys and values, in percent.
+fn payload_after_churn(
+    shard: &mut Shard,
+    bytes_max: u64,
+    key: &mut u64,
+    random: &mut Random,
+    size: fn(&mut Random) -> u64,
+) -> u64 {
+    let now = Now::at_ms(1_000);
+    let mut written = 0;
+    while written < 2 * bytes_max {
+        let value = vec![b'v'; size(random) as usize];
+        written += value.len() as u64 + 16;
+        *key += 1;
+        let name = format!("key:{key:012}");
+        assert_eq!(shown(run(shard, &[b"SET", name.as_bytes(), &value], now, &mut ())), "OK");
+        assert!(shard.counters().memory_bytes <= bytes_max + SLACK, "{:?}", shard.counters());
+    }
+    shard.validate();
+    while shard.tick(now, 256, &mut ()) > 0 {}
+    let counters = shard.counters();
+    (counters.key_bytes + counters.value_bytes) * 100 / bytes_max
 }
 
 #[test]
 fn most_of_the_ceiling_is_payload_whatever_the_sizes_and_however_they_shift() {
-    let now = Now::at_ms(1_000);
-    let bytes_max = 40 * MIB;
-    let mut shard = bounded(bytes_max, Eviction::TinyLfu);
-    let mut random = Random(77);
-    let mut key = 0;
+    let bytes_max = 64 * MIB;
     type Size = fn(&mut Random) -> u64;
-    let sizes: [(&str, Size); 5] = [
-        ("100 B", |_| 100),
-        ("4 KiB", |_| 4096),
-        ("mixed", |random| 16 << random.below(11)),
-        ("16 to 31 KiB", |random| 16_000 + random.below(16_000)),
-        ("100 B again", |_| 100),
+    // The smaller the shard, the more it is to keep a few segments in hand.
+    let sizes: [(&str, Size, u64, u64); 6] = [
+        ("100 B", |_| 100, 85, 87),
+        ("4 KiB", |_| 4096, 84, 88),
+        ("16 B to 32 KiB", |random| 16 << random.below(11), 82, 82),
+        ("100 B to 1 KiB", |random| 100 + random.below(900), 82, 88),
+        ("4 to 8 KiB", |random| 4_000 + random.below(4_000), 82, 85),
+        ("100 B again", |_| 100, 82, 86),
     ];
-    for (what, size) in sizes {
-        let mut written = 0;
-        while written < 2 * bytes_max {
-            let value = vec![b'v'; size(&mut random) as usize];
-            written += value.len() as u64 + 60;
-            key += 1;
-            assert_eq!(set(&mut shard, key, &value, now, &mut ()), "OK");
-            assert!(shard.counters().memory_bytes <= bytes_max + SLACK, "{what}: {:?}", shard.counters());
+    for eviction in [Eviction::TinyLfu, Eviction::Lru] {
+        let mut shard = bounded(bytes_max, eviction);
+        let mut random = Random(77);
+        let mut key = 0;
+        for (what, size, least, least_lru) in sizes {
+            let percent = payload_after_churn(&mut shard, bytes_max, &mut key, &mut random, size);
+            let least = if eviction == Eviction::Lru { least_lru } else { least };
+            assert!(percent >= least, "{eviction:?}, {what}: {percent} %: {:?}", shard.counters());
         }
-        shard.validate();
-        while shard.tick(now, 256, &mut ()) > 0 {}
-        let counters = shard.counters();
-        let payload = counters.key_bytes + counters.value_bytes;
-        // The index of the small items takes its part, and chunks for it come whole: much for so small a shard.
-        assert!(payload * 100 >= bytes_max * 68, "{what}: {} %: {counters:?}", payload * 100 / bytes_max);
+        run(&mut shard, &[b"FLUSHALL"], Now::at_ms(1_000), &mut ());
+        while shard.tick(Now::at_ms(1_000), 256, &mut ()) > 0 {}
+        assert!(shard.counters().memory_bytes < MIB, "{:?}", shard.counters());
     }
-    run(&mut shard, &[b"FLUSHALL"], now, &mut ());
-    while shard.tick(now, 256, &mut ()) > 0 {}
-    assert!(shard.counters().memory_bytes < 4 * MIB, "{:?}", shard.counters());
+}
+
+#[test]
+fn overwriting_and_deleting_leave_few_gaps() {
+    let now = Now::at_ms(1_000);
+    let bytes_max = 64 * MIB;
+    let mut shard = bounded(bytes_max, Eviction::TinyLfu);
+    let mut random = Random(78);
+    let mut written = 0;
+    while written < 3 * bytes_max {
+        let name = format!("key:{:012}", random.below(200_000));
+        if random.below(4) == 0 {
+            run(&mut shard, &[b"DEL", name.as_bytes()], now, &mut ());
+            continue;
+        }
+        let value = vec![b'v'; 100 + random.below(900) as usize];
+        written += value.len() as u64;
+        run(&mut shard, &[b"SET", name.as_bytes(), &value], now, &mut ());
+    }
+    let counters = shard.counters();
+    let payload = counters.key_bytes + counters.value_bytes;
+    assert!(payload * 100 >= bytes_max * 83, "{} %: {counters:?}", payload * 100 / bytes_max);
+    shard.validate();
 }
 
 #[test]

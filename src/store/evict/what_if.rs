@@ -1,0 +1,185 @@
+//! What the hit ratio would be with less memory, or more: four caches without contents, of half, the same, two and
+//! four times the capacity, to which a sample of the keys is shown.
+//!
+//! Keys are sampled by their hash, so that a sample of one key in `n` asks of a cache of an `n`th of the size what
+//! all keys ask of the whole (Waldspurger et al.: "Efficient MRC Construction with SHARDS", 2015). Whether one of
+//! the few keys that are asked for all the time is in the sample is a matter of luck: the look-ups that the sample
+//! has too few, or too many, are counted as hits, which those keys would have had at any size.
+
+use super::miniature::Miniature;
+
+/// The capacities tried, in halves of the real one.
+pub const HALVES: [u64; 4] = [1, 2, 4, 8];
+/// Entries of the largest cache, at most, and at least.
+const ENTRIES_MAX: usize = 8192;
+const ENTRIES_MIN: usize = 64;
+/// After so many sampled look-ups all counts are halved: what was long ago matters less and less.
+const SAMPLED_MAX: u64 = 1 << 18;
+/// So much of a shard's memory may be used, in parts of 1024.
+const MEMORY_PARTS: u64 = 2;
+/// What one entry takes, with its places in the table.
+const ENTRY_BYTES: u64 = 24;
+
+/// Bits of the hash that say which of the sampled keys are too many for little memory.
+const THINNING_SHIFT: u32 = 50;
+
+pub struct WhatIf {
+    caches: [Miniature; HALVES.len()],
+    /// Of the keys that are shown, those with none of these bits are taken.
+    thinning_mask: u64,
+    /// Of all look-ups one in so many is expected to be of a key in the sample.
+    sampled_one_in: u64,
+    counts: Counts,
+    /// Look-ups there were, of all keys, when they were counted last.
+    look_ups_seen: u64,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Counts {
+    /// Of all keys.
+    look_ups: u64,
+    sampled: u64,
+    hits: [u64; HALVES.len()],
+}
+
+/// Estimates for one shard; they add up over shards.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Estimate {
+    pub look_ups: u64,
+    /// By capacity, as in [`HALVES`].
+    pub hits: [u64; HALVES.len()],
+}
+
+impl WhatIf {
+    /// For a shard that may take `bytes_max`; `look_ups` is how many there were so far.
+    pub fn new(bytes_max: u64, look_ups: u64) -> WhatIf {
+        let entries: u64 = HALVES.iter().sum::<u64>() * ENTRY_BYTES;
+        let affordable = bytes_max / 1024 * MEMORY_PARTS * HALVES[3] / entries;
+        let largest = affordable.clamp(ENTRIES_MIN as u64, ENTRIES_MAX as u64);
+        let largest = 1usize << largest.ilog2();
+        let caches = HALVES.map(|halves| Miniature::new((largest as u64 * halves / HALVES[3]) as usize, 2, 1));
+        WhatIf { caches, thinning_mask: 0, sampled_one_in: 1, counts: Counts::default(), look_ups_seen: look_ups }
+    }
+
+    /// From now on the shard has room for about `capacity` items, its window is `window_percent` of them, and one key
+    /// in `shown_one_in` is shown.
+    pub fn fit(&mut self, capacity: u64, window_percent: usize, shown_one_in: u64) {
+        let entries_max = self.caches[1].entries_max() as u64;
+        let wanted = capacity.div_ceil(entries_max);
+        let thinning = wanted.div_ceil(shown_one_in).next_power_of_two();
+        self.thinning_mask = (thinning - 1) << THINNING_SHIFT;
+        if self.sampled_one_in != shown_one_in * thinning {
+            self.sampled_one_in = shown_one_in * thinning;
+            self.forget();
+        }
+        for (cache, halves) in self.caches.iter_mut().zip(HALVES) {
+            cache.resize((capacity * halves / 2 / self.sampled_one_in) as usize, window_percent);
+        }
+    }
+
+    /// Starts counting anew.
+    pub fn forget(&mut self) {
+        self.counts = Counts::default();
+    }
+
+    /// One of the keys that are shown was looked up, or stored.
+    pub fn show(&mut self, hash: u64, is_look_up: bool, frequency: impl Fn(u64) -> u32) {
+        if hash & self.thinning_mask != 0 {
+            return;
+        }
+        self.counts.sampled += is_look_up as u64;
+        for (cache, hits) in self.caches.iter_mut().zip(&mut self.counts.hits) {
+            *hits += (cache.access(hash, &frequency) && is_look_up) as u64;
+        }
+    }
+
+    /// There were so many look-ups so far; to be said now and then.
+    pub fn count(&mut self, look_ups: u64) {
+        match look_ups.checked_sub(self.look_ups_seen) {
+            Some(more) => self.counts.look_ups += more,
+            // Somebody has set the counters back.
+            None => self.forget(),
+        }
+        self.look_ups_seen = look_ups;
+        if self.counts.sampled > SAMPLED_MAX {
+            let Counts { look_ups, sampled, hits } = self.counts;
+            self.counts = Counts { look_ups: look_ups / 2, sampled: sampled / 2, hits: hits.map(|hits| hits / 2) };
+        }
+    }
+
+    pub fn estimate(&self) -> Estimate {
+        let Counts { look_ups, sampled, hits } = self.counts;
+        let expected = (look_ups / self.sampled_one_in) as i64;
+        if expected == 0 {
+            return Estimate::default();
+        }
+        let luck = expected - sampled as i64;
+        let hits = hits.map(|hits| {
+            let hits = (hits as i64 + luck).clamp(0, expected) as u64;
+            (hits as u128 * look_ups as u128 / expected as u128) as u64
+        });
+        Estimate { look_ups, hits }
+    }
+
+    pub fn bytes(&self) -> usize {
+        size_of::<WhatIf>() + self.caches.iter().map(Miniature::bytes).sum::<usize>()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::random::Random;
+
+    fn hash_of(key: u64) -> u64 {
+        let hash = key.wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        let hash = (hash ^ hash >> 31).wrapping_mul(0x94D0_49BB_1331_11EB);
+        hash ^ hash >> 29
+    }
+
+    #[test]
+    fn it_takes_no_more_memory_than_it_may() {
+        for mib in [16u64, 64, 300, 2048, 16 << 10] {
+            let what_if = WhatIf::new(mib << 20, 0);
+            assert!(what_if.bytes() as u64 * 200 <= mib << 20, "{mib} MiB: {}", what_if.bytes());
+        }
+    }
+
+    #[test]
+    fn uniform_keys_are_found_in_proportion_to_the_capacity() {
+        let mut what_if = WhatIf::new(1 << 30, 0);
+        let (capacity, keys, shown_one_in) = (100_000u64, 400_000, 16);
+        what_if.fit(capacity, 100, shown_one_in);
+        let mut random = Random::new(11);
+        let mut look_ups = 0;
+        for turn in 0..6_000_000u64 {
+            if turn == 3_000_000 {
+                what_if.forget();
+            }
+            let hash = hash_of(random.below(keys) as u64);
+            look_ups += 1;
+            if hash & (shown_one_in - 1) == 0 {
+                what_if.show(hash, true, |_| 0);
+            }
+            if turn % 1_000 == 999 {
+                what_if.count(look_ups);
+            }
+        }
+        let Estimate { look_ups, hits } = what_if.estimate();
+        for (hits, expected) in hits.into_iter().zip([12.5, 25.0, 50.0, 100.0]) {
+            let percent = hits as f64 * 100.0 / look_ups as f64;
+            assert!((percent - expected).abs() < 2.0, "{percent} instead of {expected}");
+        }
+    }
+
+    #[test]
+    fn setting_the_counters_back_begins_anew() {
+        let mut what_if = WhatIf::new(1 << 30, 50);
+        what_if.fit(1_000, 10, 1);
+        what_if.show(1, true, |_| 0);
+        what_if.count(51);
+        assert_eq!(what_if.estimate(), Estimate { look_ups: 1, hits: [0; 4] });
+        what_if.count(0);
+        assert_eq!(what_if.estimate(), Estimate::default());
+    }
+}

@@ -1,0 +1,181 @@
+//! What an operator sees of the memory: STATS, INFO, MEMORY, HOTKEYS, and redis-cli's scans for big and hot keys.
+
+mod harness;
+mod support;
+
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use harness::Server;
+use support::client::{Client, push_command};
+use support::peers::{installed, skip};
+use support::value::Value;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn total(client: &mut Client) -> serde_json::Value {
+    let stats: serde_json::Value = serde_json::from_str(&client.call("STATS").as_text()).expect("JSON");
+    stats["total"]["shard"].clone()
+}
+
+fn number(shard: &serde_json::Value, name: &str) -> u64 {
+    shard[name].as_u64().unwrap_or_else(|| panic!("no {name} in {shard:#}"))
+}
+
+/// Many commands at once; the replies.
+fn all(client: &mut Client, commands: &[Vec<String>]) -> Vec<Value> {
+    let mut bytes = Vec::new();
+    commands.iter().for_each(|command| push_command(&mut bytes, command));
+    client.send(&bytes);
+    client.replies(commands.len())
+}
+
+fn words(words: &[&str]) -> Vec<String> {
+    words.iter().map(|word| word.to_string()).collect()
+}
+
+/// Looks keys up as users of a cache do: what is not there is stored. Keys are drawn from `keys`, small ones more
+/// often.
+fn use_as_a_cache(client: &mut Client, look_ups: u64, keys: u64, seed: u64) {
+    let mut state = seed | 1;
+    let mut draw = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 11) as f64 / (1u64 << 53) as f64
+    };
+    for _ in 0..look_ups / 64 {
+        let drawn: Vec<u64> = (0..64).map(|_| (draw() * draw() * keys as f64) as u64).collect();
+        let gets: Vec<_> = drawn.iter().map(|key| words(&["GET", &format!("key:{key}")])).collect();
+        let found = all(client, &gets);
+        let value = "v".repeat(400);
+        let missing = drawn.iter().zip(found).filter(|(_, reply)| *reply == Value::NilBulk);
+        let sets: Vec<_> = missing.map(|(key, _)| words(&["SET", &format!("key:{key}"), &value])).collect();
+        assert!(all(client, &sets).iter().all(|reply| *reply == Value::ok()));
+    }
+}
+
+#[test]
+fn statistics_tell_where_memory_goes_and_what_more_of_it_would_do() {
+    let server = Server::start(&["--cores", "2", "--max-memory", "32mb"]);
+    let mut client = Client::connect(server.address());
+    use_as_a_cache(&mut client, 600_000, 200_000, 7);
+    let shard = total(&mut client);
+    let [evicted, rejected, admitted, aged] =
+        ["keys_evicted", "keys_rejected", "keys_admitted", "keys_aged_out"].map(|name| number(&shard, name));
+    assert!(evicted > 10_000 && admitted > 0, "{shard:#}");
+    assert_eq!(rejected + admitted + aged, evicted, "each eviction has one reason: {shard:#}");
+    let parts = ["item_bytes", "large_value_bytes", "gap_bytes", "index_bytes", "history_bytes"];
+    let sum: u64 = parts.iter().map(|name| number(&shard, name)).sum();
+    assert!(sum <= number(&shard, "memory_bytes"), "{shard:#}");
+    assert!(number(&shard, "pressed") >= 1, "a full shard is under pressure: {shard:#}");
+    assert!(number(&shard, "payload_bytes") > 24 << 20, "{shard:#}");
+
+    // Estimates rise with the memory, and the one for the memory there is comes near the truth.
+    let look_ups = number(&shard, "what_if_look_ups");
+    assert!(look_ups > 300_000, "{shard:#}");
+    let names = ["half", "same", "double", "quadruple"];
+    let hits = names.map(|name| number(&shard, &format!("what_if_hits_at_{name}")) as f64 * 100.0 / look_ups as f64);
+    assert!(hits.is_sorted() && hits[3] > hits[0] + 5.0, "{hits:?}");
+    let (seen, missed) = (number(&shard, "keyspace_hits"), number(&shard, "keyspace_misses"));
+    let real = seen as f64 * 100.0 / (seen + missed) as f64;
+    assert!((hits[1] - real).abs() < 10.0, "estimated {hits:?}, in fact {real}");
+
+    let info = client.call("INFO memory").as_text() + &client.call("INFO stats").as_text();
+    for name in [
+        "used_memory_index:",
+        "used_memory_history:",
+        "rejected_keys:",
+        "window_percent:",
+        "what_if_hit_percent_double:",
+    ] {
+        assert!(info.contains(name), "{name} in {info}");
+    }
+
+    let memory = client.call("MEMORY STATS");
+    let fields = memory.as_array();
+    let field = |name: &str| {
+        let at = fields.iter().position(|field| *field == Value::bulk(name)).unwrap_or_else(|| panic!("{name}"));
+        fields[at + 1].clone()
+    };
+    assert!(field("keys.count").as_int() > 50_000);
+    assert!(field("dataset.bytes").as_int() < field("total.allocated").as_int());
+    assert_eq!(field("ceiling.bytes"), Value::Int(32 << 20));
+    let doctor = client.call("MEMORY DOCTOR").as_text();
+    assert!(doctor.contains("twice the memory"), "{doctor}");
+
+    assert_eq!(client.call("CONFIG RESETSTAT"), Value::ok());
+    assert_eq!(number(&total(&mut client), "keys_evicted"), 0);
+}
+
+#[test]
+fn hot_keys_are_those_asked_for_most_on_any_core() {
+    let server = Server::start(&["--cores", "2"]);
+    let mut client = Client::connect(server.address());
+    let hot: Vec<String> = (0..6).map(|key| format!("hot:{key}")).collect();
+    for key in &hot {
+        assert_eq!(client.call(&format!("SET {key} v")), Value::ok());
+    }
+    let cold: Vec<_> = (0..3_000).map(|key| words(&["SET", &format!("cold:{key}"), "v"])).collect();
+    all(&mut client, &cold);
+    for round in 0..400 {
+        let mut gets: Vec<_> = hot.iter().map(|key| words(&["GET", key])).collect();
+        gets.extend((0..60).map(|key| words(&["GET", &format!("cold:{}", (round * 60 + key) % 3_000)])));
+        // The hot ones come up anywhere in the sample.
+        gets.rotate_left(round % 66);
+        gets.extend(hot.iter().flat_map(|key| vec![words(&["GET", key]); 1 + round % 7]));
+        all(&mut client, &gets);
+    }
+    let reply = client.call("HOTKEYS 6");
+    let found = reply.as_array();
+    assert_eq!(found.len(), 12, "{reply:?}");
+    let mut names: Vec<String> = found.iter().step_by(2).map(Value::as_text).collect();
+    names.sort();
+    assert_eq!(names, hot, "{reply:?}");
+    let counts: Vec<i64> = found.iter().skip(1).step_by(2).map(Value::as_int).collect();
+    assert!(counts.is_sorted_by(|a, b| a >= b) && counts[5] > 500, "{counts:?}");
+    assert!(client.call("HOTKEYS x").is_error() && client.call("HOTKEYS 1 2").is_error());
+    assert_eq!(client.call("HOTKEYS 0").as_array().len(), 0);
+}
+
+#[test]
+fn redis_cli_finds_big_and_hot_keys() {
+    if !installed("redis-cli") {
+        return skip("redis_cli_finds_big_and_hot_keys", "redis-cli is not installed");
+    }
+    let server = Server::start(&["--cores", "2", "--max-memory", "32mb"]);
+    let mut client = Client::connect(server.address());
+    // Half full is when uses begin to be counted.
+    let filling: Vec<_> = (0..60_000).map(|key| words(&["SET", &format!("k:{key}"), &"v".repeat(400)])).collect();
+    filling.chunks(500).for_each(|chunk| assert!(all(&mut client, chunk).iter().all(|reply| *reply == Value::ok())));
+    client.call_words(&[b"SET".to_vec(), b"whale".to_vec(), vec![b'w'; 25_000]]);
+    let cli = |option: &str| {
+        let output = Command::new("redis-cli")
+            .args(["-p", &server.port().to_string(), option])
+            .output()
+            .expect("redis-cli starts");
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success(), "{option}: {text}{}", String::from_utf8_lossy(&output.stderr));
+        text
+    };
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        // Uses are counted one by one, and forgotten again while others are counted.
+        for _ in 0..20 {
+            client.call("SET hot v");
+            client.call("GET hot");
+            client.call("DEL hot");
+        }
+        client.call("SET hot v");
+        if client.call("OBJECT FREQ hot").as_int() > 5 {
+            break;
+        }
+        assert!(Instant::now() < deadline, "{}", client.call("STATS").as_text());
+    }
+    let big = cli("--bigkeys");
+    assert!(big.contains("Biggest string found") && big.contains("whale"), "{big}");
+    let memory = cli("--memkeys");
+    assert!(memory.contains("whale") && memory.contains("Biggest string found"), "{memory}");
+    let hot = cli("--hotkeys");
+    assert!(hot.contains("hot key found with counter") && hot.contains("hot"), "{hot}");
+}
