@@ -3,11 +3,11 @@
 //! ```text
 //!   ┌───────┬──────────────┬────────────┬─────────────┬─────┬───────┐
 //!   │ flags │ value length │ key length │ expiry      │ key │ value │
-//!   │ 1     │ 1, 2 (or 4)  │ 1 or 2     │ 0, 6 (or 8) │     │       │
+//!   │ 1     │ 1, 2 (or 4)  │ 1 or 2     │ 0, 5 (or 8) │     │       │
 //!   └───────┴──────────────┴────────────┴─────────────┴─────┴───────┘
 //!   flags   7 set while the item lives; one that is gone still tells how long it is
 //!           5 set by the first use since the eviction policy looked at the item
-//!           4–3 expiry: 0 none, 1 six bytes, 2 eight bytes (milliseconds since the Unix epoch)
+//!           4–3 expiry: 0 none, 1 five bytes (milliseconds from 2020 on, to 2054), 2 eight bytes (since the Unix epoch)
 //!           2–1 value: 0 length in one byte, 1 in two, 2 kept apart: the "length" is its number
 //!           0   key length: 0 one byte, 1 two bytes
 //! ```
@@ -28,7 +28,10 @@ const EXPIRY_NONE: u8 = 0;
 const EXPIRY_NEAR: u8 = 1;
 const EXPIRY_FAR: u8 = 2;
 const EXPIRY_MASK: u8 = 3 << EXPIRY_SHIFT;
-const EXPIRY_NEAR_MAX: u64 = (1 << 48) - 1;
+/// The first millisecond of 2020, and the last one that five bytes reach from there.
+const EXPIRY_NEAR_MIN: u64 = 1_577_836_800_000;
+const EXPIRY_NEAR_MASK: u64 = (1 << 40) - 1;
+const EXPIRY_NEAR_MAX: u64 = EXPIRY_NEAR_MIN + EXPIRY_NEAR_MASK;
 
 const _: () = assert!(KEY_BYTES_MAX <= u16::MAX as usize && LARGE_VALUE_BYTES_MIN <= u16::MAX as usize + 1);
 
@@ -50,6 +53,8 @@ struct Shape {
     expiry_at: u8,
     key_at: u8,
     expiry_mask: u64,
+    /// What the expiry counts from.
+    expiry_base: u64,
 }
 
 const SHAPES: usize = 32;
@@ -58,7 +63,8 @@ const SHAPES: usize = 32;
 static SHAPE: [Shape; SHAPES] = shapes();
 
 const fn shapes() -> [Shape; SHAPES] {
-    let unused = Shape { value_mask: 0, key_mask: 0, key_shift: 0, expiry_at: 0, key_at: 0, expiry_mask: 0 };
+    let unused =
+        Shape { value_mask: 0, key_mask: 0, key_shift: 0, expiry_at: 0, key_at: 0, expiry_mask: 0, expiry_base: 0 };
     let mut shapes = [unused; SHAPES];
     let mut flags = 0;
     while flags < SHAPES {
@@ -67,10 +73,10 @@ const fn shapes() -> [Shape; SHAPES] {
         if value_kind <= VALUE_APART && expiry_kind <= EXPIRY_FAR {
             let value_bytes = 1 << value_kind;
             let key_bytes = 1 + (flags as u8 & KEY_WIDE);
-            let (expiry_bytes, expiry_mask) = match expiry_kind {
-                EXPIRY_NONE => (0, 0),
-                EXPIRY_NEAR => (6, EXPIRY_NEAR_MAX),
-                _ => (8, u64::MAX),
+            let (expiry_bytes, expiry_mask, expiry_base) = match expiry_kind {
+                EXPIRY_NONE => (0, 0, 0),
+                EXPIRY_NEAR => (5, EXPIRY_NEAR_MASK, EXPIRY_NEAR_MIN),
+                _ => (8, u64::MAX, 0),
             };
             let expiry_at = 1 + value_bytes + key_bytes;
             shapes[flags] = Shape {
@@ -80,6 +86,7 @@ const fn shapes() -> [Shape; SHAPES] {
                 expiry_at,
                 key_at: expiry_at + expiry_bytes,
                 expiry_mask,
+                expiry_base,
             };
         }
         flags += 1;
@@ -209,9 +216,9 @@ impl Head {
     pub fn expires_at_ms(self, slot: &[u8]) -> Option<u64> {
         let shape = shape(self.flags);
         self.has_expiry().then(|| {
-            // Eight bytes are there also when six are meant: segments end with bytes to spare.
+            // Eight bytes are there also when five are meant: segments end with bytes to spare.
             let bytes = slot[shape.expiry_at as usize..][..8].try_into().expect("8 bytes");
-            u64::from_le_bytes(bytes) & shape.expiry_mask
+            shape.expiry_base.wrapping_add(u64::from_le_bytes(bytes) & shape.expiry_mask)
         })
     }
 
@@ -251,8 +258,10 @@ impl Head {
     }
 
     fn write_expiry(self, slot: &mut [u8], expires_at_ms: u64) {
-        let (at, key_at) = (shape(self.flags).expiry_at as usize, self.key_at());
-        slot[at..key_at].copy_from_slice(&expires_at_ms.to_le_bytes()[..key_at - at]);
+        let shape = shape(self.flags);
+        let (at, key_at) = (shape.expiry_at as usize, self.key_at());
+        let since = expires_at_ms.wrapping_sub(shape.expiry_base);
+        slot[at..key_at].copy_from_slice(&since.to_le_bytes()[..key_at - at]);
     }
 
     /// Writes everything that stands before the key.
@@ -307,7 +316,7 @@ fn shape(flags: u8) -> &'static Shape {
 fn expiry_kind(expires_at_ms: Option<u64>) -> u8 {
     match expires_at_ms {
         None => EXPIRY_NONE,
-        Some(..=EXPIRY_NEAR_MAX) => EXPIRY_NEAR,
+        Some(EXPIRY_NEAR_MIN..=EXPIRY_NEAR_MAX) => EXPIRY_NEAR,
         Some(_) => EXPIRY_FAR,
     }
 }
@@ -325,7 +334,8 @@ mod tests {
             let key: Vec<u8> = (0..key_bytes).map(|i| i as u8).collect();
             for value_bytes in [0, 1, 255, 256, 32_767] {
                 let value: Vec<u8> = (0..value_bytes).map(|i| (i * 7) as u8).collect();
-                for expiry in [None, Some(0), Some(EXPIRY_NEAR_MAX), Some(EXPIRY_NEAR_MAX + 1), Some(u64::MAX)] {
+                let near = [EXPIRY_NEAR_MIN - 1, EXPIRY_NEAR_MIN, EXPIRY_NEAR_MAX, EXPIRY_NEAR_MAX + 1];
+                for expiry in [None, Some(0), Some(u64::MAX)].into_iter().chain(near.map(Some)) {
                     for content in [Content::Inline(&value), Content::Apart(u32::MAX - 1)] {
                         let head = Head::new(key_bytes, content, expiry);
                         head.write(&mut slot, &key, content, expiry);
@@ -337,7 +347,7 @@ mod tests {
                             Content::Inline(value) => assert_eq!(read.value(&slot), value),
                             Content::Apart(number) => assert_eq!(read.apart(), Some(number)),
                         }
-                        for later in [None, Some(7), Some(u64::MAX)] {
+                        for later in [None, Some(7), Some(EXPIRY_NEAR_MIN + 7), Some(u64::MAX)] {
                             let changed = read.with_expiry(later);
                             let mut copy = vec![0; 200_000];
                             changed.copy_from(read, &slot, &mut copy, later);
@@ -358,6 +368,6 @@ mod tests {
     #[test]
     fn a_small_item_without_expiry_has_three_bytes_of_header() {
         assert_eq!(Head::new(16, Content::Inline(&[0; 32]), None).item_bytes(), 16 + 32 + 3);
-        assert_eq!(Head::new(16, Content::Inline(&[0; 32]), Some(1)).item_bytes(), 16 + 32 + 9);
+        assert_eq!(Head::new(16, Content::Inline(&[0; 32]), Some(1_800_000_000_000)).item_bytes(), 16 + 32 + 8);
     }
 }
