@@ -60,7 +60,7 @@ async fn serve(setup: CoreSetup) -> Result<(), CoreError> {
         if in_executor {
             ring.poll()?;
             if !ring.has_events() {
-                bridge.sleep(&mut ring, SLEEP).await;
+                bridge.sleep(&mut ring, SLEEP, std::future::pending()).await;
                 ring.poll()?;
             }
         } else {

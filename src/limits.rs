@@ -87,6 +87,19 @@ pub const CLIENTS_MIN: usize = 32;
 pub const DESCRIPTORS_RESERVED: usize = 64;
 pub const DESCRIPTORS_PER_CORE: usize = 16;
 
+/// One file of the write-ahead log. Full: the next one, which was made ready before.
+pub const WAL_SEGMENT_BYTES: u64 = 16 * 1024 * 1024;
+/// One write of the log. A larger group takes several.
+pub const WAL_WRITE_BYTES_MAX: usize = 256 * 1024;
+/// What may wait to be written to the log of a core. More: connections that write wait.
+pub const WAL_BACKLOG_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Keys of one group that are told apart while they are not durable. More: every key of the core counts as one.
+pub const WAL_DIRTY_KEYS_MAX: usize = 64 * 1024;
+/// How long what nobody waits for may stay in memory before it is handed to the kernel.
+pub const WAL_WRITE_DELAY_MS: u64 = 10;
+/// How long a full disk is left alone before it is tried again.
+pub const WAL_RETRY_MS: u64 = 500;
+
 /// How long cores may drain after the first SIGTERM. Longer: the process ends with exit code 1.
 pub const SHUTDOWN_MS_MAX: u64 = 10_000;
 

@@ -133,3 +133,30 @@ pub enum Wire {
     Resp3,
     Binary,
 }
+
+/// When a write is on disk, compared with its reply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Durability {
+    /// Written soon; the kernel and the device decide when it is durable.
+    None,
+    /// Durable within the interval.
+    Async,
+    /// Durable before its reply leaves.
+    Sync,
+}
+
+impl Durability {
+    pub fn parse(word: &[u8]) -> Option<Durability> {
+        [Durability::None, Durability::Async, Durability::Sync]
+            .into_iter()
+            .find(|durability| word.eq_ignore_ascii_case(durability.as_str().as_bytes()))
+    }
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Durability::None => "none",
+            Durability::Async => "async",
+            Durability::Sync => "sync",
+        }
+    }
+}

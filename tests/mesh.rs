@@ -15,6 +15,7 @@ use crabcache::clock::Now;
 use crabcache::connection::Received;
 use crabcache::engine::clients::Address;
 use crabcache::engine::cluster::Topology;
+use crabcache::engine::journal::Durable;
 use crabcache::engine::memory::MemoryPool;
 use crabcache::engine::settings::Fixed;
 use crabcache::engine::{Engine, EngineConfig, Peer};
@@ -191,6 +192,7 @@ fn engine_config(plan: &Plan, core: usize) -> EngineConfig {
         subscriber_soft_bytes: limits::SUBSCRIBER_OUTPUT_SOFT_BYTES,
         // No test here subscribes.
         interest: Arc::new(Interest::new(plan.cores)),
+        durable: Arc::new(Durable::new(plan.cores)),
         output_soft_bytes: 1000,
         output_hard_bytes: limits::OUTPUT_HARD_BYTES,
         mesh_in_flight_max: plan.capacity,

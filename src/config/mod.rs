@@ -95,6 +95,32 @@ words! { EvictionPolicy:
     "none" None "noeviction", "All keys stay; writes are refused";
 }
 
+/// What a write's reply promises.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WalSync {
+    None,
+    Async,
+    Sync,
+}
+
+words! { WalSync:
+    "none" None "no", "Logged; when it is durable is up to the system";
+    "async" Async "everysec", "Durable within --wal-async-ms";
+    "sync" Sync "always", "Durable before the reply leaves";
+}
+
+/// What to do about a damaged log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WalRecover {
+    Strict,
+    Salvage,
+}
+
+words! { WalRecover:
+    "strict" Strict, "Refuse to start";
+    "salvage" Salvage, "Keep what can be read, and the damaged files aside";
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogLevel {
     Error,

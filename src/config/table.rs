@@ -10,7 +10,7 @@
 //! After a change: `CRABCACHE_BLESS=1 cargo test --test tidy settings` writes the pages that show the table.
 
 use super::value::*;
-use super::{EvictionPolicy, LogFormat, LogLevel, Origins};
+use super::{EvictionPolicy, LogFormat, LogLevel, Origins, WalRecover, WalSync};
 use crate::limits::{TTL_JITTER_PERCENT_MAX, VALUE_BYTES_MAX_CEILING};
 
 /// When a changed value takes effect.
@@ -185,6 +185,19 @@ settings! {
 
     /// Longest value, up to 512mb
     value_bytes_max "max-value-bytes": Size, "64mb", "SIZE", restart, redis "proto-max-bulk-len", in 1..=VALUE_BYTES_MAX_CEILING as u64;
+
+    ["Durability"]
+    /// Where to keep the write-ahead log, which survives a restart; empty for none
+    data_dir "data-dir": OptionalPath, "", "DIR", restart, redis "dir";
+
+    /// When writes are durable
+    wal_sync "wal-sync": OneOf<WalSync>, "async", "MODE", restart, redis "appendfsync";
+
+    /// Milliseconds after which a write is durable with --wal-sync async
+    wal_async_ms "wal-async-ms": Number<u64>, "100", "MILLISECONDS", restart, in 2..=60_000;
+
+    /// What to do about a damaged log
+    wal_recover "wal-recover": OneOf<WalRecover>, "strict", "HOW", restart;
 
     ["Log"]
     /// How much to log

@@ -12,6 +12,7 @@
 //! Reply order is command order: a reply that is there before an earlier one waits behind it, as a
 //! follower of the pending reply that holds it up.
 
+mod gates;
 mod input;
 mod output;
 #[cfg(test)]
@@ -50,6 +51,8 @@ impl Pause {
     pub const MESH: Pause = Pause(1 << 2);
     /// What is under way has to be answered first: found out when the command was to be carried out.
     pub const FENCE: Pause = Pause(1 << 3);
+    /// A write waits for room in the log.
+    pub const LOG: Pause = Pause(1 << 4);
 
     pub fn any(self) -> bool {
         self.0 != 0
@@ -213,7 +216,7 @@ impl Connection {
     /// Whether a command that is due now has to wait until the output has drained.
     #[inline]
     pub fn defers(&self) -> bool {
-        self.pause.has(Pause::OUTPUT) || !self.deferred.is_empty()
+        self.pause.has(Pause::OUTPUT) || self.pause.has(Pause::LOG) || !self.deferred.is_empty()
     }
 
     pub fn defer(&mut self, deferred: Deferred) {
@@ -237,6 +240,11 @@ impl Connection {
         lifts
     }
 
+    /// Puts a command back that could not be carried out after all.
+    pub fn defer_first(&mut self, deferred: Deferred) {
+        self.deferred.push_front(deferred);
+    }
+
     /// The next deferred command, if it may be carried out now.
     pub fn next_deferred(&mut self) -> Option<Deferred> {
         if self.can_resume() { self.deferred.pop_front() } else { None }
@@ -248,7 +256,10 @@ impl Connection {
         if self.deferred.is_empty() {
             !self.pause.any()
         } else {
-            !self.pause.has(Pause::OUTPUT) && !self.pause.has(Pause::MESH) && !self.pause.has(Pause::FENCE)
+            !self.pause.has(Pause::OUTPUT)
+                && !self.pause.has(Pause::MESH)
+                && !self.pause.has(Pause::FENCE)
+                && !self.pause.has(Pause::LOG)
         }
     }
 

@@ -9,6 +9,7 @@
 
 use super::Connection;
 use crate::engine::clients::ReplyMode;
+use crate::engine::journal::Gate;
 use crate::proto;
 use crate::reply::{Out, Reply};
 use crate::request::Wire;
@@ -33,11 +34,13 @@ pub(super) enum Replies {
 
 /// A reply that is not there yet.
 pub(super) struct Pending {
-    reply: Option<Out>,
+    pub(super) reply: Option<Out>,
     /// Whether the client wants to see it (CLIENT REPLY).
-    wanted: bool,
+    pub(super) wanted: bool,
     /// Where in [`Later`] the finished replies right behind it end.
-    followers_end: usize,
+    pub(super) followers_end: usize,
+    /// What has to be durable before it leaves.
+    pub(super) gates: Vec<Gate>,
 }
 
 /// Finished replies behind pending ones, one after the other.
@@ -183,7 +186,7 @@ impl Connection {
     pub fn await_reply(&mut self) -> u32 {
         let wanted = self.reply_wanted();
         let sequence = self.pending_first.wrapping_add(self.pending.len() as u32);
-        self.pending.push_back(Pending { reply: None, wanted, followers_end: self.later.end() });
+        self.pending.push_back(Pending { reply: None, wanted, followers_end: self.later.end(), gates: Vec::new() });
         sequence
     }
 
@@ -199,11 +202,12 @@ impl Connection {
         from: &Out,
         range: std::ops::Range<usize>,
         first_large: usize,
+        gates: Vec<Gate>,
         pool: &mut OutPool,
     ) {
         let place = sequence.wrapping_sub(self.pending_first) as usize;
         let wanted = self.pending[place].wanted;
-        if place == 0 {
+        if place == 0 && gates.is_empty() {
             if self.out.bytes.capacity() == 0 {
                 self.out = pool.take();
             }
@@ -218,15 +222,16 @@ impl Connection {
             }
             self.held_up += reply.len();
             self.pending[place].reply = Some(reply);
+            self.pending[place].gates = gates;
         }
     }
 
     /// The awaited reply `sequence` has been made here.
-    pub fn complete(&mut self, sequence: u32, wire: Wire, reply: &Reply<'_>, pool: &mut OutPool) {
+    pub fn complete(&mut self, sequence: u32, wire: Wire, reply: &Reply<'_>, gates: Vec<Gate>, pool: &mut OutPool) {
         let mut encoded = pool.take();
         proto::encode(wire, reply, &mut encoded);
         let len = encoded.bytes.len();
-        self.complete_with_range(sequence, &encoded, 0..len, 0, pool);
+        self.complete_with_range(sequence, &encoded, 0..len, 0, gates, pool);
         pool.give_back(encoded);
     }
 
@@ -236,7 +241,12 @@ impl Connection {
         let Some(head) = self.pending.pop_front() else { return };
         self.pending_first = self.pending_first.wrapping_add(1);
         self.held_up -= self.later.move_to(head.followers_end, &mut self.out);
-        while self.pending.front().is_some_and(|next| next.reply.is_some()) {
+        self.release_ready(pool);
+    }
+
+    /// What is complete at the head of the pending replies goes to `out`.
+    pub(super) fn release_ready(&mut self, pool: &mut OutPool) {
+        while self.pending.front().is_some_and(|next| next.reply.is_some() && next.gates.is_empty()) {
             let next = self.pending.pop_front().expect("just seen");
             self.pending_first = self.pending_first.wrapping_add(1);
             self.append(next.reply.expect("just seen"), pool);
@@ -247,9 +257,16 @@ impl Connection {
         }
     }
 
+    pub(super) fn later_end(&self) -> usize {
+        self.later.end()
+    }
+
     fn append(&mut self, from: Out, pool: &mut OutPool) {
         if !from.is_empty() {
             self.held_up -= from.len();
+            if self.out.bytes.capacity() == 0 {
+                self.out = pool.take();
+            }
             self.out.append_range(&from, 0..from.bytes.len(), 0);
         }
         pool.give_back(from);
@@ -257,7 +274,9 @@ impl Connection {
 
     /// Whether what is ready had better wait for what comes from other cores. Says `Some(true)` the first time.
     pub fn withholds(&mut self) -> Option<bool> {
-        if self.pending.is_empty() || self.withheld == Withheld::TooLong || self.out.len() > WITHHELD_BYTES_MAX {
+        // What waits for the disk takes too long.
+        let waits_for_cores = self.pending.front().is_some_and(|head| head.reply.is_none());
+        if !waits_for_cores || self.withheld == Withheld::TooLong || self.out.len() > WITHHELD_BYTES_MAX {
             return None;
         }
         Some(std::mem::replace(&mut self.withheld, Withheld::Yes) == Withheld::No)

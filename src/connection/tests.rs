@@ -550,7 +550,7 @@ fn replies_behind_awaited_ones_are_let_go_of_when_they_have_left() {
             connection.reply(&Reply::Large(large.clone()), &mut pool);
         }
         let next = connection.await_reply();
-        connection.complete(awaited, Wire::Resp2, &Reply::Pong, &mut pool);
+        connection.complete(awaited, Wire::Resp2, &Reply::Pong, Vec::new(), &mut pool);
         awaited = next;
         let mut expected = b"+PONG\r\n".to_vec();
         expected.extend(encoded(Wire::Resp2, &Reply::Bulk(&value)));
@@ -657,7 +657,7 @@ fn replies_leave_in_the_order_of_commands_whenever_they_come() {
                     let reply = random_reply(&mut random);
                     awaited[place].bytes = Some(encoded(wire, &reply));
                     if random.chance(50) {
-                        connection.complete(sequence, wire, &reply, &mut pool);
+                        connection.complete(sequence, wire, &reply, Vec::new(), &mut pool);
                     } else {
                         // As a part of a batch's replies, between those of others.
                         let mut batch = Out::default();
@@ -666,7 +666,7 @@ fn replies_leave_in_the_order_of_commands_whenever_they_come() {
                         proto::encode(wire, &reply, &mut batch);
                         let range = start..batch.bytes.len();
                         proto::encode(wire, &random_reply(&mut random), &mut batch);
-                        connection.complete_with_range(sequence, &batch, range, first_large, &mut pool);
+                        connection.complete_with_range(sequence, &batch, range, first_large, Vec::new(), &mut pool);
                     }
                 }
                 6 => {
@@ -706,7 +706,7 @@ fn a_connection_is_finished_when_nothing_is_owed_any_more() {
         assert!(connection.is_finished());
         let sequence = connection.await_reply();
         assert!(!connection.is_finished(), "a reply is awaited");
-        connection.complete(sequence, Wire::Resp2, &Reply::Ok, &mut pool);
+        connection.complete(sequence, Wire::Resp2, &Reply::Ok, Vec::new(), &mut pool);
         assert!(!connection.is_finished(), "a reply is unsent");
         connection.in_flight = std::mem::take(&mut connection.out).len();
         assert!(!connection.is_finished(), "a reply is being sent");
@@ -739,7 +739,7 @@ fn replies_wait_for_those_of_other_cores_but_not_for_long() {
     let sequence = connection.await_reply();
     assert_eq!(connection.withholds(), Some(true));
     assert_eq!(connection.withholds(), Some(false), "known already");
-    connection.complete(sequence, Wire::Resp2, &Reply::Pong, &mut pool);
+    connection.complete(sequence, Wire::Resp2, &Reply::Pong, Vec::new(), &mut pool);
     assert_eq!(connection.withholds(), None, "all of it is there");
     assert_eq!(connection.take_out().to_vec(), b"+OK\r\n+PONG\r\n");
     connection.in_flight = 0;

@@ -74,6 +74,8 @@ pub struct Batch {
     /// Where in `replies.bytes` the reply of each command ends.
     pub reply_ends: Vec<u32>,
     pub replies: Out,
+    /// Replies that wait for groups of the serving core's log: index of the command, group.
+    pub gates: Vec<(u32, u64)>,
 }
 
 /// Empty boxes kept for each other core. More are out at once only in a flood, and a box may hold some hundred
@@ -119,6 +121,7 @@ impl Batch {
         self.large_bytes = 0;
         self.reply_ends.clear();
         self.replies.clear();
+        self.gates.clear();
         self.bytes.clear();
         // One huge command must not keep its memory in a box for ever.
         if self.bytes.capacity() > 2 * limits::MESH_BATCH_BYTES {

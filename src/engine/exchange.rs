@@ -2,6 +2,7 @@
 
 use super::Engine;
 use super::batch::{Batch, Job, Outbox, Token};
+use super::journal::Gate;
 use crate::command::Route;
 use crate::metrics::ErrorCode;
 use crate::proto;
@@ -34,11 +35,15 @@ impl Engine {
         }
         let mut replies = std::mem::take(&mut batch.replies);
         let mut ends = std::mem::take(&mut batch.reply_ends);
-        for command in &batch.commands {
+        let mut gates = std::mem::take(&mut batch.gates);
+        for (place, command) in batch.commands.iter().enumerate() {
             let args = batch.args_of(command);
             if command.job == Job::Command && command.spec.route == Route::Key {
                 let call = Call { spec: command.spec, args, hash: command.hash };
-                let reply = self.shard.apply(&call, self.now, &mut ());
+                let reply = match self.waits.refusal(command.spec, &self.journal) {
+                    Some(refusal) => refusal,
+                    None => self.shard.apply(&call, self.now, &mut self.journal),
+                };
                 if let Reply::Error(error) = &reply {
                     self.counters.count_failed(command.spec.op, error);
                 }
@@ -56,17 +61,28 @@ impl Engine {
                     self.counters.count_error(code);
                 }
             }
+            if self.journal.is_on() {
+                let group = self.gate_of(command.job, command.spec, args);
+                if group > 0 {
+                    gates.push((place as u32, group));
+                    self.waits.gave(batch.origin, group);
+                }
+            }
             ends.push(replies.bytes.len() as u32);
         }
         batch.replies = replies;
         batch.reply_ends = ends;
+        batch.gates = gates;
     }
 
     /// A batch of ours has come back: every reply goes to where it is awaited.
     pub fn absorb(&mut self, core: u32, batch: Box<Batch>) {
         let mut start = 0;
         let mut large = 0;
-        for (command, &end) in batch.commands.iter().zip(&batch.reply_ends) {
+        let mut gates = batch.gates.iter().peekable();
+        for (place, (command, &end)) in batch.commands.iter().zip(&batch.reply_ends).enumerate() {
+            let gate = gates.next_if(|(gated, _)| *gated == place as u32).map(|&(_, group)| Gate { core, group });
+            let gate = gate.filter(|&gate| !self.config.durable.has_passed(gate));
             let range = start..end as usize;
             start = end as usize;
             let first_large = large;
@@ -79,7 +95,11 @@ impl Engine {
                     if connection.generation != generation {
                         continue;
                     }
-                    connection.complete_with_range(sequence, &batch.replies, range, first_large, &mut self.outs);
+                    let gates = gate.into_iter().collect();
+                    connection.complete_with_range(sequence, &batch.replies, range, first_large, gates, &mut self.outs);
+                    if let Some(gate) = gate {
+                        self.waits.wait(gate, index, generation);
+                    }
                     self.reply_arrived(index);
                 }
                 Token::Gather { index, part } => {
@@ -87,7 +107,7 @@ impl Engine {
                         Ok(Some(reply)) => reply,
                         _ => Reply::error("ERR internal: unreadable answer from another core"),
                     };
-                    self.gathered(index, part, reply);
+                    self.gathered(index, part, reply, gate);
                 }
             }
         }

@@ -7,7 +7,9 @@ use std::ops::Range;
 use bytes::Bytes;
 
 use super::batch::{Job, Token};
+use super::durability::gate_of_command;
 use super::gather::{self, Ask, Gather, Kind, MoveState, Page, Progress, ScanState};
+use super::journal::Gate;
 use super::{Engine, GatherEntry, Outcome, clients, cluster};
 use crate::command::{Op, Spec};
 use crate::connection::Closing;
@@ -81,14 +83,23 @@ impl Engine {
     }
 
     fn apply_here(&mut self, index: u32, spec: &'static Spec, args: Args<'_>) -> Outcome {
-        let reply = self.shard.apply(&Call { spec, args, hash: 0 }, self.now, &mut ());
+        if let Some(refusal) = self.waits.refusal(spec, &self.journal) {
+            return self.answer(index, spec, &refusal);
+        }
+        self.journal.begin_run();
+        let reply = self.shard.apply(&Call { spec, args, hash: 0 }, self.now, &mut self.journal);
+        self.journal.end_run();
         if let Reply::Error(error) = &reply {
             self.counters.count_failed(spec.op, error);
         }
+        let group = gate_of_command(&mut self.journal, &self.config.hasher, spec, args);
         let Some(connection) = self.connections[index as usize].as_deref_mut() else { return Outcome::Answered };
         // A short MGET can ask for a reply of any size: it is not even written down when it passes the bound.
         if reply.bulk_bytes() > self.config.output_hard_bytes {
             return self.answer(index, spec, &reply_too_large());
+        }
+        if group > 0 {
+            self.waits.hold(connection, index, Gate { core: self.config.core, group });
         }
         connection.reply(&reply, &mut self.outs);
         Outcome::Answered
@@ -335,6 +346,7 @@ impl Engine {
             generation: connection.generation,
             sequence: connection.await_reply(),
             wire: connection.wire,
+            gates: Vec::new(),
         };
         let place = match self.gathers_free.pop() {
             Some(place) => {
@@ -380,7 +392,8 @@ impl Engine {
     ) {
         if core == self.config.core {
             let reply = self.share(job, spec, args).into_owned();
-            self.own_asks.push((gather, part, reply));
+            let group = self.gate_of(job, spec, args);
+            self.own_asks.push((gather, part, reply, group));
         } else {
             let token = Token::Gather { index: gather, part };
             self.outboxes[core as usize].open().push(token, job, Wire::Resp3, spec, 0, args);
@@ -391,13 +404,15 @@ impl Engine {
     /// Hands the answers that this core gave itself to their gathers.
     fn answer_own(&mut self, first: usize) {
         while self.own_asks.len() > first {
-            let (gather, part, reply) = self.own_asks.remove(first);
-            self.gathered(gather, part, reply);
+            let (gather, part, reply, group) = self.own_asks.remove(first);
+            let gate = (group > 0).then_some(Gate { core: self.config.core, group });
+            self.gathered(gather, part, reply, gate);
         }
     }
 
-    pub(super) fn gathered(&mut self, place: u32, part: u32, reply: Reply<'static>) {
+    pub(super) fn gathered(&mut self, place: u32, part: u32, reply: Reply<'static>, gate: Option<Gate>) {
         let Some(entry) = self.gathers.get_mut(place as usize).and_then(Option::as_mut) else { return };
+        entry.gates.extend(gate);
         match entry.gather.answer(part, reply) {
             Progress::Waiting => {}
             Progress::Next(asks) => {
@@ -437,7 +452,10 @@ impl Engine {
         if connection.generation != entry.generation {
             return;
         }
-        connection.complete(entry.sequence, entry.wire, &reply, &mut self.outs);
+        let mut gates = entry.gates;
+        gates.retain(|&gate| !self.config.durable.has_passed(gate));
+        gates.iter().for_each(|&gate| self.waits.wait(gate, index, entry.generation));
+        connection.complete(entry.sequence, entry.wire, &reply, gates, &mut self.outs);
         if matches!(entry.spec.op, Op::Publish | Op::SPublish) {
             connection.publishes_pending -= 1;
         }
@@ -481,7 +499,12 @@ impl Engine {
                 Op::PubSubNumSub => self.listeners_share(pubsub::Kind::Channel, args),
                 Op::PubSubShardNumSub => self.listeners_share(pubsub::Kind::Shard, args),
                 _ => {
-                    let reply = self.shard.apply(&Call { spec, args, hash: 0 }, now, &mut ());
+                    if let Some(refusal) = self.waits.refusal(spec, &self.journal) {
+                        return refusal;
+                    }
+                    self.journal.begin_run();
+                    let reply = self.shard.apply(&Call { spec, args, hash: 0 }, now, &mut self.journal);
+                    self.journal.end_run();
                     if reply.bulk_bytes() > self.config.output_hard_bytes { reply_too_large() } else { reply }
                 }
             },
@@ -490,11 +513,16 @@ impl Engine {
                 let slot = parse_i64(args.get(0)).unwrap_or(0) as u16;
                 Reply::Int(self.shard.keys_in_slot(slot) as i64)
             }
-            Job::RandomKey => self.shard.apply(&Call { spec, args, hash: 0 }, now, &mut ()),
+            Job::RandomKey => self.shard.apply(&Call { spec, args, hash: 0 }, now, &mut self.journal),
             Job::Take | Job::Read => {
+                if job == Job::Take
+                    && let Some(refusal) = self.waits.refusal(spec, &self.journal)
+                {
+                    return refusal;
+                }
                 let found = match job {
-                    Job::Take => self.shard.take_for_move(args.get(0), now, &mut ()),
-                    _ => self.shard.read_for_copy(args.get(0), now, &mut ()),
+                    Job::Take => self.shard.take_for_move(args.get(0), now, &mut self.journal),
+                    _ => self.shard.read_for_copy(args.get(0), now, &mut self.journal),
                 };
                 found.map_or(Reply::Nil, |moved| Reply::Array(moved_parts(moved)))
             }
@@ -502,7 +530,12 @@ impl Engine {
                 let expires_at_ms = parse_i64(args.get(2)).filter(|&at| at >= 0).map(|at| at as u64);
                 let value = args.to_bytes(1);
                 let moved = Moved { value, expires_at_ms };
-                match self.shard.put_moved(args.get(0), &moved, args.get(3) == b"1", now, &mut ()) {
+                if let Some(refusal) = self.waits.refusal(spec, &self.journal) {
+                    let mut parts = moved_parts(moved);
+                    parts.push(refusal);
+                    return Reply::Array(parts);
+                }
+                match self.shard.put_moved(args.get(0), &moved, args.get(3) == b"1", now, &mut self.journal) {
                     Ok(true) => Reply::Int(1),
                     // Refused: the value goes back to who sent it, with the error if it is one.
                     Ok(false) => Reply::Array(moved_parts(moved)),

@@ -28,10 +28,12 @@ pub mod about;
 pub mod batch;
 pub mod clients;
 pub mod cluster;
+pub mod durability;
 mod exchange;
 mod fanout;
 mod flow;
 pub mod gather;
+pub mod journal;
 mod local;
 pub mod memory;
 mod modes;
@@ -44,7 +46,9 @@ mod turn;
 use batch::Outbox;
 use clients::{Activity, Address, ClientFlags, ClientRecord};
 use cluster::Topology;
+use durability::Waits;
 use gather::Gather;
+use journal::{Durable, Gate, Journal};
 use memory::MemoryPool;
 use settings::Settings;
 
@@ -69,6 +73,8 @@ pub struct EngineConfig {
     pub interest: Arc<Interest>,
     pub topology: Arc<Topology>,
     pub settings: Arc<dyn Settings>,
+    /// How far the logs of all cores have come.
+    pub durable: Arc<Durable>,
     /// What the machine says of the process, asked when INFO or STATS is.
     pub facts: Arc<dyn Fn(Now) -> ServerFacts + Send + Sync>,
 }
@@ -108,7 +114,7 @@ pub struct Engine {
     next_client_id: u64,
     next_generation: u32,
     /// Answers this core gave to questions of its own gathers, not yet handed to them.
-    own_asks: Vec<(u32, u32, Reply<'static>)>,
+    own_asks: Vec<(u32, u32, Reply<'static>, u64)>,
     /// The next steps of scans of this core's own shard: one each per turn.
     postponed: Vec<(u32, gather::Ask)>,
     subscriptions: Subscriptions,
@@ -119,6 +125,8 @@ pub struct Engine {
     rates: Rates,
     /// What the shard was told last that it may take, and what to do then.
     memory_limit: (u64, Eviction),
+    journal: Journal,
+    waits: Waits,
     pub counters: CoreCounters,
 }
 
@@ -130,6 +138,8 @@ struct GatherEntry {
     generation: u32,
     sequence: u32,
     wire: Wire,
+    /// What its reply waits for once it is there.
+    gates: Vec<Gate>,
 }
 
 /// Whether a command has been answered or its reply is awaited.
@@ -177,6 +187,8 @@ impl Engine {
             overfull: Vec::new(),
             rates: Rates::default(),
             memory_limit: (config.memory.granted(config.core as usize), config.memory.eviction()),
+            journal: Journal::default(),
+            waits: Waits::new(config.cores),
             counters: CoreCounters::default(),
             config,
         }
@@ -185,6 +197,13 @@ impl Engine {
     /// The time of everything that happens until it is set again.
     pub fn set_now(&mut self, now: Now) {
         self.now = now;
+        if let Some(log) = &mut self.journal.0 {
+            log.set_now(now);
+        }
+    }
+
+    pub fn now(&self) -> Now {
+        self.now
     }
 
     pub fn shard(&self) -> &Shard {
@@ -250,7 +269,7 @@ impl Engine {
         if !self.lagging.is_empty() {
             self.drop_laggards();
         }
-        self.shard.tick(self.now, budget, &mut ())
+        self.shard.tick(self.now, budget, &mut self.journal)
     }
 
     /// Agrees with the other cores on what this one may take.

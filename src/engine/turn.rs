@@ -2,6 +2,7 @@
 //! core or whoever else answers.
 
 use super::batch::{Batch, Job, Token};
+use super::journal::Gate;
 use super::{Engine, Outcome, cluster};
 use crate::command::{Route, Spec};
 use crate::connection::{Closing, Decoded, Deferred, LargeIn, Received, Refusal, Source, TurnBatch, What};
@@ -226,11 +227,21 @@ impl Engine {
         connection.activity.last_command = Some(spec);
         connection.activity.last_used_us = self.now.uptime_us;
         connection.activity.commands += 1;
+        if self.waits.restricts && self.is_held_back(index, spec, hash, owner, args) {
+            return;
+        }
+        let Some(connection) = self.connections[index as usize].as_deref_mut() else { return };
         if spec.route == Route::Key {
             if owner == self.config.core {
-                let reply = self.shard.apply(&Call { spec, args, hash }, self.now, &mut ());
+                let reply = self.shard.apply(&Call { spec, args, hash }, self.now, &mut self.journal);
                 if let Reply::Error(error) = &reply {
                     self.counters.count_failed(spec.op, error);
+                }
+                if let Some(log) = &mut self.journal.0 {
+                    let group = log.gate_of_keys(std::iter::once(hash));
+                    if group > log.writer.durable() {
+                        self.waits.hold(connection, index, Gate { core: self.config.core, group });
+                    }
                 }
                 connection.reply(&reply, &mut self.outs);
                 if !connection.dirty {

@@ -148,6 +148,8 @@ words! {
         doorbells_rung: counter,
         /// Times decoding paused because another core's outbox was full.
         outbox_full_pauses: counter,
+        /// Times a connection's write waited for room in the log.
+        log_full_pauses: counter,
         /// Turns of the core's loop.
         turns: counter,
         /// Turns that ended in sleep.

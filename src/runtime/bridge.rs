@@ -47,15 +47,15 @@ impl Bridge {
     }
 
     /// Sleeps in the executor until the client ring has something or `bound` has passed. The bound also
-    /// ends the sleep of an executor that parked with runnable tasks (see DESIGN, "lost park").
-    pub async fn sleep(&self, ring: &mut NetRing, bound: Duration) {
+    /// ends the sleep of an executor that parked with runnable tasks (see DESIGN, "lost park"). So does `other`.
+    pub async fn sleep(&self, ring: &mut NetRing, bound: Duration, other: impl Future<Output = ()>) {
         ring.signal_completions(true);
         // What completed before the signal was on would never be signalled.
         if !ring.is_ready() {
             let signalled = async {
                 let _ = self.eventfd.read_at(0, size_of::<u64>()).await;
             };
-            future::or(signalled, async { timer::sleep(bound).await }).await;
+            future::or(other, future::or(signalled, async { timer::sleep(bound).await })).await;
         }
         ring.signal_completions(false);
     }

@@ -20,6 +20,8 @@ use super::process;
 use super::ring::{Event, NetRing, RingStats, Stopped};
 use super::signals::Shutdown;
 use super::spin::Spin;
+use super::wal::Plan;
+use super::wal::core_log::CoreLog;
 use crate::clock::Now;
 use crate::connection::{Closing, Received};
 use crate::engine::clients::Address;
@@ -87,6 +89,8 @@ pub struct CoreParts {
     pub started: Instant,
     /// Longest look for work before a sleep.
     pub spin: Duration,
+    /// What the log is to be like, if there is one.
+    pub log: Option<Arc<Plan>>,
 }
 
 struct Core {
@@ -115,15 +119,25 @@ struct Core {
     ticks: u32,
     draining: Option<Instant>,
     drained: bool,
+    log: Option<CoreLog>,
 }
 
 /// Serves until a stop is requested and every connection has its replies.
-pub async fn run(parts: CoreParts, ready: Ready) -> io::Result<()> {
+pub async fn run(mut parts: CoreParts, ready: Ready) -> io::Result<()> {
     let shutdown = parts.shutdown.clone();
-    let mut core = Core::new(parts)?;
     let background = Background::default();
+    let log = match parts.log.take() {
+        Some(plan) => {
+            let (index, hasher) = (parts.engine.core, parts.engine.hasher.clone());
+            Some(CoreLog::start(plan, index, hasher, &background).await?)
+        }
+        None => None,
+    };
+    let mut core = Core::new(parts)?;
+    core.engine.set_loading(log.is_some());
+    core.log = log;
     let bridge = Bridge::new(&mut core.ring)?;
-    ready.announce();
+    let mut ready = Some(ready);
     let mut now = Instant::now();
     let mut last_tick = now;
     let mut last_yield = now;
@@ -137,6 +151,10 @@ pub async fn run(parts: CoreParts, ready: Ready) -> io::Result<()> {
         core.take_events();
         // 3. and 4. Other cores' batches are served, ours leave, sleepers are rung.
         core.exchange();
+        let is_loading = core.tend_log()?;
+        if !is_loading && let Some(ready) = ready.take() {
+            ready.announce();
+        }
         // 5. Replies are handed to the ring; they leave with the next enter.
         core.send_replies();
         if now - last_tick >= TICK {
@@ -146,7 +164,7 @@ pub async fn run(parts: CoreParts, ready: Ready) -> io::Result<()> {
         if core.draining.is_none() && shutdown.is_requested() {
             core.begin_drain(now);
         }
-        if core.is_drained(now) {
+        if core.is_drained(now) && core.end_log() {
             return Ok(());
         }
         let busy = core.is_busy();
@@ -161,7 +179,7 @@ pub async fn run(parts: CoreParts, ready: Ready) -> io::Result<()> {
             if !busy {
                 core.sleep_in_executor(&bridge, wait).await?;
                 wait = Duration::ZERO;
-            } else if now - last_yield >= YIELD_EVERY {
+            } else if now - last_yield >= YIELD_EVERY || core.log.as_ref().is_some_and(CoreLog::needs_executor) {
                 last_yield = now;
                 let_executor_in().await;
             }
@@ -200,6 +218,7 @@ impl Core {
             ticks: 0,
             draining: None,
             drained: false,
+            log: None,
         })
     }
 
@@ -229,6 +248,10 @@ impl Core {
         if !self.mesh.fall_asleep() {
             return self.ring.poll();
         }
+        if self.engine.has_open_gates() {
+            self.mesh.wake_up();
+            return self.ring.poll();
+        }
         self.engine.counters.sleeps += 1;
         let entered = self.ring.wait(wait);
         self.mesh.wake_up();
@@ -256,8 +279,19 @@ impl Core {
         if self.ring.has_events() || !self.mesh.fall_asleep() {
             return Ok(());
         }
+        if self.engine.has_open_gates() {
+            self.mesh.wake_up();
+            return Ok(());
+        }
         self.engine.counters.sleeps += 1;
-        bridge.sleep(&mut self.ring, bound).await;
+        let log = self.log.as_ref();
+        let logged = async {
+            match log {
+                Some(log) => log.wait().await,
+                None => std::future::pending().await,
+            }
+        };
+        bridge.sleep(&mut self.ring, bound, logged).await;
         self.mesh.wake_up();
         Ok(())
     }
@@ -526,6 +560,7 @@ impl Core {
             || self.engine.has_dirty()
             || !self.exhausted.is_empty()
             || self.mesh.has_arrivals()
+            || self.log.as_ref().is_some_and(CoreLog::has_work)
     }
 
     /// How long nothing has to happen.
@@ -538,9 +573,41 @@ impl Core {
         {
             TICK
         } else if self.engine.has_housekeeping() || !self.lingering.is_empty() {
-            SLEEP_WITH_HOUSEKEEPING
+            self.until_log_due(SLEEP_WITH_HOUSEKEEPING)
         } else {
-            SLEEP_MAX
+            self.until_log_due(SLEEP_MAX)
+        }
+    }
+
+    /// No longer than until the log has something to do.
+    fn until_log_due(&self, bound: Duration) -> Duration {
+        match self.engine.log_due_us() {
+            Some(0) => TICK,
+            Some(due_us) => bound.min(Duration::from_micros(due_us)),
+            None => bound,
+        }
+    }
+
+    // ---- the log --------------------------------------------------------------------------------
+
+    /// The log's part of a turn. Whether keys are still being loaded.
+    fn tend_log(&mut self) -> io::Result<bool> {
+        let Some(log) = &mut self.log else { return Ok(false) };
+        log.turn(&mut self.engine)?;
+        if self.mesh.cores() > 1 {
+            for core in self.engine.cores_to_tell() {
+                self.mesh.tell(core as usize);
+            }
+            self.engine.counters.doorbells_rung += self.mesh.ring_sleepers();
+        }
+        Ok(log.is_loading())
+    }
+
+    /// Whether the log, if there is one, has been brought to its end.
+    fn end_log(&mut self) -> bool {
+        match &mut self.log {
+            Some(log) => log.end(&mut self.engine),
+            None => true,
         }
     }
 

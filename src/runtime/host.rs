@@ -95,6 +95,10 @@ impl Host {
         Ok(host)
     }
 
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
     pub fn cores(&self) -> usize {
         self.ground.cores()
     }

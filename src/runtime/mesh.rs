@@ -117,6 +117,13 @@ impl MeshPort {
         self.peers.iter().flatten().any(|peer| !peer.inbound.is_empty() || !peer.returned.is_empty())
     }
 
+    /// The core has to look at something other than a batch.
+    pub fn tell(&mut self, core: usize) {
+        if let Some(peer) = &mut self.peers[core] {
+            peer.pushed = true;
+        }
+    }
+
     /// Rings the cores that sleep and have been sent something. Returns how many.
     pub fn ring_sleepers(&mut self) -> u64 {
         let mut rung = 0;

@@ -26,3 +26,4 @@ pub mod server;
 pub mod signals;
 pub mod sockets;
 pub mod spin;
+pub mod wal;

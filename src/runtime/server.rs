@@ -8,9 +8,10 @@ use super::core::{self, CoreParts, Shared};
 use super::follower::ServerFollower;
 use super::host::{CoreSetup, Host};
 use super::mesh::{MeshPort, mesh};
-use super::process;
+use super::{process, wal};
 use crate::engine::EngineConfig;
 use crate::engine::cluster::Topology;
+use crate::engine::journal::Durable;
 use crate::engine::memory::MemoryPool;
 use crate::hash::KeyHasher;
 use crate::limits;
@@ -35,6 +36,15 @@ pub fn run(host: Host) -> u8 {
     let hasher = KeyHasher::with_seed([word(), word(), word(), word()]);
     let random_seed = word();
 
+    // Held until all cores have ended.
+    let (plan, _lock) = match wal::plan(host.config(), host.cores() as u32) {
+        Ok(planned) => planned.unzip(),
+        Err(why) => {
+            tracing::error!("{why}");
+            return EXIT_FAILURE;
+        }
+    };
+    let durable = Arc::new(Durable::new(host.cores()));
     let mut ports: Vec<Option<MeshPort>> = Vec::new();
     let mut shared = None;
     let mut memory = None;
@@ -62,14 +72,16 @@ pub fn run(host: Host) -> u8 {
             })
             .clone();
         let interest = interest.get_or_insert_with(|| Arc::new(Interest::new(setup.cores))).clone();
-        let engine = engine_config(&setup, &run_id, hasher.clone(), random_seed, memory, interest);
+        let engine = engine_config(&setup, &run_id, hasher.clone(), random_seed, memory, interest, durable.clone());
+        let log = plan.clone();
         let mesh = ports[setup.index].take().expect("every core is set up once");
         let unix_path = setup.addresses.unix_socket.as_ref().map(|path| path.display().to_string().into());
         let CoreSetup { cpu, listeners, doorbells, shutdown, config, ready, .. } = setup;
         // Cores that share a CPU would look for what the others cannot send meanwhile.
         let spin = cpu.map_or(Duration::ZERO, |_| Duration::from_micros(config.spin_us.into()));
         move || async move {
-            let parts = CoreParts { engine, listeners, unix_path, mesh, doorbells, shared, shutdown, started, spin };
+            let parts =
+                CoreParts { engine, listeners, unix_path, mesh, doorbells, shared, shutdown, started, spin, log };
             core::run(parts, ready).await.map_err(Into::into)
         }
     })
@@ -82,6 +94,7 @@ fn engine_config(
     random_seed: u64,
     memory: Arc<MemoryPool>,
     interest: Arc<Interest>,
+    durable: Arc<Durable>,
 ) -> EngineConfig {
     let config = &setup.config;
     let topology = Topology {
@@ -110,6 +123,7 @@ fn engine_config(
         mesh_waiting_max: limits::MESH_OUTBOX_BATCHES,
         topology: Arc::new(topology),
         settings: setup.store.clone(),
+        durable,
         facts,
     }
 }

@@ -742,6 +742,19 @@ impl Keyspace {
         next
     }
 
+    /// Visits the bucket at `cursor` whatever has expired; see [`Table::scan`].
+    pub fn scan_found(&self, cursor: u64, mut visit: impl FnMut(&[u8], Found)) -> u64 {
+        let (bucket, next) = self.table.scan(cursor);
+        self.table.items_of(bucket).for_each(|item| self.arena.prefetch(item));
+        for item in self.table.items_of(bucket) {
+            let slot = self.arena.slot(item);
+            let head = Head::read(slot);
+            // Its place in the index is not asked for.
+            visit(head.key(slot), Found { at: Position::default(), item, head });
+        }
+        next
+    }
+
     /// Walks everything and compares it with what was counted along the way.
     #[cfg(any(test, fuzzing))]
     pub fn validate(&self) {

@@ -24,6 +24,7 @@ mod keyspace;
 mod large;
 mod options;
 mod reclaim;
+mod replay;
 mod strings;
 mod table;
 #[cfg(test)]
@@ -39,13 +40,14 @@ pub use evict::what_if::{Estimate, HALVES};
 pub use inspect::parse_hot_keys;
 pub use keyspace::{OutOfMemory, ValueRef};
 pub use options::parse_copy;
+pub use replay::Displaced;
 
 use crate::clock::Now;
 use crate::command::{Op, Route};
 use crate::hash::KeyHasher;
 use crate::limits::KEY_BYTES_MAX;
 use crate::reply::{Reply, ReplyError};
-use crate::request::Call;
+use crate::request::{Call, Durability};
 use arena::ItemRef;
 pub use arena::SEGMENT_BYTES;
 use hot::{HotKeys, NOTED_ONE_IN};
@@ -72,6 +74,15 @@ pub struct ShardConfig {
 pub trait Effects {
     /// `key` has this value and this expiry now, whatever it had before.
     fn set(&mut self, key: &[u8], value: ValueRef<'_>, expires_at_ms: Option<u64>);
+    /// The value of `key` has grown by `tail` and is `value` now.
+    fn append(&mut self, key: &[u8], tail: &[u8], value: ValueRef<'_>, expires_at_ms: Option<u64>) {
+        let _ = tail;
+        self.set(key, value, expires_at_ms);
+    }
+    /// The next change was asked to be this durable; false if nobody can see to that.
+    fn promise(&mut self, durability: Durability) -> bool {
+        durability == Durability::None
+    }
     /// `key` is gone.
     fn remove(&mut self, key: &[u8], reason: Removal);
     /// `key` has another expiry, or none, and the same value.

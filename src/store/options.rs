@@ -4,13 +4,14 @@
 use crate::clock::Now;
 use crate::number::parse_i64;
 use crate::reply::ReplyError;
-use crate::request::Args;
+use crate::request::{Args, Durability};
 
 type Parsed<T> = Result<T, ReplyError<'static>>;
 
 /// When a SET takes place.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Condition<'a> {
+    #[default]
     Always,
     IfAbsent,
     IfPresent,
@@ -34,9 +35,10 @@ pub struct Time<'a> {
 }
 
 /// What happens to the expiry of a key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum ExpiryChange<'a> {
     /// SET: none from now on. GETEX: left alone.
+    #[default]
     Default,
     /// SET: left alone.
     Keep,
@@ -45,12 +47,14 @@ pub enum ExpiryChange<'a> {
     At(Time<'a>),
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct SetOptions<'a> {
     pub condition: Condition<'a>,
     /// Answer with the old value.
     pub get: bool,
     pub expiry: ExpiryChange<'a>,
+    /// Other than the server's default.
+    pub durability: Option<Durability>,
 }
 
 impl<'a> Time<'a> {
@@ -89,10 +93,11 @@ impl<'a> Time<'a> {
     }
 }
 
-/// `[NX | XX | IFEQ value] [GET] [EX s | PX ms | EXAT s | PXAT ms | KEEPTTL]`. As in Redis an option may be
+/// `[NX | XX | IFEQ value] [GET] [EX s | PX ms | EXAT s | PXAT ms | KEEPTTL]
+/// [DURABLE none | async | sync]`. As in Redis an option may be
 /// repeated, and the last time counts.
 pub fn parse_set<'a>(args: Args<'a>) -> Parsed<SetOptions<'a>> {
-    let mut options = SetOptions { condition: Condition::Always, get: false, expiry: ExpiryChange::Default };
+    let mut options = SetOptions::default();
     let mut index = 0;
     while index < args.len() {
         let word = args.get(index);
@@ -118,6 +123,9 @@ pub fn parse_set<'a>(args: Args<'a>) -> Parsed<SetOptions<'a>> {
                 Condition::Always | Condition::IfEqual(_) => Condition::IfEqual(value),
                 _ => return Err(ReplyError::Syntax),
             };
+            index += 1;
+        } else if word.eq_ignore_ascii_case(b"DURABLE") {
+            options.durability = Some(next.and_then(Durability::parse).ok_or(ReplyError::Syntax)?);
             index += 1;
         } else if word.eq_ignore_ascii_case(b"GET") {
             options.get = true;

@@ -156,19 +156,19 @@ impl Shard {
             3 => ExpiryChange::At(Time { amount: call.args.get(2), unit: Unit::Seconds, absolute: false }),
             _ => return Reply::Error(ReplyError::WrongArity { command: call.spec.name.into() }),
         };
-        let options = SetOptions { condition: Condition::Always, get: false, expiry };
+        let options = SetOptions { expiry, ..SetOptions::default() };
         self.set_as(call, value_arg(&call.args, 1), options, now, effects)
     }
 
     /// `SETEX key seconds value`, `PSETEX key milliseconds value`
     pub(super) fn set_for<E: Effects>(&mut self, call: &Call<'_>, unit: Unit, now: Now, effects: &mut E) -> Reply<'_> {
         let expiry = ExpiryChange::At(Time { amount: call.args.get(1), unit, absolute: false });
-        let options = SetOptions { condition: Condition::Always, get: false, expiry };
+        let options = SetOptions { expiry, ..SetOptions::default() };
         self.set_as(call, value_arg(&call.args, 2), options, now, effects)
     }
 
     pub(super) fn set_if_absent<E: Effects>(&mut self, call: &Call<'_>, now: Now, effects: &mut E) -> Reply<'_> {
-        let options = SetOptions { condition: Condition::IfAbsent, get: false, expiry: ExpiryChange::Default };
+        let options = SetOptions { condition: Condition::IfAbsent, ..SetOptions::default() };
         match self.set_as(call, value_arg(&call.args, 1), options, now, effects) {
             Reply::Ok => Reply::Int(1),
             Reply::Nil => Reply::Int(0),
@@ -177,7 +177,7 @@ impl Shard {
     }
 
     pub(super) fn get_and_set<E: Effects>(&mut self, call: &Call<'_>, now: Now, effects: &mut E) -> Reply<'_> {
-        let options = SetOptions { condition: Condition::Always, get: true, expiry: ExpiryChange::Default };
+        let options = SetOptions { get: true, ..SetOptions::default() };
         self.set_as(call, value_arg(&call.args, 1), options, now, effects)
     }
 
@@ -213,6 +213,11 @@ impl Shard {
             }
             _ => None,
         };
+        if let Some(durability) = options.durability
+            && !effects.promise(durability)
+        {
+            return Err(ReplyError::Other("ERR DURABLE needs a log: start the server with --data-dir".into()));
+        }
         let key = call.args.get(0);
         let found = if options.get {
             self.live_to_read(call.hash, key, now, effects)
@@ -441,7 +446,12 @@ impl Shard {
                 value[offset..end].copy_from_slice(part);
             })
         {
-            effects.set(key, self.keyspace.value(found), expires_at_ms);
+            let value = self.keyspace.value(found);
+            if offset == old_len {
+                effects.append(key, part, value, expires_at_ms);
+            } else {
+                effects.set(key, value, expires_at_ms);
+            }
             self.counters.writes += 1;
             self.keyspace.touch(call.hash, found, true);
             self.keyspace.settle(part.len(), now.unix_ms, &mut self.counters, effects);

@@ -100,7 +100,7 @@ struct Entry {
 }
 
 /// Where the table holds an item, until the next insert or removal.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Position {
     /// The bucket the key hashes to.
     pub home: u32,

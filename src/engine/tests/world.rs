@@ -12,6 +12,7 @@ use crate::connection::{Closing, LargeIn, Pause, Received};
 use crate::engine::batch::Batch;
 use crate::engine::clients::Address;
 use crate::engine::cluster::Topology;
+use crate::engine::journal::Durable;
 use crate::engine::memory::MemoryPool;
 use crate::engine::settings::Fixed;
 use crate::engine::{Engine, EngineConfig, Peer};
@@ -98,6 +99,7 @@ pub fn engine_config(bounds: &Bounds, core: usize) -> EngineConfig {
             enabled: bounds.cluster,
         }),
         settings: Arc::new(Fixed::default()),
+        durable: Arc::new(Durable::new(cores as usize)),
         facts: Arc::new(move |_| ServerFacts { cores, ..ServerFacts::default() }),
     }
 }

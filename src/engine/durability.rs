@@ -1,0 +1,331 @@
+//! Replies that wait for the log, commands that the log cannot take now, and what a core does for its log every turn.
+
+use std::collections::VecDeque;
+
+use super::Engine;
+use super::batch::{Batch, Job, Token};
+use super::journal::{Gate, Journal, Log};
+use crate::command::{Flags, Route, Spec};
+use crate::connection::{Closing, Connection, Deferred, Pause};
+use crate::hash::KeyHasher;
+use crate::limits::LARGE_VALUE_BYTES_MIN;
+use crate::reply::Reply;
+use crate::request::Args;
+use crate::store::{Displaced, OutOfMemory, ValueRef};
+use crate::wal::record::Content;
+use crate::wal::replay::Change;
+use crate::wal::writer::{Failure, Operation, Work};
+
+/// Who waits for what of which log.
+pub struct Waits {
+    /// Commands have to be looked at before they are carried out: keys are being loaded, or the log is in trouble.
+    pub restricts: bool,
+    loading: bool,
+    refuses: bool,
+    overfull: bool,
+    /// By core: group, connection, generation, groups ascending.
+    gates: Vec<VecDeque<(u64, u32, u32)>>,
+    /// By core: the newest group of this core's log that one of its replies waits for.
+    given: Vec<u64>,
+    /// Connections that wait for room in the log.
+    paused: Vec<u32>,
+    published: u64,
+}
+
+impl Waits {
+    pub fn new(cores: u32) -> Waits {
+        Waits {
+            restricts: false,
+            loading: false,
+            refuses: false,
+            overfull: false,
+            gates: (0..cores).map(|_| VecDeque::new()).collect(),
+            given: vec![0; cores as usize],
+            paused: Vec::new(),
+            published: 0,
+        }
+    }
+
+    /// What `connection` is answered from now on waits at this gate.
+    pub fn hold(&mut self, connection: &mut Connection, index: u32, gate: Gate) {
+        if connection.hold(gate) {
+            self.wait(gate, index, connection.generation);
+        }
+    }
+
+    pub fn wait(&mut self, gate: Gate, index: u32, generation: u32) {
+        self.gates[gate.core as usize].push_back((gate.group, index, generation));
+    }
+
+    /// A reply of core `core` waits for this group of ours.
+    pub fn gave(&mut self, core: u32, group: u64) {
+        self.given[core as usize] = group;
+    }
+
+    /// Instead of a write that cannot be logged.
+    pub fn refusal(&self, spec: &Spec, journal: &Journal) -> Option<Reply<'static>> {
+        if !self.refuses || !spec.flags.has(Flags::WRITE) {
+            return None;
+        }
+        let log = journal.0.as_deref()?;
+        Some(Reply::error(match log.writer.failure() {
+            Some(why) => format!(
+                "MISCONF the log in {} has failed ({why}): nothing is written any more until the server is restarted",
+                log.path
+            ),
+            None => format!("MISCONF no space left for the log in {}: writes are refused until there is", log.path),
+        }))
+    }
+
+    fn update(&mut self) {
+        self.restricts = self.loading || self.refuses || self.overfull;
+    }
+}
+
+/// The group that the reply of a command just applied here waits for; 0 for none.
+pub fn gate_of_command(journal: &mut Journal, hasher: &KeyHasher, spec: &Spec, args: Args<'_>) -> u64 {
+    let Some(log) = &mut journal.0 else { return 0 };
+    let group = if spec.keys.first > 0 {
+        log.gate_of_keys(spec.key_args(args.len()).map(|key| hasher.hash(args.get(key))))
+    } else if spec.flags.has(Flags::READONLY) || spec.flags.has(Flags::WRITE) {
+        log.gate_of_all()
+    } else {
+        0
+    };
+    if group > log.writer.durable() { group } else { 0 }
+}
+
+impl Engine {
+    pub(super) fn gate_of(&mut self, job: Job, spec: &Spec, args: Args<'_>) -> u64 {
+        let Some(log) = &mut self.journal.0 else { return 0 };
+        let group = match job {
+            Job::Command => return gate_of_command(&mut self.journal, &self.config.hasher, spec, args),
+            Job::Take | Job::Read | Job::Put => log.gate_of_keys(std::iter::once(self.config.hasher.hash(args.get(0)))),
+            Job::Scan | Job::CountSlot | Job::RandomKey => log.gate_of_all(),
+            Job::Snapshot => 0,
+        };
+        if group > log.writer.durable() { group } else { 0 }
+    }
+
+    /// Whether the command is refused, or waits, instead of being carried out.
+    #[cold]
+    pub(super) fn is_held_back(
+        &mut self,
+        index: u32,
+        spec: &'static Spec,
+        hash: u64,
+        owner: u32,
+        args: Args<'_>,
+    ) -> bool {
+        if self.waits.loading {
+            if spec.flags.has(Flags::LOADING) {
+                return false;
+            }
+            self.turn_away(index, spec, &Reply::error("LOADING CrabCache is loading the dataset in memory"));
+            return true;
+        }
+        if spec.route != Route::Key || owner != self.config.core || !spec.flags.has(Flags::WRITE) {
+            return false;
+        }
+        if let Some(refusal) = self.waits.refusal(spec, &self.journal) {
+            self.turn_away(index, spec, &refusal);
+            return true;
+        }
+        let Some(connection) = self.connections[index as usize].as_deref_mut() else { return true };
+        if !self.waits.overfull {
+            return false;
+        }
+        let mut call = Box::<Batch>::default();
+        call.push(Token::Gather { index: 0, part: 0 }, Job::Command, connection.wire, spec, hash, args);
+        connection.defer_first(Deferred::Call(call));
+        connection.pause.add(Pause::LOG);
+        // It is counted when it is carried out.
+        self.counters.commands_processed -= 1;
+        self.counters.ops[spec.op].calls -= 1;
+        self.counters.log_full_pauses += 1;
+        self.waits.paused.push(index);
+        self.mark_dirty(index);
+        true
+    }
+
+    fn turn_away(&mut self, index: u32, spec: &'static Spec, reply: &Reply<'_>) {
+        self.redirect(index, spec, reply);
+        self.lift_barrier(index, spec);
+        self.mark_dirty(index);
+        self.bound_output(index);
+    }
+
+    // ---- the log --------------------------------------------------------------------------------
+
+    pub fn attach_log(&mut self, mut log: Box<Log>) {
+        log.set_now(self.now);
+        self.journal = Journal(Some(log));
+    }
+
+    pub fn log(&self) -> Option<&Log> {
+        self.journal.0.as_deref()
+    }
+
+    pub fn log_mut(&mut self) -> Option<&mut Log> {
+        self.journal.0.as_deref_mut()
+    }
+
+    /// Whether commands about keys are answered with -LOADING.
+    pub fn set_loading(&mut self, loading: bool) {
+        self.waits.loading = loading;
+        self.waits.update();
+    }
+
+    pub fn is_loading(&self) -> bool {
+        self.waits.loading
+    }
+
+    /// To be called every turn: keeps the log short, and lets replies go whose groups are durable.
+    pub fn tend_log(&mut self) {
+        if let Some(log) = &mut self.journal.0 {
+            if !self.waits.loading {
+                log.copy(&self.shard);
+            }
+            let (refuses, overfull) = (log.writer.refuses(), log.writer.is_overfull());
+            if (refuses, overfull) != (self.waits.refuses, self.waits.overfull) {
+                self.waits.refuses = refuses;
+                self.waits.overfull = overfull;
+                self.waits.update();
+            }
+            let durable = log.writer.durable();
+            let has_failed = log.writer.failure().is_some();
+            if durable != self.waits.published || has_failed {
+                self.waits.published = durable;
+                self.config.durable.publish(self.config.core, durable, has_failed);
+            }
+        }
+        if !self.waits.overfull && !self.waits.paused.is_empty() {
+            for index in std::mem::take(&mut self.waits.paused) {
+                if let Some(connection) = self.connections[index as usize].as_deref_mut() {
+                    connection.pause.remove(Pause::LOG);
+                    self.resume_later(index);
+                }
+            }
+        }
+        self.open_gates();
+    }
+
+    fn open_gates(&mut self) {
+        for core in 0..self.config.cores {
+            if self.waits.gates[core as usize].is_empty() {
+                continue;
+            }
+            let group = self.config.durable.group_of(core);
+            let has_failed = self.config.durable.has_failed(core);
+            while let Some(&(wanted, index, generation)) = self.waits.gates[core as usize].front()
+                && (wanted <= group || has_failed)
+            {
+                self.waits.gates[core as usize].pop_front();
+                let Some(connection) = self.connections[index as usize].as_deref_mut() else { continue };
+                if connection.generation != generation {
+                    continue;
+                }
+                if wanted > group {
+                    // Nobody can say any more whether it was written: the client must not be told that it was.
+                    connection.closing = Closing::Now;
+                } else {
+                    let durable = &self.config.durable;
+                    connection.open_gates(|gate| durable.has_passed(gate), &mut self.outs);
+                }
+                self.reply_arrived(index);
+            }
+        }
+    }
+
+    /// Whether another core's log has come so far that replies here can go.
+    pub fn has_open_gates(&self) -> bool {
+        let first = |core: usize| self.waits.gates[core].front().map(|&(group, ..)| group);
+        (0..self.waits.gates.len())
+            .any(|core| first(core).is_some_and(|group| group <= self.config.durable.group_of(core as u32)))
+    }
+
+    /// The cores whose replies wait for groups of this core's log that are durable now.
+    pub fn cores_to_tell(&mut self) -> Vec<u32> {
+        let durable = self.waits.published;
+        let has_failed = self.waits.refuses && self.log().is_some_and(|log| log.writer.failure().is_some());
+        let mut told = Vec::new();
+        for (core, given) in self.waits.given.iter_mut().enumerate() {
+            if *given > 0 && (*given <= durable || has_failed) {
+                *given = 0;
+                told.push(core as u32);
+            } else if *given > 0 && durable > 0 {
+                told.push(core as u32);
+            }
+        }
+        told
+    }
+
+    /// In how many microseconds the log has something to do although nothing happens.
+    pub fn log_due_us(&self) -> Option<u64> {
+        Some(self.log()?.writer.due_us()?.saturating_sub(self.now.uptime_us))
+    }
+
+    pub fn next_operation(&mut self) -> Option<Operation> {
+        let now = self.now;
+        self.log_mut()?.writer.poll(now)
+    }
+
+    pub fn operation_done(&mut self, id: u64, work: Work, result: Result<(), Failure>) {
+        let now = self.now;
+        if let Some(log) = self.log_mut() {
+            log.writer.completed(id, work, result, now);
+        }
+    }
+
+    // ---- recovery -------------------------------------------------------------------------------
+
+    /// Does again what was logged at `unix_ms`, for keys that `is_ours`.
+    pub fn restore(
+        &mut self,
+        change: Change<'_>,
+        unix_ms: u64,
+        displaced: &mut Displaced,
+        is_ours: impl Fn(&[u8]) -> bool,
+        flushes: impl FnMut(&[u8]) -> bool,
+    ) -> Result<(), OutOfMemory> {
+        let now = crate::clock::Now { unix_ms: unix_ms.min(self.now.unix_ms), ..self.now };
+        match change {
+            Change::Set { key, value, expires_at_ms } if is_ours(key) => {
+                self.shard.restore(key, ValueRef::Small(value), expires_at_ms, now, displaced)
+            }
+            Change::SetLarge { key, value, expires_at_ms } if is_ours(key) => {
+                let value = match value.len() < LARGE_VALUE_BYTES_MIN {
+                    true => ValueRef::Small(&value),
+                    false => ValueRef::Large(&value),
+                };
+                self.shard.restore(key, value, expires_at_ms, now, displaced)
+            }
+            Change::Remove { key } => {
+                self.shard.restore_removal(key);
+                Ok(())
+            }
+            Change::Expire { key, expires_at_ms } => self.shard.restore_expiry(key, expires_at_ms, now),
+            Change::Append { key, tail } => self.shard.restore_tail(key, tail, now, displaced),
+            Change::Flush => {
+                self.shard.restore_flush(flushes);
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Logs that these keys are gone, and nobody waits.
+    pub fn log_displaced(&mut self, displaced: &Displaced) {
+        let now = self.now;
+        if let Some(log) = self.log_mut() {
+            displaced.keys.iter().for_each(|key| log.writer.change(Content::Remove { key }, now));
+        }
+    }
+
+    /// Logs the next part of all keys, as fast as it can be written.
+    pub fn log_all_keys(&mut self, bytes: u64) {
+        if let Some(log) = &mut self.journal.0 {
+            log.copy_bytes(&self.shard, bytes);
+        }
+    }
+}

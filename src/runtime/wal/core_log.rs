@@ -1,0 +1,170 @@
+//! A core's log between its turns: what the engine's writer wants done goes to the driver, what is done comes back;
+//! before that, recovery; at the end, the last flush.
+
+use std::io::{self, IsTerminal, Write};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use super::Plan;
+use super::driver::Driver;
+use super::recovery::Recovery;
+use crate::engine::Engine;
+use crate::hash::KeyHasher;
+use crate::runtime::background::{Background, UnderWay};
+
+/// How often progress is logged, and drawn on a terminal.
+const REPORT_EVERY: Duration = Duration::from_secs(1);
+const DRAW_EVERY: Duration = Duration::from_millis(100);
+const BAR_WIDTH: u64 = 30;
+
+pub struct CoreLog {
+    plan: Arc<Plan>,
+    core: u32,
+    driver: Driver,
+    recovery: Option<Box<Recovery>>,
+    /// As long as recovery is under way the executor has to be let in.
+    under_way: Option<UnderWay>,
+    started: Instant,
+    reported: Instant,
+    drawn: Instant,
+    ending: Ending,
+}
+
+/// The last things of a log.
+enum Ending {
+    No,
+    /// All that was logged has to be durable …
+    Flushing(u64),
+    /// … before the record that says so is.
+    Closing(u64),
+    Done,
+}
+
+impl CoreLog {
+    pub async fn start(plan: Arc<Plan>, core: u32, hasher: KeyHasher, background: &Background) -> io::Result<CoreLog> {
+        let directory = plan.files_directory();
+        let driver = Driver::start(directory, core, background.clone()).await?;
+        let recovery = Recovery::begin(plan.clone(), core, hasher, background);
+        let now = Instant::now();
+        Ok(CoreLog {
+            plan,
+            core,
+            driver,
+            recovery: Some(Box::new(recovery)),
+            under_way: Some(background.begin()),
+            started: now,
+            reported: now,
+            drawn: now,
+            ending: Ending::No,
+        })
+    }
+
+    pub fn is_loading(&self) -> bool {
+        self.recovery.is_some()
+    }
+
+    /// The turn's part. True when recovery has just ended.
+    pub fn turn(&mut self, engine: &mut Engine) -> io::Result<bool> {
+        while let Some((id, work, result)) = self.driver.done() {
+            engine.operation_done(id, work, result);
+        }
+        let mut has_loaded = false;
+        if let Some(recovery) = &mut self.recovery {
+            if let Err(why) = recovery.step(engine) {
+                self.plan.progress.failed.fetch_add(1, Ordering::AcqRel);
+                self.draw_end();
+                return Err(io::Error::other(why));
+            }
+            if recovery.is_done() {
+                self.recovery = None;
+                self.under_way = None;
+                engine.set_loading(false);
+                has_loaded = true;
+            }
+            self.report(has_loaded);
+        }
+        engine.tend_log();
+        while let Some(operation) = engine.next_operation() {
+            self.driver.submit(operation);
+        }
+        Ok(has_loaded)
+    }
+
+    /// Whether the turn goes on without waiting for anybody.
+    pub fn has_work(&self) -> bool {
+        self.driver.has_done() || self.recovery.as_ref().is_some_and(|recovery| recovery.is_busy())
+    }
+
+    /// Whether the executor has to be let in even when the core is busy.
+    pub fn needs_executor(&self) -> bool {
+        self.driver.is_busy() || self.recovery.is_some()
+    }
+
+    pub async fn wait(&self) {
+        self.driver.wait_done().await;
+    }
+
+    /// Brings the log to its end. True when it is there.
+    pub fn end(&mut self, engine: &mut Engine) -> bool {
+        let now = engine.now();
+        let Some(log) = engine.log_mut() else { return true };
+        if log.writer.failure().is_some() || self.recovery.is_some() || !log.writer.is_ready() {
+            return true;
+        }
+        match self.ending {
+            Ending::No => self.ending = Ending::Flushing(log.writer.sync_all()),
+            Ending::Flushing(group) if log.writer.durable() >= group => {
+                self.ending = Ending::Closing(log.writer.finish(now));
+            }
+            Ending::Closing(group) if log.writer.durable() >= group => self.ending = Ending::Done,
+            _ => {}
+        }
+        matches!(self.ending, Ending::Done) && !self.driver.is_busy()
+    }
+
+    /// Tells how far loading is; one core does it for all.
+    fn report(&mut self, has_loaded: bool) {
+        if self.core != 0 {
+            return;
+        }
+        let progress = &self.plan.progress;
+        let (bytes, total) = (progress.bytes.load(Ordering::Relaxed), progress.bytes_total.load(Ordering::Relaxed));
+        let records = progress.records.load(Ordering::Relaxed);
+        let elapsed = self.started.elapsed();
+        let per_second = records as f64 / elapsed.as_secs_f64().max(0.001);
+        if has_loaded {
+            self.draw_end();
+            if total > 0 {
+                tracing::info!(
+                    "recovered {} changes from {records} records, {} MiB, in {} ms ({per_second:.0} records/s)",
+                    progress.changes.load(Ordering::Relaxed),
+                    bytes >> 20,
+                    elapsed.as_millis()
+                );
+            }
+            return;
+        }
+        let left = total.saturating_sub(bytes) as f64 / (bytes.max(1) as f64 / elapsed.as_secs_f64().max(0.001));
+        if self.drawn.elapsed() >= DRAW_EVERY && io::stderr().is_terminal() {
+            self.drawn = Instant::now();
+            let done = (BAR_WIDTH * bytes / total.max(1)).min(BAR_WIDTH) as usize;
+            let bar = "#".repeat(done) + &".".repeat(BAR_WIDTH as usize - done);
+            let _ = write!(io::stderr(), "\rloading [{bar}] {records} records, {left:.0} s left ");
+        }
+        if self.reported.elapsed() >= REPORT_EVERY {
+            self.reported = Instant::now();
+            tracing::info!(
+                "loading: {} of {} MiB, {records} records, {per_second:.0} records/s, about {left:.0} s left",
+                bytes >> 20,
+                total >> 20
+            );
+        }
+    }
+
+    fn draw_end(&self) {
+        if self.core == 0 && self.drawn != self.started && io::stderr().is_terminal() {
+            let _ = write!(io::stderr(), "\r\x1b[K");
+        }
+    }
+}

@@ -1,0 +1,249 @@
+//! Does the writer's operations on direct-I/O files, a few at a time, in tasks of the core's executor.
+
+use std::cell::RefCell;
+use std::collections::{HashMap, VecDeque};
+use std::future::poll_fn;
+use std::io;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::task::{Poll, Waker};
+
+use glommio::GlommioError;
+use glommio::io::{DmaBuffer, DmaFile, OpenOptions};
+
+use super::super::background::{Background, UnderWay};
+use super::directory::{file_name, sync_directory};
+use crate::wal::writer::{Failure, Operation, Work};
+
+/// Operations done at a time: writes, a sync, the next segment.
+const WORKERS: usize = 6;
+/// A new file is filled with zeros in pieces of this size.
+const ZEROS_BYTES: usize = 256 * 1024;
+
+/// An operation that has ended.
+pub type Done = (u64, Work, Result<(), Failure>);
+
+#[derive(Default)]
+struct Queue {
+    waiting: VecDeque<Operation>,
+    done: Vec<Done>,
+    /// Operations handed in and not taken back.
+    out: usize,
+    idle: Vec<Waker>,
+    /// Who waits for something to be done.
+    waker: Option<Waker>,
+}
+
+#[derive(Clone)]
+pub struct Driver {
+    queue: Rc<RefCell<Queue>>,
+    background: Background,
+    under_way: Rc<RefCell<Option<UnderWay>>>,
+}
+
+struct Files {
+    directory: PathBuf,
+    core: u32,
+    open: RefCell<HashMap<u32, Rc<DmaFile>>>,
+}
+
+impl Driver {
+    /// Starts the workers; `files` says where what is.
+    pub async fn start(directory: PathBuf, core: u32, background: Background) -> io::Result<Driver> {
+        probe(&directory, core).await?;
+        let driver = Driver { queue: Rc::default(), background, under_way: Rc::default() };
+        let files = Rc::new(Files { directory, core, open: RefCell::default() });
+        for _ in 0..WORKERS {
+            let (queue, files) = (driver.queue.clone(), files.clone());
+            glommio::spawn_local(async move {
+                loop {
+                    let Operation { id, work } = next(&queue).await;
+                    let result = files.carry_out(&work).await;
+                    let mut queue = queue.borrow_mut();
+                    queue.done.push((id, work, result));
+                    if let Some(waker) = queue.waker.take() {
+                        waker.wake();
+                    }
+                }
+            })
+            .detach();
+        }
+        Ok(driver)
+    }
+
+    pub fn submit(&self, operation: Operation) {
+        let mut queue = self.queue.borrow_mut();
+        if queue.out == 0 {
+            *self.under_way.borrow_mut() = Some(self.background.begin());
+        }
+        queue.out += 1;
+        queue.waiting.push_back(operation);
+        if let Some(waker) = queue.idle.pop() {
+            waker.wake();
+        }
+    }
+
+    /// The next operation that has ended.
+    pub fn done(&self) -> Option<Done> {
+        let mut queue = self.queue.borrow_mut();
+        let done = queue.done.pop()?;
+        queue.out -= 1;
+        if queue.out == 0 {
+            *self.under_way.borrow_mut() = None;
+        }
+        Some(done)
+    }
+
+    /// Whether operations are out.
+    pub fn is_busy(&self) -> bool {
+        self.queue.borrow().out > 0
+    }
+
+    pub fn has_done(&self) -> bool {
+        !self.queue.borrow().done.is_empty()
+    }
+
+    /// Returns when an operation has ended.
+    pub async fn wait_done(&self) {
+        poll_fn(|context| {
+            let mut queue = self.queue.borrow_mut();
+            if !queue.done.is_empty() {
+                return Poll::Ready(());
+            }
+            queue.waker = Some(context.waker().clone());
+            Poll::Pending
+        })
+        .await;
+    }
+}
+
+async fn next(queue: &RefCell<Queue>) -> Operation {
+    poll_fn(|context| {
+        let mut queue = queue.borrow_mut();
+        match queue.waiting.pop_front() {
+            Some(operation) => Poll::Ready(operation),
+            None => {
+                queue.idle.push(context.waker().clone());
+                Poll::Pending
+            }
+        }
+    })
+    .await
+}
+
+/// The first file of an executor decides, wrongly if it is empty and readable, how all are polled (see DESIGN).
+async fn probe(directory: &std::path::Path, core: u32) -> io::Result<()> {
+    let path = directory.join(format!("probe-{core}"));
+    let file = DmaFile::create(&path).await.map_err(io::Error::from)?;
+    file.close().await.map_err(io::Error::from)?;
+    std::fs::remove_file(path)
+}
+
+impl Files {
+    async fn carry_out(&self, work: &Work) -> Result<(), Failure> {
+        let result = match work {
+            Work::Prepare { file, create, header } => self.prepare(*file, *create, header).await,
+            Work::Write { file, offset, bytes } => self.write(*file, *offset, bytes).await,
+            Work::Sync { file } => self.sync(*file).await,
+            Work::Remove { file } => self.remove(*file).await,
+        };
+        result.map_err(|error| {
+            let doing = match work {
+                Work::Prepare { .. } => "making a segment",
+                Work::Write { .. } => "writing",
+                Work::Sync { .. } => "making data durable",
+                Work::Remove { .. } => "removing a segment",
+            };
+            let errno = error.raw_os_error().unwrap_or(0);
+            if matches!(errno, libc::ENOSPC | libc::EDQUOT) {
+                Failure::NoSpace
+            } else {
+                Failure::Broken(format!("{doing}: {error}"))
+            }
+        })
+    }
+
+    fn path(&self, file: u32) -> PathBuf {
+        self.directory.join(file_name(self.core, file))
+    }
+
+    async fn open(&self, file: u32) -> io::Result<Rc<DmaFile>> {
+        if let Some(open) = self.open.borrow().get(&file) {
+            return Ok(open.clone());
+        }
+        let opened = OpenOptions::new().write(true).dma_open(self.path(file)).await;
+        let opened = Rc::new(opened.map_err(io::Error::from)?);
+        self.open.borrow_mut().insert(file, opened.clone());
+        Ok(opened)
+    }
+
+    async fn prepare(&self, file: u32, create: bool, header: &[u8]) -> io::Result<()> {
+        if create && let Err(error) = self.create(file, header).await {
+            // Half a file would take the space that somebody has to free.
+            self.open.borrow_mut().remove(&file);
+            let _ = std::fs::remove_file(self.path(file));
+            return Err(error);
+        }
+        self.write(file, 0, header).await?;
+        self.sync(file).await?;
+        if create {
+            let directory = self.directory.clone();
+            glommio::executor().spawn_blocking(move || sync_directory(&directory)).await?;
+        }
+        Ok(())
+    }
+
+    async fn create(&self, file: u32, header: &[u8]) -> io::Result<()> {
+        let bytes = u64::from_le_bytes(*header[16..].first_chunk().expect("a header is longer"));
+        let created = Rc::new(DmaFile::create(self.path(file)).await.map_err(io::Error::from)?);
+        self.open.borrow_mut().insert(file, created.clone());
+        created.pre_allocate(bytes, false).await.map_err(io::Error::from)?;
+        let mut offset = 0;
+        while offset < bytes {
+            let len = (bytes - offset).min(ZEROS_BYTES as u64) as usize;
+            let mut zeros = created.alloc_dma_buffer(len);
+            zeros.as_bytes_mut().fill(0);
+            write_all(&created, zeros, offset).await?;
+            offset += len as u64;
+        }
+        Ok(())
+    }
+
+    async fn write(&self, file: u32, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        let file = self.open(file).await?;
+        let mut buffer = file.alloc_dma_buffer(bytes.len());
+        buffer.as_bytes_mut().copy_from_slice(bytes);
+        write_all(&file, buffer, offset).await
+    }
+
+    async fn sync(&self, file: u32) -> io::Result<()> {
+        self.open(file).await?.fdatasync().await.map_err(io::Error::from)
+    }
+
+    async fn remove(&self, file: u32) -> io::Result<()> {
+        if let Some(open) = self.open.borrow_mut().remove(&file) {
+            drop(open);
+        }
+        let (path, directory) = (self.path(file), self.directory.clone());
+        glommio::executor()
+            .spawn_blocking(move || {
+                std::fs::remove_file(path)?;
+                sync_directory(&directory)
+            })
+            .await
+    }
+}
+
+async fn write_all(file: &DmaFile, buffer: DmaBuffer, offset: u64) -> io::Result<()> {
+    let len = buffer.len();
+    match file.write_at(buffer, offset).await {
+        Ok(written) if written == len => Ok(()),
+        // A device that takes only a part has no more room.
+        Ok(_) => Err(io::Error::from_raw_os_error(libc::ENOSPC)),
+        Err(error) => Err(into_io(error)),
+    }
+}
+
+fn into_io(error: GlommioError<()>) -> io::Error {
+    error.into()
+}

@@ -1,0 +1,481 @@
+//! What a core does before it serves: reads what it owns out of the old log, has its own log ready, and waits for
+//! the others. The files are read by a task, segment after segment and one ahead; the records are applied by the
+//! core's turn, a bounded number at a time, so that clients are answered meanwhile.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::io;
+use std::path::Path;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Poll, Waker};
+
+use glommio::io::DmaFile;
+
+use super::super::background::Background;
+use super::Plan;
+use super::directory::{self, file_name};
+use crate::engine::Engine;
+use crate::engine::journal::Log;
+use crate::hash::KeyHasher;
+use crate::slot::{owner_of_slot, slot_of};
+use crate::store::Displaced;
+use crate::wal::reader::{Damage, Found, Item, Place, SegmentFile, Walker};
+use crate::wal::replay::Replay;
+use crate::wal::writer::{Resumed, Writer};
+
+/// Records applied in one turn.
+const RECORDS_PER_TURN: usize = 2_000;
+/// Keys copied in one turn of a rewrite, in bytes.
+const REWRITTEN_PER_TURN: u64 = 512 * 1024;
+/// One read.
+const READ_BYTES: usize = 1024 * 1024;
+/// Segments read ahead of the one that is applied.
+const READ_AHEAD: usize = 2;
+
+/// Segments on their way from disk.
+#[derive(Default)]
+struct Shelf {
+    wanted: VecDeque<(u32, u32, u64)>,
+    ready: VecDeque<(u32, u32, Rc<Vec<u8>>)>,
+    failed: Option<String>,
+    waker: Option<Waker>,
+    ended: bool,
+}
+
+enum State {
+    Reading,
+    /// All own keys are there; the log they go to is being made ready.
+    Opening,
+    /// All keys are written to a new layout.
+    Rewriting {
+        to: u64,
+    },
+    /// What was written has to be durable.
+    Settling {
+        group: u64,
+    },
+    /// The other cores are waited for.
+    Waiting,
+    Done,
+}
+
+pub struct Recovery {
+    plan: Arc<Plan>,
+    core: u32,
+    hasher: KeyHasher,
+    shelf: Rc<RefCell<Shelf>>,
+    state: State,
+    /// The old cores whose logs have keys of ours, the one being read first.
+    logs: VecDeque<u32>,
+    walker: Option<Walker>,
+    current: Option<(u32, u32, Rc<Vec<u8>>)>,
+    replay: Replay,
+    displaced: Displaced,
+    resumed: Resumed,
+    found: Vec<(u32, Found)>,
+}
+
+impl Recovery {
+    pub fn begin(plan: Arc<Plan>, core: u32, hasher: KeyHasher, background: &Background) -> Recovery {
+        let shelf = Rc::new(RefCell::new(Shelf::default()));
+        let logs: VecDeque<u32> = match &plan.old {
+            None => VecDeque::new(),
+            Some(old) => (0..old.cores).filter(|&from| overlaps(from, old.cores, core, plan.cores)).collect(),
+        };
+        let mut recovery = Recovery {
+            core,
+            hasher,
+            shelf,
+            state: State::Reading,
+            walker: None,
+            current: None,
+            replay: Replay::default(),
+            displaced: Displaced::default(),
+            resumed: Resumed::default(),
+            found: Vec::new(),
+            logs,
+            plan,
+        };
+        recovery.begin_log();
+        if let Some(old) = &recovery.plan.old {
+            let path = old.path.clone();
+            let shelf = recovery.shelf.clone();
+            let under_way = background.begin();
+            glommio::spawn_local(async move {
+                read_segments(&path, &shelf).await;
+                drop(under_way);
+            })
+            .detach();
+        }
+        recovery
+    }
+
+    fn begin_log(&mut self) {
+        let Some(&from) = self.logs.front() else {
+            self.shelf.borrow_mut().end();
+            return;
+        };
+        let old = self.plan.old.as_ref().expect("there are logs to read");
+        let segments = old.segments.get(&from).cloned().unwrap_or_default();
+        let walker = Walker::new(segments, self.plan.salvage);
+        let mut shelf = self.shelf.borrow_mut();
+        shelf.ready.clear();
+        shelf.wanted.clear();
+        let is_written = |segment: &&SegmentFile| segment.first.is_some();
+        for segment in walker.segments().iter().filter(is_written) {
+            self.plan.progress.bytes_total.fetch_add(segment.header.segment_bytes, Ordering::Relaxed);
+            shelf.wanted.push_back((from, segment.file, segment.header.segment_bytes));
+        }
+        shelf.wake();
+        drop(shelf);
+        self.walker = Some(walker);
+        self.replay = Replay::default();
+        self.current = None;
+    }
+
+    pub fn is_done(&self) -> bool {
+        matches!(self.state, State::Done)
+    }
+
+    /// Whether a turn has something to do now, other than wait.
+    pub fn is_busy(&self) -> bool {
+        match self.state {
+            State::Reading => self.current.is_some() || !self.shelf.borrow().ready.is_empty() || self.logs.is_empty(),
+            State::Rewriting { .. } => true,
+            _ => false,
+        }
+    }
+
+    /// One turn's part.
+    pub fn step(&mut self, engine: &mut Engine) -> Result<(), String> {
+        match self.state {
+            State::Reading if self.logs.is_empty() => {
+                self.plan.progress.read.fetch_add(1, Ordering::AcqRel);
+                self.open_log(engine);
+            }
+            State::Reading => self.read_some(engine)?,
+            State::Opening => {
+                let all_read = self.plan.progress.all(&self.plan.progress.read, self.plan.cores);
+                let Some(log) = engine.log_mut() else { return Ok(()) };
+                if let Some(why) = log.writer.failure() {
+                    return Err(why.to_owned());
+                }
+                if !log.writer.is_ready() || !all_read {
+                    return Ok(());
+                }
+                if self.plan.rewrites || self.displaced.keys.len() > DISPLACED_MAX {
+                    let to = log.writer.progress() + crate::wal::writer::ROUND;
+                    self.state = State::Rewriting { to };
+                } else {
+                    engine.log_displaced(&self.displaced);
+                    self.settle(engine);
+                }
+            }
+            State::Rewriting { to } => {
+                engine.log_all_keys(REWRITTEN_PER_TURN);
+                let Some(log) = engine.log() else { return Ok(()) };
+                if let Some(why) = log.writer.failure() {
+                    return Err(why.to_owned());
+                }
+                if log.writer.refuses() {
+                    return Err(format!("no space to divide the log in {} anew", log.path));
+                }
+                if log.writer.progress() >= to {
+                    self.settle(engine);
+                }
+            }
+            State::Settling { group } => {
+                let Some(log) = engine.log() else { return Ok(()) };
+                if let Some(why) = log.writer.failure() {
+                    return Err(why.to_owned());
+                }
+                if log.writer.durable() >= group {
+                    let written = self.plan.progress.written.fetch_add(1, Ordering::AcqRel) + 1;
+                    // The last one makes it count.
+                    if written == self.plan.cores as usize {
+                        self.finish_directory()?;
+                        self.plan.progress.ready.fetch_add(1, Ordering::AcqRel);
+                    }
+                    self.state = State::Waiting;
+                }
+            }
+            State::Waiting if self.plan.progress.ready.load(Ordering::Acquire) > 0 => {
+                self.displaced.keys = Vec::new();
+                self.state = State::Done;
+            }
+            State::Waiting if self.plan.progress.failed.load(Ordering::Acquire) > 0 => {
+                return Err("another core cannot recover".into());
+            }
+            State::Waiting | State::Done => {}
+        }
+        Ok(())
+    }
+
+    fn read_some(&mut self, engine: &mut Engine) -> Result<(), String> {
+        let from = self.logs[0];
+        let old_cores = self.plan.old.as_ref().map_or(1, |old| old.cores);
+        let (core, cores) = (self.core, self.plan.cores);
+        let Some(walker) = &mut self.walker else { return Ok(()) };
+        let mut left = RECORDS_PER_TURN;
+        while let Some(wanted) = walker.wanted() {
+            let file = walker.segments()[wanted].file;
+            let is_here = self.current.as_ref().is_some_and(|current| current.0 == from && current.1 == file);
+            if !is_here {
+                let mut shelf = self.shelf.borrow_mut();
+                if let Some(why) = shelf.failed.take() {
+                    return Err(why);
+                }
+                // Segments come in the order of their numbers; those that the walk skips are passed over.
+                self.current = shelf.ready.pop_front();
+                shelf.wake();
+                match &self.current {
+                    None => {
+                        // Going back is for salvage alone: what is wanted is read again.
+                        if shelf.wanted.is_empty() && !shelf.is_reading() {
+                            let bytes = walker.segments()[wanted].header.segment_bytes;
+                            shelf.wanted.push_back((from, file, bytes));
+                            shelf.wake();
+                        }
+                        return Ok(());
+                    }
+                    Some(current) => {
+                        let bytes = current.2.len() as u64;
+                        self.plan.progress.bytes.fetch_add(bytes, Ordering::Relaxed);
+                        continue;
+                    }
+                }
+            }
+            let bytes = self.current.as_ref().expect("it is here").2.clone();
+            let mut failure = None;
+            let (replay, displaced) = (&mut self.replay, &mut self.displaced);
+            let mut records = 0;
+            let mut changes = 0;
+            let is_ours = |key: &[u8]| cores == old_cores || owner_of_slot(slot_of(key), cores) == core;
+            let is_theirs = |key: &[u8]| cores == old_cores || owner_of_slot(slot_of(key), old_cores) == from;
+            let step = walker.step(&bytes, left, &mut |item| match item {
+                Item::Gap => replay.gap(),
+                Item::Record(record, _) => {
+                    records += 1;
+                    let unix_ms = replay.unix_ms();
+                    replay.record(&record, &mut |change| {
+                        changes += 1;
+                        if engine.restore(change, unix_ms, displaced, is_ours, is_theirs).is_err() {
+                            failure = Some(());
+                        }
+                    });
+                }
+            });
+            self.plan.progress.records.fetch_add(records as u64, Ordering::Relaxed);
+            self.plan.progress.changes.fetch_add(changes, Ordering::Relaxed);
+            if failure.is_some() {
+                return Err("the keys in the log need more memory than --max-memory allows and --eviction none keeps \
+                            them all: raise it, or choose an eviction"
+                    .into());
+            }
+            step.map_err(|damage| describe(&damage, &self.plan, from))?;
+            left = left.saturating_sub(records.max(1));
+            if left == 0 {
+                return Ok(());
+            }
+        }
+        self.end_log(from)
+    }
+
+    fn end_log(&mut self, from: u32) -> Result<(), String> {
+        let Some(walker) = self.walker.take() else { return Ok(()) };
+        let segments = walker.segments().to_vec();
+        let found = walker.finish().map_err(|damage| describe(&damage, &self.plan, from))?;
+        report(&found, &self.plan, from);
+        if !self.plan.is_new() {
+            self.resumed = resume(&segments, &found, self.plan.old.as_ref().and_then(|old| old.blank.get(&from)));
+            self.sync_tail(&found)?;
+        }
+        self.found.push((from, found));
+        self.logs.pop_front();
+        self.begin_log();
+        Ok(())
+    }
+
+    /// What a killed process had written need not be durable yet, and what follows builds on it.
+    fn sync_tail(&self, found: &Found) -> Result<(), String> {
+        let Some(old) = &self.plan.old else { return Ok(()) };
+        for &(file, _) in found.chain.iter().rev().take(SYNCED_AT_START) {
+            let path = old.path.join(file_name(self.core, file));
+            let synced = std::fs::File::open(&path).and_then(|file| file.sync_data());
+            synced.map_err(|error| format!("{} cannot be made durable: {error}", path.display()))?;
+        }
+        Ok(())
+    }
+
+    fn open_log(&mut self, engine: &mut Engine) {
+        let plan = &self.plan;
+        let writer = Writer::new(plan.writer_config(self.core), std::mem::take(&mut self.resumed));
+        let path = plan.directory.display().to_string();
+        let log = Log::new(writer, path, plan.durability, plan.async_ms * 1000, self.hasher.clone());
+        engine.attach_log(Box::new(log));
+        self.state = State::Opening;
+    }
+
+    fn settle(&mut self, engine: &mut Engine) {
+        let group = engine.log_mut().map_or(0, |log| log.writer.sync_all());
+        self.state = State::Settling { group };
+    }
+
+    fn finish_directory(&self) -> Result<(), String> {
+        let plan = &self.plan;
+        let valid = match plan.is_new() {
+            true => directory::make_valid(&plan.directory, plan.layout()),
+            false => Ok(()),
+        };
+        let cleaned = valid.and_then(|()| match &plan.old {
+            Some(old) => directory::clean(&plan.directory, old, plan.rewrites, plan.salvage),
+            None => Ok(()),
+        });
+        cleaned.map_err(|error| format!("--data-dir {}: {error}", plan.directory.display()))
+    }
+}
+
+/// More keys than this that had to go for others are not named one by one: the log is written anew.
+const DISPLACED_MAX: usize = 1_000_000;
+/// Segments that may have been written without a sync.
+const SYNCED_AT_START: usize = 3;
+
+fn overlaps(from: u32, old_cores: u32, core: u32, cores: u32) -> bool {
+    if old_cores == cores {
+        return from == core;
+    }
+    (0..crate::slot::SLOT_COUNT as u16)
+        .any(|slot| owner_of_slot(slot, old_cores) == from && owner_of_slot(slot, cores) == core)
+}
+
+fn resume(segments: &[SegmentFile], found: &Found, blank: Option<&Vec<u32>>) -> Resumed {
+    let blank = blank.cloned().unwrap_or_default();
+    let in_chain = |file: u32| found.chain.iter().any(|&(other, _)| other == file);
+    let needed = |&&(_, last): &&(u32, u64)| last >= found.horizon;
+    let mut free: Vec<u32> = found.chain.iter().filter(|link| !needed(link)).map(|&(file, _)| file).collect();
+    free.extend(segments.iter().map(|segment| segment.file).filter(|&file| !in_chain(file)));
+    let files = segments.iter().map(|segment| segment.file).chain(blank);
+    Resumed {
+        next_sequence: found.next_sequence,
+        next_number: segments.iter().map(|segment| segment.header.number + 1).max().unwrap_or(1),
+        closed: found.chain.iter().filter(needed).copied().collect(),
+        free,
+        next_file: files.map(|file| file + 1).max().unwrap_or(0),
+    }
+}
+
+fn report(found: &Found, plan: &Plan, from: u32) {
+    if let Some((place, groups)) = found.end
+        && groups > 0
+    {
+        tracing::info!(
+            "core {from}: the log ends at byte {} of {}; {groups} unfinished groups behind it are dropped",
+            place.offset,
+            shown(plan, from, place)
+        );
+    }
+    for lost in &found.lost {
+        let (first, next) = lost.sequences;
+        tracing::warn!(
+            "core {from}: {} records are lost: {} bytes {} to {} of {}",
+            next - first,
+            shown(plan, from, lost.from),
+            lost.from.offset,
+            lost.to.offset,
+            shown(plan, from, lost.to),
+        );
+    }
+}
+
+fn shown(plan: &Plan, core: u32, place: Place) -> String {
+    let path = plan.old.as_ref().map(|old| old.path.join(file_name(core, place.file)));
+    path.map(|path| path.display().to_string()).unwrap_or_default()
+}
+
+fn describe(damage: &Damage, plan: &Plan, core: u32) -> String {
+    const SALVAGE: &str = "--wal-recover salvage keeps what can be read and sets the damaged files aside";
+    match damage {
+        Damage::Lost(lost) => format!(
+            "{} is damaged at byte {}: records {} to {} were durable and cannot be read; {SALVAGE}",
+            shown(plan, core, lost.from),
+            lost.from.offset,
+            lost.sequences.0,
+            lost.sequences.1 - 1
+        ),
+        Damage::Beginning { place, needed, first } => format!(
+            "the log of core {core} begins too late: {} starts with record {first}, and record {needed} is needed; \
+             {SALVAGE}",
+            shown(plan, core, *place)
+        ),
+        Damage::Foreign { place, code } => format!(
+            "{} has a record of type {code} at byte {}: it was written by a newer program, use that",
+            shown(plan, core, *place),
+            place.offset
+        ),
+    }
+}
+
+impl Shelf {
+    fn wake(&mut self) {
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+    }
+
+    fn end(&mut self) {
+        self.ended = true;
+        self.wake();
+    }
+
+    /// The reader rests only when it waits to be woken.
+    fn is_reading(&self) -> bool {
+        self.waker.is_none()
+    }
+}
+
+/// Reads the segments that are wanted, a few ahead of what is used.
+async fn read_segments(directory: &Path, shelf: &RefCell<Shelf>) {
+    loop {
+        let next = poll_fn(|context| {
+            let mut shelf = shelf.borrow_mut();
+            if shelf.ended || shelf.failed.is_some() {
+                return Poll::Ready(None);
+            }
+            if shelf.ready.len() < READ_AHEAD
+                && let Some(next) = shelf.wanted.pop_front()
+            {
+                return Poll::Ready(Some(next));
+            }
+            shelf.waker = Some(context.waker().clone());
+            Poll::Pending
+        })
+        .await;
+        let Some((core, file, bytes)) = next else { return };
+        let path = directory.join(file_name(core, file));
+        let read = read_whole(&path, bytes).await;
+        let mut shelf = shelf.borrow_mut();
+        match read {
+            Ok(bytes) => shelf.ready.push_back((core, file, Rc::new(bytes))),
+            Err(error) => shelf.failed = Some(format!("{} cannot be read: {error}", path.display())),
+        }
+    }
+}
+
+async fn read_whole(path: &Path, bytes: u64) -> io::Result<Vec<u8>> {
+    let file = DmaFile::open(path).await.map_err(io::Error::from)?;
+    // What the header says is the length of a file that was made whole; memory follows what is there.
+    let bytes = bytes.min(file.file_size().await.map_err(io::Error::from)?);
+    let mut whole = Vec::new();
+    while (whole.len() as u64) < bytes {
+        let read = file.read_at_aligned(whole.len() as u64, READ_BYTES).await.map_err(io::Error::from)?;
+        if read.is_empty() {
+            break;
+        }
+        whole.extend_from_slice(&read);
+    }
+    file.close().await.map_err(io::Error::from)?;
+    Ok(whole)
+}

@@ -1,0 +1,290 @@
+//! Follows the records of one core's log through its segments, and decides where it ends: in order, torn by a
+//! crash, or damaged (see [`super`]). Is fed the bytes of one segment at a time.
+
+use super::record::{self, Content, Record};
+use super::segment::{Header, HeaderError};
+use super::{BLOCK_BYTES, record::RECORD_HEADER_BYTES};
+
+/// What has to be read of a file to know which segment it is.
+pub const PEEK_BYTES: usize = 2 * BLOCK_BYTES;
+
+/// A file that is a segment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SegmentFile {
+    pub file: u32,
+    pub header: Header,
+    /// The sequence number of its first record, if it has any.
+    pub first: Option<u64>,
+}
+
+impl SegmentFile {
+    /// Out of a file's first [`PEEK_BYTES`].
+    pub fn peek(file: u32, bytes: &[u8]) -> Result<SegmentFile, HeaderError> {
+        let header = Header::parse(bytes)?;
+        let first = record::read(bytes.get(BLOCK_BYTES..).unwrap_or_default(), header.seed());
+        Ok(SegmentFile { file, header, first: first.map(|(record, _)| record.sequence) })
+    }
+}
+
+/// A place in the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    pub file: u32,
+    pub offset: u64,
+}
+
+/// Records that are missing although they were durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lost {
+    pub from: Place,
+    pub to: Place,
+    /// The first of them, and the first one after them.
+    pub sequences: (u64, u64),
+}
+
+/// What the walker hands on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Item<'a> {
+    Record(Record<'a>, Place),
+    /// Records are missing before the next one.
+    Gap,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// The segment has more.
+    More,
+    /// Another segment is wanted, or none.
+    Next,
+}
+
+/// What was found, once there is nothing more to walk.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Found {
+    pub records: u64,
+    /// The sequence number of the first record, and the one that comes next.
+    pub first: u64,
+    pub next_sequence: u64,
+    /// Earlier records than this are not needed.
+    pub horizon: u64,
+    /// The last record says that the server ended in order.
+    pub is_clean: bool,
+    /// Where the log ends, and how many readable groups behind that were never promised to anybody.
+    pub end: Option<(Place, u64)>,
+    pub lost: Vec<Lost>,
+    /// The files of the log, oldest first, with the last sequence number in each.
+    pub chain: Vec<(u32, u64)>,
+}
+
+/// Damage that only salvage goes past.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Damage {
+    Lost(Lost),
+    /// The log begins too late.
+    Beginning {
+        place: Place,
+        needed: u64,
+        first: u64,
+    },
+    /// A record verifies, and this version does not know what it means.
+    Foreign {
+        place: Place,
+        code: u8,
+    },
+}
+
+#[derive(Clone, Copy, Debug)]
+enum State {
+    Following,
+    /// Record `expected` is not where it should be: is there a later group that calls it durable?
+    Searching {
+        broken: Place,
+        broken_at: usize,
+        hop: Option<usize>,
+        groups: u64,
+    },
+    Ended,
+}
+
+pub struct Walker {
+    segments: Vec<SegmentFile>,
+    /// The segment that is wanted, and where in it to go on.
+    at: usize,
+    offset: usize,
+    expected: u64,
+    salvage: bool,
+    state: State,
+    found: Found,
+}
+
+impl Walker {
+    /// `segments` in any order; all of one core and layout.
+    pub fn new(mut segments: Vec<SegmentFile>, salvage: bool) -> Walker {
+        segments.sort_by_key(|segment| segment.header.number);
+        let mut found = Found {
+            horizon: segments.iter().map(|segment| segment.header.oldest_needed).max().unwrap_or(0),
+            ..Found::default()
+        };
+        let at = segments.iter().position(|segment| segment.first.is_some());
+        let expected = at.and_then(|at| segments[at].first).unwrap_or(1);
+        found.first = expected;
+        found.next_sequence = expected;
+        let state = if at.is_some() { State::Following } else { State::Ended };
+        Walker { segments, at: at.unwrap_or(0), offset: BLOCK_BYTES, expected, salvage, state, found }
+    }
+
+    pub fn segments(&self) -> &[SegmentFile] {
+        &self.segments
+    }
+
+    /// The segment whose bytes [`step`](Self::step) has to be given, as an index of [`segments`](Self::segments).
+    pub fn wanted(&self) -> Option<usize> {
+        (!matches!(self.state, State::Ended)).then_some(self.at)
+    }
+
+    fn place(&self, offset: usize) -> Place {
+        Place { file: self.segments[self.at].file, offset: offset as u64 }
+    }
+
+    /// Goes on in the wanted segment, for up to `records_max` records.
+    pub fn step(&mut self, bytes: &[u8], records_max: usize, sink: &mut impl FnMut(Item<'_>)) -> Result<Step, Damage> {
+        match self.state {
+            State::Following => self.follow(bytes, records_max, sink),
+            State::Searching { .. } => self.search(bytes, sink),
+            State::Ended => Ok(Step::Next),
+        }
+    }
+
+    fn follow(&mut self, bytes: &[u8], records_max: usize, sink: &mut impl FnMut(Item<'_>)) -> Result<Step, Damage> {
+        let seed = self.segments[self.at].header.seed();
+        let read = |offset: usize, expected: u64| {
+            let (record, len) = record::read(bytes.get(offset..)?, seed)?;
+            (record.sequence == expected).then_some((record, len))
+        };
+        for _ in 0..records_max {
+            let mut next = read(self.offset, self.expected);
+            if next.is_none() && !self.offset.is_multiple_of(BLOCK_BYTES) {
+                // The padding of a group, whatever its bytes are.
+                let aligned = self.offset.next_multiple_of(BLOCK_BYTES);
+                next = read(aligned, self.expected);
+                if next.is_some() {
+                    self.offset = aligned;
+                }
+            }
+            let Some((record, len)) = next else {
+                self.leave_segment(bytes, seed);
+                return Ok(Step::Next);
+            };
+            let place = self.place(self.offset);
+            match record.content {
+                Content::Foreign(code) => return Err(Damage::Foreign { place, code }),
+                Content::Horizon { sequence } => self.found.horizon = self.found.horizon.max(sequence),
+                _ => {}
+            }
+            self.found.is_clean = record.content == Content::End;
+            self.found.records += 1;
+            sink(Item::Record(record, place));
+            self.offset += len;
+            self.expected += 1;
+            let file = place.file;
+            match self.found.chain.last_mut() {
+                Some((last, sequence)) if *last == file => *sequence = record.sequence,
+                _ => self.found.chain.push((file, record.sequence)),
+            }
+        }
+        Ok(Step::More)
+    }
+
+    /// The expected record is not in this segment.
+    fn leave_segment(&mut self, bytes: &[u8], seed: u32) {
+        let next = self.segments[self.at + 1..].iter().position(|segment| segment.first == Some(self.expected));
+        if let Some(next) = next {
+            self.at += 1 + next;
+            self.offset = BLOCK_BYTES;
+            return;
+        }
+        let broken = self.place(self.offset);
+        // If only this one record is damaged, the next one verifies.
+        let hop = bytes
+            .get(self.offset..)
+            .filter(|rest| rest.len() > RECORD_HEADER_BYTES)
+            .map(|rest| self.offset + record::record_bytes(rest))
+            .filter(|&hop| {
+                let next = bytes.get(hop..).and_then(|rest| record::read(rest, seed));
+                next.is_some_and(|(record, _)| record.sequence == self.expected + 1)
+            });
+        self.state = State::Searching { broken, broken_at: self.at, hop, groups: 0 };
+        self.offset = self.offset.next_multiple_of(BLOCK_BYTES);
+    }
+
+    fn search(&mut self, bytes: &[u8], sink: &mut impl FnMut(Item<'_>)) -> Result<Step, Damage> {
+        let State::Searching { broken, broken_at, hop, mut groups } = self.state else { return Ok(Step::Next) };
+        let seed = self.segments[self.at].header.seed();
+        let mut offset = self.offset;
+        while offset + RECORD_HEADER_BYTES <= bytes.len() {
+            if let Some((Record { sequence, content: Content::Group { durable, .. }, .. }, _)) =
+                record::read(&bytes[offset..], seed)
+                && sequence > self.expected
+            {
+                if durable >= self.expected {
+                    let to = self.place(offset);
+                    return self.lose(
+                        Lost { from: broken, to, sequences: (self.expected, sequence) },
+                        broken_at,
+                        hop,
+                        sink,
+                    );
+                }
+                groups += 1;
+            }
+            offset += BLOCK_BYTES;
+        }
+        self.at += 1;
+        self.offset = BLOCK_BYTES;
+        self.state = State::Searching { broken, broken_at, hop, groups };
+        if self.at == self.segments.len() {
+            self.found.end = Some((broken, groups));
+            self.state = State::Ended;
+        }
+        Ok(Step::Next)
+    }
+
+    fn lose(
+        &mut self,
+        mut lost: Lost,
+        broken_at: usize,
+        hop: Option<usize>,
+        sink: &mut impl FnMut(Item<'_>),
+    ) -> Result<Step, Damage> {
+        if let Some(hop) = hop {
+            lost.to = Place { file: lost.from.file, offset: hop as u64 };
+            lost.sequences.1 = self.expected + 1;
+            self.at = broken_at;
+        }
+        if !self.salvage {
+            return Err(Damage::Lost(lost));
+        }
+        self.found.lost.push(lost);
+        sink(Item::Gap);
+        self.offset = lost.to.offset as usize;
+        self.expected = lost.sequences.1;
+        self.state = State::Following;
+        Ok(Step::Next)
+    }
+
+    /// What was found; everything must have been walked.
+    pub fn finish(mut self) -> Result<Found, Damage> {
+        debug_assert!(matches!(self.state, State::Ended));
+        self.found.next_sequence = self.expected;
+        let needed = self.found.horizon.max(1);
+        if self.found.first > needed && !self.salvage {
+            let place = self
+                .found
+                .chain
+                .first()
+                .map_or(Place { file: 0, offset: 0 }, |&(file, _)| Place { file, offset: BLOCK_BYTES as u64 });
+            return Err(Damage::Beginning { place, needed, first: self.found.first });
+        }
+        Ok(self.found)
+    }
+}

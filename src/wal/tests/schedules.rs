@@ -1,0 +1,247 @@
+use super::super::reader::Damage;
+use super::super::writer::ROUND;
+use super::disk::Disk;
+use super::life::{Effect, Life, config, recover};
+use crate::clock::Now;
+use crate::limits::LARGE_VALUE_BYTES_MIN;
+use crate::random::{Announced, Random};
+
+const SEGMENT_BYTES: u64 = 128 * 1024;
+const START: Now = Now { unix_ms: 1_700_000_000_000, unix_us_part: 0, uptime_us: 0 };
+
+fn random_effect(random: &mut Random, keys: usize) -> Effect {
+    let key = format!("key:{}", random.below(keys)).into_bytes();
+    match random.below(100) {
+        0 => Effect::Flush,
+        1..10 => Effect::Remove(key),
+        10..20 => Effect::Expire(key, random.chance(50).then(|| 1 + random.next() % 1000)),
+        20..30 => Effect::Append(key, vec![b'a'; random.below(30)]),
+        30..33 => {
+            let byte = random.next() as u8;
+            Effect::Set(key, vec![byte; LARGE_VALUE_BYTES_MIN + random.below(100_000)], None)
+        }
+        _ => {
+            let byte = random.next() as u8;
+            Effect::Set(key, vec![byte; random.below(2_000)], random.chance(20).then(|| 1 + random.next() % 1000))
+        }
+    }
+}
+
+/// Some lives in a row on one disk, each ended by a kill, a power cut, a failing sync or in order.
+fn run_schedule(seed: u64) {
+    let _announced = Announced(seed);
+    let mut random = Random::new(seed);
+    let mut disk = Disk::default();
+    let sync = random.chance(60);
+    let interval = random.pick(&[None, Some(20), Some(200)]);
+    let mut now = START;
+    for _ in 0..2 + random.below(4) {
+        let recovered = recover(&disk, false).unwrap_or_else(|damage| panic!("{damage:?}"));
+        disk.sync_all();
+        let mut life = Life::begin(config(SEGMENT_BYTES, interval), recovered, now, sync);
+        if random.chance(15) {
+            disk.failing_sync = Some(disk.syncs + 1 + random.below(60));
+        }
+        if random.chance(10) {
+            disk.failing_write = Some(disk.writes + 1 + random.below(60));
+        }
+        disk.space_bytes = random.chance(20).then(|| disk.len() + random.below(6 * SEGMENT_BYTES as usize));
+        let keys = random.pick(&[3, 30, 200]);
+        for _ in 0..random.below(400) {
+            if !life.writer.is_overfull() && !life.writer.refuses() && random.chance(70) {
+                let len = if random.chance(10) { 2 + random.below(4) } else { 1 };
+                life.log((0..len).map(|_| random_effect(&mut random, keys)).collect());
+                life.compact();
+            }
+            for _ in 0..random.below(4) {
+                life.turn(&mut disk, &mut random);
+            }
+            if disk.space_bytes.is_some() && random.chance(3) {
+                disk.space_bytes = None;
+            }
+        }
+        disk.space_bytes = None;
+        (disk.failing_sync, disk.failing_write) = (None, None);
+        let durable = life.writer.durable();
+        let in_order = random.chance(20) && life.writer.failure().is_none();
+        if in_order {
+            let group = life.writer.sync_all();
+            life.turn_until(&mut disk, &mut random, |writer| writer.durable() >= group);
+            let group = life.writer.finish(life.now);
+            life.turn_until(&mut disk, &mut random, |writer| writer.durable() >= group && !writer.is_busy());
+        } else {
+            let under_way: Vec<_> = life.out.drain(..).map(|operation| operation.work).collect();
+            if random.chance(30) {
+                disk.kill(&under_way, &mut random);
+            } else {
+                disk.cut_power(&under_way, &mut random);
+            }
+        }
+        let recovered = recover(&disk, false).unwrap_or_else(|damage| panic!("{damage:?}"));
+        if in_order {
+            assert_eq!(recovered.keys, life.keys);
+            assert!(recovered.found.is_clean);
+        } else {
+            assert!(life.may_leave(&recovered.keys, durable), "{:?}", recovered.found);
+        }
+        // Recovery itself may be cut short as often as it likes: it changes nothing.
+        assert_eq!(recover(&disk, false).unwrap_or_else(|damage| panic!("{damage:?}")).keys, recovered.keys);
+        now = Now { unix_ms: life.now.unix_ms + 1000, ..START };
+    }
+}
+
+#[test]
+fn no_crash_takes_what_was_durable_nor_tears_what_was_not() {
+    let rounds = if cfg!(debug_assertions) { 200 } else { 20_000 };
+    for seed in 0..rounds {
+        run_schedule(seed);
+    }
+}
+
+/// In steady churn the files stay below twice what is alive and two segments.
+#[test]
+fn the_log_stays_short_while_keys_are_overwritten() {
+    for (seed, keys, value_bytes) in [(1, 5, 100), (2, 400, 1_000), (3, 2_000, 300), (4, 6_000, 100)] {
+        let _announced = Announced(seed);
+        let mut random = Random::new(seed);
+        let mut disk = Disk::default();
+        let mut life = Life::begin(config(SEGMENT_BYTES, None), recover(&disk, false).unwrap(), START, false);
+        let put = |life: &mut Life, key: usize, byte: u8| {
+            life.log(vec![Effect::Set(format!("key:{key:06}").into_bytes(), vec![byte; value_bytes], None)]);
+        };
+        for key in 0..keys {
+            put(&mut life, key, 0);
+            life.compact();
+            life.turn_until(&mut disk, &mut random, |writer| !writer.is_overfull());
+        }
+        // One segment for what is under way: half of one waits to be written here at any time.
+        let bound = 2 * life.live_bytes() + 3 * SEGMENT_BYTES;
+        let filled_at = life.writer.progress();
+        let mut written = 0;
+        while written < 4 * life.live_bytes() + 4 * SEGMENT_BYTES {
+            for _ in 0..4 {
+                // The very same value again and again is the hardest: old and new look alike.
+                put(&mut life, random.below(keys), 1);
+                written += value_bytes as u64;
+            }
+            life.compact();
+            for _ in 0..4 {
+                life.turn(&mut disk, &mut random);
+            }
+            life.turn_until(&mut disk, &mut random, |writer| !writer.is_overfull());
+            // The first round frees nothing before it ends.
+            let bound = if life.writer.progress() < filled_at + 2 * ROUND { bound + life.live_bytes() } else { bound };
+            assert!(disk.len() as u64 <= bound, "{} of {bound} bytes with {keys} keys of {value_bytes}", disk.len());
+        }
+        let group = life.writer.sync_all();
+        life.turn_until(&mut disk, &mut random, |writer| writer.durable() >= group);
+        assert_eq!(recover(&disk, false).unwrap().keys, life.keys);
+    }
+}
+
+/// A log of a few groups, ended in order.
+fn small_log(random: &mut Random) -> (Disk, Life) {
+    let mut disk = Disk::default();
+    let mut life = Life::begin(config(16 * 1024, None), recover(&disk, false).unwrap(), START, true);
+    for number in 0..7 {
+        let value = vec![number as u8; 1 + random.below(900)];
+        life.log(vec![Effect::Set(format!("key:{number}").into_bytes(), value, None)]);
+        let group = life.writer.open_number();
+        life.turn_until(&mut disk, random, |writer| writer.durable() >= group);
+    }
+    let group = life.writer.finish(life.now);
+    life.turn_until(&mut disk, random, |writer| writer.durable() >= group && !writer.is_busy());
+    (disk, life)
+}
+
+/// Every byte of a log that ended in order, flipped: it is refused, or it made no difference.
+#[test]
+fn a_flipped_byte_is_found_wherever_it_is() {
+    let mut random = Random::new(9);
+    let (mut disk, life) = small_log(&mut random);
+    let places: Vec<(u32, usize)> =
+        disk.files().flat_map(|(file, bytes)| (0..bytes.len()).map(move |offset| (file, offset))).collect();
+    let (mut refused, mut harmless, mut ends) = (0, 0, 0);
+    for (file, offset) in places {
+        let mask = 1 << random.below(8);
+        disk.flip(file, offset, mask);
+        match recover(&disk, false) {
+            Err(Damage::Lost(_) | Damage::Beginning { .. }) => refused += 1,
+            Err(damage) => panic!("{damage:?}"),
+            // The header of a segment in use is seen by whoever lists the files; the record that says the end is
+            // in order is itself the last.
+            Ok(recovered) if offset < 4096 => assert!(life.may_leave(&recovered.keys, 0)),
+            Ok(recovered) => {
+                assert_eq!(recovered.keys, life.keys, "byte {offset} of file {file}");
+                harmless += recovered.found.is_clean as u32;
+                ends += !recovered.found.is_clean as u32;
+            }
+        }
+        // What verifies is kept, and nothing that was not written is made up.
+        let salvaged = recover(&disk, true).unwrap_or_else(|damage| panic!("{damage:?}"));
+        assert!(salvaged.keys.iter().all(|(key, value)| life.keys.get(key) == Some(value)));
+        disk.flip(file, offset, mask);
+    }
+    assert!(refused > 2_000 && harmless > 10_000 && ends < 100, "{refused} {harmless} {ends}");
+}
+
+#[test]
+fn a_missing_segment_is_found() {
+    let mut random = Random::new(10);
+    let (disk, _) = small_log(&mut random);
+    let found = recover(&disk, false).unwrap().found;
+    assert!(found.chain.len() >= 3);
+    for &(file, _) in &found.chain[..found.chain.len() - 1] {
+        let (mut disk, _) = small_log(&mut Random::new(10));
+        disk.forget(file);
+        assert!(recover(&disk, false).is_err(), "file {file}");
+    }
+}
+
+#[test]
+fn a_full_disk_is_waited_out() {
+    let mut random = Random::new(11);
+    let mut disk = Disk::default();
+    disk.space_bytes = Some(3 * SEGMENT_BYTES as usize);
+    let mut life = Life::begin(config(SEGMENT_BYTES, None), recover(&disk, false).unwrap(), START, true);
+    let mut number = 0;
+    while !life.writer.refuses() {
+        number += 1;
+        life.log(vec![Effect::Set(format!("key:{number}").into_bytes(), vec![1; 1000], None)]);
+        life.turn(&mut disk, &mut random);
+        assert!(number < 10_000);
+    }
+    // What was taken before has its place.
+    let group = life.writer.sync_all();
+    life.turn_until(&mut disk, &mut random, |writer| writer.durable() >= group);
+    assert!(life.writer.refuses() && life.writer.failure().is_none());
+    disk.space_bytes = None;
+    life.turn_until(&mut disk, &mut random, |writer| !writer.refuses());
+    life.log(vec![Effect::Remove(b"key:1".to_vec())]);
+    let group = life.writer.open_number();
+    life.turn_until(&mut disk, &mut random, |writer| writer.durable() >= group);
+    assert_eq!(recover(&disk, false).unwrap().keys, life.keys);
+}
+
+#[test]
+fn after_a_failed_sync_nothing_is_written_any_more() {
+    let mut random = Random::new(12);
+    let mut disk = Disk::default();
+    disk.failing_sync = Some(4);
+    let mut life = Life::begin(config(SEGMENT_BYTES, None), recover(&disk, false).unwrap(), START, true);
+    for number in 0..20 {
+        life.log(vec![Effect::Set(format!("key:{number}").into_bytes(), vec![1; 10], None)]);
+        for _ in 0..20 {
+            life.turn(&mut disk, &mut random);
+        }
+    }
+    assert_eq!(life.writer.failure(), Some("a sync failed"));
+    assert!(life.writer.refuses());
+    let (syncs, durable) = (disk.syncs, life.writer.durable());
+    for _ in 0..1000 {
+        life.turn(&mut disk, &mut random);
+    }
+    assert_eq!((disk.syncs, life.writer.durable()), (syncs, durable));
+    disk.cut_power(&[], &mut random);
+    assert!(life.may_leave(&recover(&disk, false).unwrap().keys, durable));
+}

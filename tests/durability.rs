@@ -1,0 +1,289 @@
+//! What survives: kills at any moment, restarts with other numbers of cores, damaged files, full disks.
+
+mod harness;
+mod support;
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use harness::{Server, command, run_to_end};
+use nix::sys::signal::Signal;
+use support::client::Client;
+use support::random::Random;
+use support::value::Value;
+
+/// A directory of its own on the disk of the build, gone with the test.
+struct DataDir(PathBuf);
+
+impl DataDir {
+    fn new(name: &str) -> DataDir {
+        let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&path);
+        fs::create_dir_all(&path).unwrap();
+        DataDir(path)
+    }
+
+    fn path(&self) -> &str {
+        self.0.to_str().unwrap()
+    }
+
+    /// The segments of the valid layout.
+    fn segments(&self) -> Vec<PathBuf> {
+        let mut layouts: Vec<PathBuf> = paths(&self.0).filter(|path| is_layout(path)).collect();
+        layouts.sort();
+        let mut segments: Vec<PathBuf> = paths(layouts.last().expect("a layout")).collect();
+        segments.sort();
+        segments
+    }
+}
+
+impl Drop for DataDir {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn paths(directory: &Path) -> impl Iterator<Item = PathBuf> {
+    fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path())
+}
+
+fn is_layout(path: &Path) -> bool {
+    let name = path.file_name().unwrap().to_str().unwrap();
+    name.starts_with("log-") && !name.ends_with(".new")
+}
+
+fn start(directory: &DataDir, mode: &str, cores: &str, more: &[&str]) -> Server {
+    let args = ["--cores", cores, "--data-dir", directory.path(), "--wal-sync", mode];
+    Server::start(&[&args, more].concat())
+}
+
+fn kill(mut server: Server) {
+    server.signal(Signal::SIGKILL);
+    server.wait();
+}
+
+/// The keys of one client; only it writes them.
+struct Writer {
+    id: usize,
+    random: Random,
+    /// What was acknowledged, and what is under way: either may be found after a crash.
+    acknowledged: HashMap<String, Option<String>>,
+    under_way: Option<(String, Option<String>)>,
+}
+
+impl Writer {
+    /// Writes until the server is gone.
+    fn run(&mut self, client: &mut Client, stop: &AtomicBool) {
+        while !stop.load(Ordering::Relaxed) {
+            let key = format!("{}:{}", self.id, self.random.below(200));
+            let value = (!self.random.chance(5)).then(|| {
+                // As long as its number says: a torn one would not be.
+                let len = self.random.below(300) + if self.random.chance(50) { 100_000 } else { 0 };
+                format!("{len}:{}", "x".repeat(len))
+            });
+            let words = match &value {
+                Some(value) => vec!["SET", &key, value],
+                None => vec!["DEL", &key],
+            };
+            let bytes = support::client::command(&words);
+            self.under_way = Some((key, value));
+            if std::io::Write::write_all(&mut client.writer(), &bytes).is_err() {
+                return;
+            }
+            match client.try_reply() {
+                Some(Value::Error(error)) => panic!("{}", String::from_utf8_lossy(&error)),
+                Some(_) => {
+                    let (key, value) = self.under_way.take().expect("just put there");
+                    self.acknowledged.insert(key, value);
+                }
+                None => return,
+            }
+        }
+    }
+
+    /// Compares what there is with what may be, and goes on from there.
+    fn check(&mut self, client: &mut Client) {
+        if let Some((key, value)) = self.under_way.take() {
+            let found = get(client, &key);
+            let before = self.acknowledged.get(&key).cloned().flatten();
+            assert!(found == value || found == before, "{key} is {found:?}");
+            self.acknowledged.insert(key, found);
+        }
+        for (key, value) in &self.acknowledged {
+            let found = get(client, key);
+            let short = |value: &Option<String>| value.as_ref().map(|value| value[..value.len().min(20)].to_owned());
+            assert!(found == *value, "{key} is {:?} instead of {:?}", short(&found), short(value));
+        }
+    }
+}
+
+fn get(client: &mut Client, key: &str) -> Option<String> {
+    match client.call_words(&["GET", key]) {
+        Value::Bulk(value) => Some(String::from_utf8(value).unwrap()),
+        _ => None,
+    }
+}
+
+/// Kills under load, a few in CI; CRABCACHE_KILLS says how many otherwise.
+#[test]
+fn no_acknowledged_write_is_lost_when_the_server_is_killed() {
+    let rounds = std::env::var("CRABCACHE_KILLS").map_or(4, |rounds| rounds.parse().unwrap());
+    let mut random = Random::announced("kills");
+    let directory = DataDir::new("kills");
+    let mut writers: Vec<Writer> = (0..6)
+        .map(|id| Writer { id, random: Random::new(random.next()), acknowledged: HashMap::new(), under_way: None })
+        .collect();
+    for round in 0..rounds {
+        let server = start(&directory, "sync", if round % 3 == 2 { "1" } else { "2" }, &[]);
+        let address = server.address();
+        let mut client = Client::connect(address);
+        writers.iter_mut().for_each(|writer| writer.check(&mut client));
+        let stop = Arc::new(AtomicBool::new(false));
+        std::thread::scope(|scope| {
+            for writer in &mut writers {
+                let stop = stop.clone();
+                scope.spawn(move || writer.run(&mut Client::connect(address), &stop));
+            }
+            std::thread::sleep(Duration::from_millis(100 + random.below(700) as u64));
+            kill(server);
+            stop.store(true, Ordering::Relaxed);
+        });
+    }
+    let server = start(&directory, "sync", "2", &[]);
+    let mut client = Client::connect(server.address());
+    writers.iter_mut().for_each(|writer| writer.check(&mut client));
+    let written: usize = writers.iter().map(|writer| writer.acknowledged.len()).sum();
+    assert!(written > 100, "only {written} keys were written");
+}
+
+#[test]
+fn everything_is_there_after_restarts_with_other_numbers_of_cores() {
+    let directory = DataDir::new("cores");
+    let expires_at = 4_000_000_000_123u64;
+    {
+        let server = start(&directory, "async", "1", &[]);
+        let mut client = Client::connect(server.address());
+        for key in 0..500 {
+            client.call(&format!("SET old:{key} gone"));
+        }
+        client.call("FLUSHALL");
+        for key in 0..2_000 {
+            client.call(&format!("SET key:{key} value:{key}"));
+        }
+        client.call("SET large x PX 50");
+        client.call(&format!("SET timed t PXAT {expires_at}"));
+        client.call_words(&["SET", "big", &"b".repeat(200_000)]);
+        client.call_words(&["APPEND", "big", "tail"]);
+        client.call("RENAME key:0 renamed");
+        client.call("DEL key:1");
+        client.call("INCRBY counter 41");
+        client.call("INCR counter");
+        assert!(server.stop().success());
+    }
+    for cores in ["2", "4", "1", "3"] {
+        let server = start(&directory, "async", cores, &[]);
+        let mut client = Client::connect(server.address());
+        assert_eq!(client.call("DBSIZE"), Value::Int(2_002), "{cores} cores");
+        for key in (2..2_000).step_by(7) {
+            assert_eq!(get(&mut client, &format!("key:{key}")), Some(format!("value:{key}")));
+        }
+        assert_eq!(get(&mut client, "renamed").as_deref(), Some("value:0"));
+        assert_eq!((get(&mut client, "key:0"), get(&mut client, "key:1")), (None, None));
+        assert_eq!((get(&mut client, "old:3"), get(&mut client, "large")), (None, None));
+        assert_eq!(get(&mut client, "counter").as_deref(), Some("42"));
+        assert_eq!(client.call("PEXPIRETIME timed"), Value::Int(expires_at as i64));
+        assert_eq!(get(&mut client, "big"), Some("b".repeat(200_000) + "tail"));
+        if cores == "4" {
+            kill(server);
+        } else {
+            assert!(server.stop().success());
+        }
+    }
+}
+
+#[test]
+fn a_directory_has_one_owner_and_must_be_writable() {
+    let directory = DataDir::new("owner");
+    let _server = start(&directory, "sync", "1", &[]);
+    let second = run_to_end(command(&["--port", "0", "--cores", "1", "--data-dir", directory.path()]));
+    assert_eq!(second.code(), Some(1));
+    assert!(second.stderr.contains("in use by another process"), "{}", second.stderr);
+    let nowhere = run_to_end(command(&["--port", "0", "--cores", "1", "--data-dir", "/proc/nowhere"]));
+    assert_eq!(nowhere.code(), Some(1));
+    assert!(nowhere.stderr.contains("/proc/nowhere"), "{}", nowhere.stderr);
+}
+
+#[test]
+fn damage_is_refused_and_salvage_keeps_what_can_be_read() {
+    let directory = DataDir::new("damage");
+    {
+        let server = start(&directory, "sync", "1", &[]);
+        let mut client = Client::connect(server.address());
+        for key in 0..50 {
+            client.call(&format!("SET key:{key} {key}"));
+        }
+        assert!(server.stop().success());
+    }
+    let segment = directory.segments().remove(0);
+    let mut bytes = fs::read(&segment).unwrap();
+    // In the tenth group or so.
+    let at = 4096 * 12 + 50;
+    assert_ne!(bytes[at], 0);
+    bytes[at] ^= 4;
+    fs::write(&segment, &bytes).unwrap();
+    let args = ["--port", "0", "--cores", "1", "--data-dir", directory.path()];
+    let refused = run_to_end(command(&args));
+    assert_eq!(refused.code(), Some(1));
+    assert!(refused.stderr.contains("is damaged at byte"), "{}", refused.stderr);
+    assert_eq!(fs::read(&segment).unwrap(), bytes, "a refused log is left alone");
+    {
+        let server = start(&directory, "sync", "1", &["--wal-recover", "salvage"]);
+        let mut client = Client::connect(server.address());
+        let Value::Int(keys) = client.call("DBSIZE") else { panic!() };
+        assert!((40..50).contains(&keys), "{keys} keys were salvaged");
+        assert!(server.stop().success());
+    }
+    assert!(paths(&directory.0).any(|path| path.to_str().unwrap().contains("damaged-")));
+    let server = start(&directory, "sync", "1", &[]);
+    assert_eq!(get(&mut Client::connect(server.address()), "key:49").as_deref(), Some("49"));
+}
+
+#[test]
+fn a_reply_promises_what_was_asked_for() {
+    let plain = Server::start(&["--cores", "1"]);
+    let mut client = Client::connect(plain.address());
+    assert_eq!(client.call("SET k v DURABLE none"), Value::ok());
+    let Value::Error(error) = client.call("SET k v DURABLE sync") else { panic!("nobody can promise that") };
+    assert!(String::from_utf8_lossy(&error).contains("--data-dir"));
+    assert!(matches!(client.call("SET k v DURABLE often"), Value::Error(_)));
+
+    let directory = DataDir::new("promise");
+    let server = start(&directory, "none", "1", &[]);
+    let mut client = Client::connect(server.address());
+    for key in 0..20 {
+        assert_eq!(client.call(&format!("SET key:{key} v DURABLE sync")), Value::ok());
+    }
+    kill(server);
+    let server = start(&directory, "none", "1", &[]);
+    assert_eq!(Client::connect(server.address()).call("DBSIZE"), Value::Int(20));
+}
+
+/// An interval after the last write a kill takes nothing.
+#[test]
+fn async_loses_no_more_than_its_interval() {
+    let directory = DataDir::new("interval");
+    let server = start(&directory, "async", "2", &["--wal-async-ms", "50"]);
+    let mut client = Client::connect(server.address());
+    for key in 0..1_000 {
+        client.call(&format!("SET key:{key} v"));
+    }
+    // Forty times the interval: a machine may be busy.
+    std::thread::sleep(Duration::from_secs(2));
+    kill(server);
+    let server = start(&directory, "async", "2", &[]);
+    assert_eq!(Client::connect(server.address()).call("DBSIZE"), Value::Int(1_000));
+}
