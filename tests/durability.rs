@@ -231,7 +231,7 @@ fn damage_is_refused_and_salvage_keeps_what_can_be_read() {
     let segment = directory.segments().remove(0);
     let mut bytes = fs::read(&segment).unwrap();
     // In the tenth group or so.
-    let at = 4096 * 12 + 50;
+    let at = 4096 * 12 + 57;
     assert_ne!(bytes[at], 0);
     bytes[at] ^= 4;
     fs::write(&segment, &bytes).unwrap();
