@@ -10,13 +10,16 @@
 //! | layer | modules | may use |
 //! |---|---|---|
 //! | 0 words | [`command`], [`request`], [`reply`], [`limits`], [`clock`], [`slot`], [`hash`], [`number`], `random` (for tests) | std, `bytes`, `ahash` |
-//! | 1 pure | [`proto`], [`store`], [`wal`], [`metrics`], [`connection`], [`glob`], [`pubsub`], [`engine`] | layer 0; [`engine`] joins its siblings, [`connection`] speaks [`proto`] and the engine's words for clients and batches |
+//! | 1 pure | [`proto`], [`store`], [`wal`], [`metrics`], [`connection`], [`glob`], [`admin`], [`allowlist`], [`auth`], [`pubsub`], [`ratelimit`], [`engine`] | layer 0; [`engine`] joins its siblings, [`connection`] speaks [`proto`] and the engine's words for clients and batches |
 //! | 2 runtime | [`config`], [`runtime`] | 0 and 1; the only code that touches glommio, io_uring, files, sockets, the wall clock |
 //! | 3 edges | `main`, `loadgen` | the wire (`proto`) and `config`, not the store |
 //!
 //! Layers 0 and 1 do no I/O, read no clock and draw no ambient randomness: time, randomness and
 //! capacity are arguments. `tests/tidy` holds these rules.
 
+pub mod admin;
+pub mod allowlist;
+pub mod auth;
 pub mod clock;
 pub mod command;
 pub mod config;
@@ -31,6 +34,7 @@ pub mod proto;
 pub mod pubsub;
 #[cfg(test)]
 mod random;
+pub mod ratelimit;
 pub mod reply;
 pub mod request;
 pub mod runtime;

@@ -103,9 +103,32 @@ pub const WAL_RETRY_MS: u64 = 500;
 /// How long cores may drain after the first SIGTERM. Longer: the process ends with exit code 1.
 pub const SHUTDOWN_MS_MAX: u64 = 10_000;
 
+/// Clients of the admin HTTP. More wait to be accepted.
+pub const ADMIN_CLIENTS_MAX: usize = 64;
+/// The head of a request: its bytes and headers. More: status 431, closed.
+pub const ADMIN_HEAD_BYTES_MAX: usize = 16 * 1024;
+pub const ADMIN_HEADERS_MAX: usize = 64;
+/// A body over HTTP. Longer: status 413, closed.
+pub const ADMIN_BODY_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Unsent answers of one client of the admin HTTP: further requests wait, listeners of events are closed.
+pub const ADMIN_OUTPUT_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// What all of them hold together. More: whoever holds most is closed.
+pub const ADMIN_BUFFERED_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// How long a request may take to arrive, and how long a connection may be silent. Longer: closed.
+pub const ADMIN_REQUEST_MS_MAX: u64 = 10_000;
+pub const ADMIN_IDLE_MS_MAX: u64 = 60_000;
+/// A core that has made no turn for so long hangs.
+pub const CORE_SILENT_MS_MAX: u64 = 5_000;
+
+/// Addresses whose failed attempts to authenticate are remembered. More: whoever waits the shortest is let off.
+pub const AUTH_FAILURES_TRACKED_MAX: usize = 4096;
+/// Longest wait after failed attempts.
+pub const AUTH_DELAY_MS_MAX: u64 = 30_000;
+
 /// How deep replies of aggregates may nest when a reply is parsed (loadgen, gathered replies).
 pub const REPLY_DEPTH_MAX: usize = 32;
 
+const _: () = assert!(ADMIN_BODY_BYTES_MAX < ADMIN_BUFFERED_BYTES_MAX);
 const _: () = assert!(RECV_BUFFERS.is_power_of_two());
 const _: () = assert!(LARGE_VALUE_BYTES_MIN > RECV_BUFFER_BYTES);
 const _: () = assert!(OUTPUT_SOFT_BYTES < OUTPUT_HARD_BYTES);

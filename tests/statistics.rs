@@ -365,6 +365,11 @@ fn totals_are_sums(stats: &Json) {
         next_slot = core["slots"][1].as_u64().expect("a slot") + 1;
     }
     assert_eq!(next_slot, 16384);
+    for (name, latency) in stats["total"]["latency"].as_object().expect("latency") {
+        let calls = |core: &Json| core["latency"][name]["total"]["count"].as_u64().unwrap_or(0);
+        assert_eq!(latency["total"]["count"].as_u64(), Some(cores.iter().map(calls).sum()), "{name}");
+        assert!(latency["minute"]["p50_us"].as_f64() <= latency["minute"]["max_us"].as_f64(), "{name}");
+    }
     for part in ["counters", "shard", "rates", "errors"] {
         for (name, total) in stats["total"][part].as_object().expect(part) {
             let sum: u64 = cores.iter().map(|core| core[part][name].as_u64().unwrap_or(0)).sum();
@@ -494,8 +499,8 @@ fn info_says_what_stats_says() {
             "connected_clients" => is(1),
             "maxclients" => is(CLIENTS_MAX),
             "used_memory" => is(total("shard", "memory_bytes")),
-            "used_memory_rss" => is(process("rss_bytes")),
-            "used_memory_rss_peak" => is(process("rss_bytes_peak")),
+            "used_memory_rss" => near(process("rss_bytes"), 1 << 20),
+            "used_memory_rss_peak" => near(process("rss_bytes_peak"), 1 << 20),
             "used_memory_overhead" => is(total("shard", "memory_bytes") - total("shard", "payload_bytes")),
             "used_memory_dataset" => is(total("shard", "payload_bytes")),
             "total_system_memory" => is(process("system_memory_bytes")),
@@ -538,11 +543,12 @@ fn info_says_what_stats_says() {
             "used_cpu_sys" => near(process("cpu_system_us") / 1_000_000, 1),
             "used_cpu_user" => near(process("cpu_user_us") / 1_000_000, 1),
             "used_cpu_sys_children" | "used_cpu_user_children" => near(0, 0),
-            "cmdstat_set" => assert_eq!(text, "calls=50,rejected_calls=0,failed_calls=0"),
-            "cmdstat_get" => assert_eq!(text, "calls=50,rejected_calls=1,failed_calls=0"),
-            "cmdstat_incr" => assert_eq!(text, "calls=1,rejected_calls=0,failed_calls=1"),
-            "cmdstat_expire" => assert_eq!(text, "calls=1,rejected_calls=0,failed_calls=0"),
+            "cmdstat_set" => command_line(text, "calls=50", "rejected_calls=0,failed_calls=0"),
+            "cmdstat_get" => command_line(text, "calls=50", "rejected_calls=1,failed_calls=0"),
+            "cmdstat_incr" => command_line(text, "calls=1", "rejected_calls=0,failed_calls=1"),
+            "cmdstat_expire" => command_line(text, "calls=1", "rejected_calls=0,failed_calls=0"),
             "cmdstat_info" | "cmdstat_stats" => assert!(text.starts_with("calls="), "{line}"),
+            name if name.starts_with("latency_percentiles_usec_") => latency_line(text),
             "errorstat_ERR" => assert_eq!(text, "count=2"),
             "db0" => assert_eq!(text, "keys=50,expires=1"),
             "core0" | "core1" => core_line(text, &stats["cores"][name[4..].parse::<usize>().unwrap()]),
@@ -560,7 +566,7 @@ fn info_says_what_stats_says() {
             other => panic!("{other} is published and not checked"),
         }
     }
-    assert_eq!(sections.len(), 13, "{sections:?}");
+    assert_eq!(sections.len(), 14, "{sections:?}");
 }
 
 /// `slots=0-8191,clients=1,…` beside the core's own numbers in STATS.
@@ -622,6 +628,29 @@ fn rates_follow_the_load_and_fall_when_it_ends() {
         }
         assert!(Instant::now() < deadline, "the rate does not fall");
     }
+}
+
+/// A line of commandstats: counts as they must be, and times that were measured.
+fn command_line(text: &str, calls: &str, rest: &str) {
+    let (begin, end) = text.split_once(",usec=").unwrap_or_else(|| panic!("{text}"));
+    assert_eq!(begin, calls, "{text}");
+    let (usec, end) = end.split_once(",usec_per_call=").unwrap_or_else(|| panic!("{text}"));
+    let (per_call, end) = end.split_once(',').unwrap_or_else(|| panic!("{text}"));
+    let (usec, per_call): (u64, f64) = (usec.parse().expect("a number"), per_call.parse().expect("a number"));
+    assert!(usec > 0 && per_call > 0.0 && per_call <= usec as f64, "{text}");
+    assert_eq!(end, rest, "{text}");
+}
+
+/// Percentiles that only grow, up to the longest time.
+fn latency_line(text: &str) {
+    let times: Vec<(&str, f64)> = text
+        .split(',')
+        .map(|field| field.split_once('=').expect("name=value"))
+        .map(|(name, value)| (name, value.parse().expect("a number")))
+        .collect();
+    let names: Vec<&str> = times.iter().map(|(name, _)| *name).collect();
+    assert_eq!(names, ["p50", "p95", "p99", "p99.9", "max"], "{text}");
+    assert!(times.is_sorted_by(|a, b| a.1 <= b.1) && times[0].1 > 0.0, "{text}");
 }
 
 /// CONFIG RESETSTAT: everything that only grows begins again, on every core, and nothing else does.

@@ -12,6 +12,7 @@ use super::file;
 use super::origin::{ConfigError, Origin};
 use super::sources::Sources;
 use super::table::{Config, Effect, REDACTED, SETTINGS, Setting};
+use crate::auth::Access;
 use crate::engine::settings::{SetError, Settings, Shown};
 
 /// Who acts on settings while the server runs.
@@ -73,6 +74,11 @@ impl Store {
     #[inline]
     pub fn version(&self) -> u64 {
         self.version.load(Ordering::Acquire)
+    }
+
+    /// Who may come in.
+    pub fn access(&self) -> Arc<Access> {
+        Arc::new(Access::default())
     }
 
     pub fn file(&self) -> Option<&Path> {

@@ -199,6 +199,17 @@ settings! {
     /// What to do about a damaged log
     wal_recover "wal-recover": OneOf<WalRecover>, "strict", "HOW", restart;
 
+    ["Admin"]
+    /// Port of the admin HTTP (metrics, health, dashboard, keys): off for none, 0 for any free one; the default gives way when
+    /// it is in use
+    admin_port "admin-port": OptionalPort, "9090", "PORT|off", restart;
+
+    /// Addresses the admin HTTP listens on
+    admin_bind "admin-bind": Addresses, "127.0.0.1", "ADDRESS", restart;
+
+    /// Names under which the admin HTTP may be asked for, beside its addresses and localhost
+    admin_hosts "admin-hosts": Texts, "", "NAME", live;
+
     ["Log"]
     /// How much to log
     log_level "log-level": OneOf<LogLevel>, "info", "LEVEL", live, redis "loglevel";

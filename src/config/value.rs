@@ -259,6 +259,38 @@ impl Kind for AutoPort {
     }
 }
 
+/// A port, or `off`.
+pub struct OptionalPort;
+
+impl Kind for OptionalPort {
+    type Value = Option<u16>;
+    const FORM: Form = Form::Text;
+
+    fn parse(text: &str) -> Result<Option<u16>, String> {
+        if text == "off" { Ok(None) } else { Number::<u16>::parse(text).map(Some) }
+    }
+
+    fn show(value: &Option<u16>) -> String {
+        value.map_or("off".into(), |port| port.to_string())
+    }
+}
+
+/// Several texts without commas, or none.
+pub struct Texts;
+
+impl Kind for Texts {
+    type Value = Vec<String>;
+    const FORM: Form = Form::List;
+
+    fn parse(text: &str) -> Result<Vec<String>, String> {
+        Ok(text.split(',').map(str::trim).filter(|piece| !piece.is_empty()).map(str::to_string).collect())
+    }
+
+    fn show(value: &Vec<String>) -> String {
+        value.join(",")
+    }
+}
+
 /// Three octal digits.
 pub struct Mode;
 

@@ -65,6 +65,8 @@ pub struct Remote {
 pub struct Batch {
     /// The core that filled it and gets it back.
     pub origin: u32,
+    /// When it left.
+    pub shipped_us: u64,
     pub commands: Vec<Remote>,
     args: Vec<ArgRange>,
     bytes: Vec<u8>,

@@ -12,7 +12,8 @@ use crate::request::Call;
 impl Engine {
     /// The next batch for core `core`, if there is one and the way is free.
     pub fn ship(&mut self, core: u32) -> Option<Box<Batch>> {
-        let batch = self.outboxes[core as usize].ship()?;
+        let mut batch = self.outboxes[core as usize].ship()?;
+        batch.shipped_us = self.now.uptime_us;
         self.counters.batches_out += 1;
         Some(batch)
     }
@@ -100,6 +101,7 @@ impl Engine {
                     if let Some(gate) = gate {
                         self.waits.wait(gate, index, generation);
                     }
+                    self.latency.answered(command.spec.op);
                     self.reply_arrived(index);
                 }
                 Token::Gather { index, part } => {
@@ -111,6 +113,7 @@ impl Engine {
                 }
             }
         }
+        self.latency.end_of_batch(self.now.uptime_us.saturating_sub(batch.shipped_us) * 1000);
         let outbox = &mut self.outboxes[core as usize];
         outbox.returned(batch);
         if !self.mesh_paused.is_empty() && self.outboxes.iter().all(|outbox| !outbox.is_congested()) {

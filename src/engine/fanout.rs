@@ -212,7 +212,10 @@ impl Engine {
                 Err(error) => return self.answer(index, spec, &error.into()),
             },
             Op::Info => Kind::Snapshots { parts: Vec::new(), page: Page::Info(Sections::parse(args)) },
-            Op::Stats => Kind::Snapshots { parts: Vec::new(), page: Page::Stats },
+            Op::Stats => match Page::of_stats(args) {
+                Ok(page) => Kind::Snapshots { parts: Vec::new(), page },
+                Err(error) => return self.answer(index, spec, &error.into()),
+            },
             Op::MemoryStats => Kind::Snapshots { parts: Vec::new(), page: Page::MemoryStats },
             Op::MemoryDoctor => Kind::Snapshots { parts: Vec::new(), page: Page::MemoryDoctor },
             Op::HotKeys => match crate::store::parse_hot_keys(args) {
@@ -347,6 +350,7 @@ impl Engine {
             sequence: connection.await_reply(),
             wire: connection.wire,
             gates: Vec::new(),
+            began_us: self.now.uptime_us,
         };
         let place = match self.gathers_free.pop() {
             Some(place) => {
@@ -448,6 +452,8 @@ impl Engine {
         if let Reply::Error(error) = &reply {
             self.counters.count_failed(entry.spec.op, error);
         }
+        let elapsed_us = self.now.uptime_us.saturating_sub(entry.began_us);
+        self.latency.record(entry.spec.op, elapsed_us * 1000, 1);
         let Some(connection) = self.connections[index as usize].as_deref_mut() else { return };
         if connection.generation != entry.generation {
             return;
@@ -486,6 +492,7 @@ impl Engine {
                 Op::ConfigResetStat => {
                     self.counters.reset();
                     self.rates.reset();
+                    self.latency.reset();
                     self.shard.reset_counters();
                     Reply::Ok
                 }
@@ -611,6 +618,7 @@ impl Engine {
             counters: self.counters.clone(),
             shard: self.shard_snapshot(),
             rates: self.rates.snapshot(self.now.uptime_us, &self.counters),
+            latency: self.latency.snapshot(),
         }
     }
 
@@ -663,6 +671,7 @@ impl Engine {
             Page::Stats => Reply::owned(metrics::stats_json(&facts, snapshots)),
             Page::MemoryStats => metrics::memory_stats(&facts, snapshots),
             Page::MemoryDoctor => Reply::Verbatim(metrics::memory_doctor(&facts, snapshots).into()),
+            Page::Metrics(names) => Reply::owned(metrics::prometheus(&facts, snapshots, names)),
         }
     }
 }

@@ -9,8 +9,9 @@ use crate::command::{Op, Spec};
 use crate::engine::batch::Job;
 use crate::engine::clients::{KillFilter, merge_lists};
 use crate::glob;
-use crate::metrics::{CoreSnapshot, Sections};
+use crate::metrics::{CoreSnapshot, Names, Sections};
 use crate::reply::{Reply, ReplyError};
+use crate::request::Args;
 
 /// A question to one core. Its answer is handed to [`Gather::answer`] with the same `part`.
 #[derive(Debug)]
@@ -74,6 +75,24 @@ pub enum Page {
     Stats,
     MemoryStats,
     MemoryDoctor,
+    /// STATS PROMETHEUS | EXPORTER
+    Metrics(Names),
+}
+
+impl Page {
+    /// The arguments of STATS.
+    pub fn of_stats(args: Args<'_>) -> Result<Page, ReplyError<'static>> {
+        match args.len() {
+            0 => Ok(Page::Stats),
+            1 => match args.get(0).to_ascii_uppercase().as_slice() {
+                b"JSON" => Ok(Page::Stats),
+                b"PROMETHEUS" => Ok(Page::Metrics(Names::Own)),
+                b"EXPORTER" => Ok(Page::Metrics(Names::RedisExporter)),
+                _ => Err(ReplyError::Syntax),
+            },
+            _ => Err(ReplyError::Syntax),
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -17,7 +17,7 @@ use crate::clock::Now;
 use crate::command::Spec;
 use crate::connection::{Connection, OutPool, TurnBatch};
 use crate::hash::KeyHasher;
-use crate::metrics::{CoreCounters, Rates, ServerFacts};
+use crate::metrics::{CoreCounters, Latency, Rates, ServerFacts};
 use crate::proto::DecodeLimits;
 use crate::pubsub::{Counts, Interest, Subscriptions};
 use crate::reply::Reply;
@@ -123,6 +123,7 @@ pub struct Engine {
     /// Subscribers for whom the message at hand was too much.
     overfull: Vec<u32>,
     rates: Rates,
+    latency: Box<Latency>,
     /// What the shard was told last that it may take, and what to do then.
     memory_limit: (u64, Eviction),
     journal: Journal,
@@ -140,6 +141,7 @@ struct GatherEntry {
     wire: Wire,
     /// What its reply waits for once it is there.
     gates: Vec<Gate>,
+    began_us: u64,
 }
 
 /// Whether a command has been answered or its reply is awaited.
@@ -186,6 +188,7 @@ impl Engine {
             lagging: Vec::new(),
             overfull: Vec::new(),
             rates: Rates::default(),
+            latency: Box::default(),
             memory_limit: (config.memory.granted(config.core as usize), config.memory.eviction()),
             journal: Journal::default(),
             waits: Waits::new(config.cores),
@@ -265,6 +268,7 @@ impl Engine {
     /// Background work that is due: expiry, and whatever else has to happen without a command.
     pub fn tick(&mut self, budget: usize) -> usize {
         self.rates.record(self.now.uptime_us, &self.counters);
+        self.latency.turn(self.now.uptime_us);
         self.settle_memory();
         if !self.lagging.is_empty() {
             self.drop_laggards();

@@ -251,6 +251,7 @@ impl Engine {
                 if connection.unsent() > self.config.output_soft_bytes {
                     self.bound_output(index);
                 }
+                self.latency.answered(spec.op);
                 return;
             }
             if connection.own_port && self.config.topology.enabled {
@@ -270,12 +271,26 @@ impl Engine {
             }
         } else {
             match self.apply_other(index, spec, args) {
-                Outcome::Answered => self.lift_barrier(index, spec),
+                Outcome::Answered => {
+                    self.latency.answered(spec.op);
+                    self.lift_barrier(index, spec);
+                }
                 Outcome::Awaited => self.pause_if_congested(index),
             }
         }
         self.mark_dirty(index);
         self.bound_output(index);
+    }
+
+    /// Whether commands have been answered whose time is not recorded.
+    #[inline]
+    pub fn has_answered(&self) -> bool {
+        self.latency.has_answered()
+    }
+
+    /// What was answered since the last call took so long.
+    pub fn record_latency(&mut self, elapsed_ns: u64) {
+        self.latency.end_of_batch(elapsed_ns);
     }
 
     /// Commands that are not about exactly one key.

@@ -373,18 +373,20 @@ impl CoreCounters {
 }
 
 /// One core at one moment.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct CoreSnapshot {
     pub core: u32,
     pub counters: CoreCounters,
     pub shard: ShardSnapshot,
     pub rates: super::RateSnapshot,
+    pub latency: super::LatencySnapshot,
 }
 
 /// The bytes are not what [`CoreSnapshot::to_bytes`] gives: our own mistake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MalformedSnapshot;
 
+/// Without the latency, which is as long as there are different times.
 const SNAPSHOT_WORDS: usize = 1
     + CoreCounters::FIELDS.len()
     + OP_COUNT * OpCounters::FIELDS.len()
@@ -394,7 +396,7 @@ const SNAPSHOT_WORDS: usize = 1
 
 impl CoreSnapshot {
     /// ```text
-    ///   core | counters … | calls, failed, rejected of each operation … | errors … | shard … | rates …
+    ///   core | counters … | calls, failed, rejected of each operation … | errors … | shard … | rates … | latency …
     /// ```
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(SNAPSHOT_WORDS * 8);
@@ -407,12 +409,15 @@ impl CoreSnapshot {
         put(&self.counters.errors.0);
         put(&self.shard.words());
         put(&self.rates.words());
+        let mut words = Vec::new();
+        self.latency.put(&mut words);
+        put(&words);
         bytes
     }
 
     pub fn from_bytes(bytes: &[u8]) -> Result<CoreSnapshot, MalformedSnapshot> {
         let (words, rest) = bytes.as_chunks::<8>();
-        if words.len() != SNAPSHOT_WORDS || !rest.is_empty() {
+        if words.len() < SNAPSHOT_WORDS || !rest.is_empty() {
             return Err(MalformedSnapshot);
         }
         let mut words = Words(words);
@@ -424,7 +429,12 @@ impl CoreSnapshot {
         counters.errors = PerError(words.take());
         let shard = ShardSnapshot::from_words(words.take());
         let rates = super::RateSnapshot::from_words(words.take());
-        Ok(CoreSnapshot { core: core.try_into().map_err(|_| MalformedSnapshot)?, counters, shard, rates })
+        let mut words = words.0.iter().map(|word| u64::from_le_bytes(*word));
+        let latency = super::LatencySnapshot::take(&mut words).ok_or(MalformedSnapshot)?;
+        if words.next().is_some() {
+            return Err(MalformedSnapshot);
+        }
+        Ok(CoreSnapshot { core: core.try_into().map_err(|_| MalformedSnapshot)?, counters, shard, rates, latency })
     }
 
     /// The sum over all cores; `core` says nothing in it.
@@ -434,6 +444,7 @@ impl CoreSnapshot {
             total.counters.add(&snapshot.counters);
             total.shard.add_words(&snapshot.shard);
             total.rates.add_words(&snapshot.rates);
+            total.latency.add(&snapshot.latency);
         }
         total
     }
@@ -456,7 +467,8 @@ mod tests {
 
     /// A snapshot in which every word has a value of its own.
     fn distinct() -> CoreSnapshot {
-        let bytes: Vec<u8> = (0..SNAPSHOT_WORDS as u64).flat_map(|word| (word * 3 + 1).to_le_bytes()).collect();
+        let words = (0..SNAPSHOT_WORDS as u64).map(|word| word * 3 + 1).chain([0]);
+        let bytes: Vec<u8> = words.flat_map(u64::to_le_bytes).collect();
         CoreSnapshot::from_bytes(&bytes).unwrap()
     }
 
@@ -464,7 +476,7 @@ mod tests {
     fn a_snapshot_survives_its_way_over_the_mesh() {
         let snapshot = distinct();
         let bytes = snapshot.to_bytes();
-        assert_eq!(bytes.len(), SNAPSHOT_WORDS * 8);
+        assert_eq!(bytes.len(), (SNAPSHOT_WORDS + 1) * 8);
         assert_eq!(CoreSnapshot::from_bytes(&bytes), Ok(snapshot.clone()));
         assert_eq!((snapshot.core, snapshot.counters.connections_accepted), (1, 4));
         assert_eq!(snapshot.rates.bytes_sent_per_second, (SNAPSHOT_WORDS as u64 - 1) * 3 + 1);

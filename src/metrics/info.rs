@@ -5,6 +5,7 @@ use std::fmt::{self, Write};
 
 use super::counters::{CoreSnapshot, OpCounters};
 use super::facts::{CRABCACHE_VERSION, REDIS_VERSION, ServerFacts};
+use super::latency::{PERCENTILES, percentile_us, us};
 use crate::command::TABLE;
 use crate::request::Args;
 use crate::slot;
@@ -23,6 +24,7 @@ enum Section {
     Modules,
     CommandStats,
     ErrorStats,
+    LatencyStats,
     Cluster,
     Keyspace,
     Cores,
@@ -35,7 +37,7 @@ struct SectionSpec {
     by_default: bool,
 }
 
-const SECTIONS: [SectionSpec; 13] = {
+const SECTIONS: [SectionSpec; 14] = {
     const fn spec(section: Section, title: &'static str, by_default: bool) -> SectionSpec {
         SectionSpec { section, title, by_default }
     }
@@ -50,6 +52,7 @@ const SECTIONS: [SectionSpec; 13] = {
         spec(Section::Modules, "Modules", true),
         spec(Section::CommandStats, "Commandstats", false),
         spec(Section::ErrorStats, "Errorstats", true),
+        spec(Section::LatencyStats, "Latencystats", false),
         spec(Section::Cluster, "Cluster", true),
         spec(Section::Keyspace, "Keyspace", true),
         spec(Section::Cores, "Cores", false),
@@ -138,6 +141,7 @@ impl Page<'_> {
             Section::Modules => Ok(()),
             Section::CommandStats => self.command_stats(out),
             Section::ErrorStats => self.error_stats(out),
+            Section::LatencyStats => self.latency_stats(out),
             Section::Cluster => self.cluster(out),
             Section::Keyspace => self.keyspace(out),
             Section::Cores => self.cores(out),
@@ -295,8 +299,26 @@ impl Page<'_> {
             if calls == 0 && failed == 0 && rejected == 0 {
                 continue;
             }
-            // No times: two readings of the clock cost more than most commands.
-            line!(out, "cmdstat_{}:calls={calls},rejected_calls={rejected},failed_calls={failed}", spec.name);
+            let (timed, sum_us) = match self.total.latency.of(spec.op) {
+                Some(latency) => (latency.total.len(), latency.sum_ns / 1000),
+                None => (0, 0),
+            };
+            let per_call = if timed == 0 { 0.0 } else { sum_us as f64 / timed as f64 };
+            write!(out, "cmdstat_{}:calls={calls},usec={sum_us},usec_per_call={per_call:.2}", spec.name)?;
+            line!(out, ",rejected_calls={rejected},failed_calls={failed}");
+        }
+        Ok(())
+    }
+
+    /// Over the last minute; STATS has those since the start, too.
+    fn latency_stats(&self, out: &mut String) -> fmt::Result {
+        for command in &self.total.latency.commands {
+            write!(out, "latency_percentiles_usec_{}:", crate::command::spec_of(command.op).name)?;
+            for (_, percentile) in PERCENTILES {
+                let comma = if percentile == PERCENTILES[0].1 { "" } else { "," };
+                write!(out, "{comma}p{percentile}={:.3}", percentile_us(&command.minute, percentile))?;
+            }
+            line!(out, ",max={:.3}", us(command.minute.max()));
         }
         Ok(())
     }
@@ -323,7 +345,7 @@ impl Page<'_> {
 
     /// A line per core; STATS has all of its counters.
     fn cores(&self, out: &mut String) -> fmt::Result {
-        for CoreSnapshot { core, counters, shard, rates } in self.snapshots {
+        for CoreSnapshot { core, counters, shard, rates, .. } in self.snapshots {
             let slots = slot::slots_of_core(*core, self.facts.cores);
             write!(out, "core{core}:slots={}-{}", slots.start(), slots.end())?;
             write!(out, ",clients={},keys={}", counters.connections_current, shard.keys)?;
@@ -423,6 +445,7 @@ mod tests {
                 ..ShardSnapshot::default()
             },
             rates: RateSnapshot { commands_per_second: 50, bytes_received_per_second: 1536, ..Default::default() },
+            ..CoreSnapshot::default()
         }
     }
 
@@ -520,9 +543,9 @@ mod tests {
         assert_eq!(
             page("commandstats errorstats"),
             "# Commandstats\r\n\
-             cmdstat_get:calls=8,rejected_calls=4,failed_calls=2\r\n\
-             cmdstat_incr:calls=0,rejected_calls=0,failed_calls=2\r\n\
-             cmdstat_client|list:calls=0,rejected_calls=2,failed_calls=0\r\n\
+             cmdstat_get:calls=8,usec=0,usec_per_call=0.00,rejected_calls=4,failed_calls=2\r\n\
+             cmdstat_incr:calls=0,usec=0,usec_per_call=0.00,rejected_calls=0,failed_calls=2\r\n\
+             cmdstat_client|list:calls=0,usec=0,usec_per_call=0.00,rejected_calls=2,failed_calls=0\r\n\
              \r\n# Errorstats\r\nerrorstat_ERR:count=2\r\n"
         );
     }

@@ -13,14 +13,20 @@
 //!            "shard":    { every field of ShardSnapshot },
 //!            "rates":    { every field of RateSnapshot },
 //!            "commands": { "get": { "calls", "failed", "rejected" }, … }   only those that occurred
+//!            "latency":  { "get": { "total": TIMES, "minute": TIMES }, … }                only those that occurred
 //!            "errors":   { "ERR": count, … } }                                            only those that occurred
 //! ```
 //!
-//! Numbers are unsigned integers in the unit that their name ends in, or counts. Names are stable: a field
+//!   TIMES = { "count", "p50_us", "p95_us", "p99_us", "p999_us", "max_us" }
+//!
+//! TIMES run from the moment the bytes of a command are taken up to the moment its reply stands ready, in microseconds
+//! with decimals: `total` since the start, `minute` over the last forty to sixty seconds. All other numbers are unsigned
+//! integers in the unit that their name ends in, or counts. Names are stable: a field
 //! may be added, none changes its meaning. What each field of CORE means is told by `FIELDS` of its struct.
 
 use super::counters::{CoreCounters, CoreSnapshot, Field, OpCounters, ShardSnapshot};
 use super::facts::{CRABCACHE_VERSION, REDIS_VERSION, ServerFacts};
+use super::latency::{PERCENTILES, percentile_us, us};
 use super::rates::RateSnapshot;
 use crate::command::TABLE;
 use crate::slot;
@@ -83,7 +89,7 @@ fn process(json: &mut Json, facts: &ServerFacts) {
 }
 
 fn core(json: &mut Json, snapshot: &CoreSnapshot) {
-    let CoreSnapshot { counters, shard, rates, .. } = snapshot;
+    let CoreSnapshot { counters, shard, rates, latency, .. } = snapshot;
     json.key("counters").object(|json| fields(json, CoreCounters::FIELDS, &counters.words()));
     json.key("shard").object(|json| fields(json, ShardSnapshot::FIELDS, &shard.words()));
     json.key("rates").object(|json| fields(json, RateSnapshot::FIELDS, &rates.words()));
@@ -93,6 +99,21 @@ fn core(json: &mut Json, snapshot: &CoreSnapshot) {
             if op != OpCounters::default() {
                 json.key(spec.name).object(|json| fields(json, OpCounters::FIELDS, &op.words()));
             }
+        }
+    });
+    json.key("latency").object(|json| {
+        for command in &latency.commands {
+            json.key(crate::command::spec_of(command.op).name).object(|json| {
+                for (name, times) in [("total", &command.total), ("minute", &command.minute)] {
+                    json.key(name).object(|json| {
+                        json.key("count").number(times.len());
+                        for (name, percentile) in PERCENTILES {
+                            json.key(name).decimal(percentile_us(times, percentile));
+                        }
+                        json.key("max_us").decimal(us(times.max()));
+                    });
+                }
+            });
         }
     });
     json.key("errors").object(|json| {
@@ -142,6 +163,12 @@ impl Json {
 
     fn number(&mut self, number: u64) {
         self.text.push_str(itoa::Buffer::new().format(number));
+    }
+
+    /// With at most three decimals.
+    fn decimal(&mut self, number: f64) {
+        let text = format!("{number:.3}");
+        self.text.push_str(text.trim_end_matches('0').trim_end_matches('.'));
     }
 
     fn boolean(&mut self, boolean: bool) {

@@ -1,10 +1,11 @@
 //! What the server says about itself: counters per core, snapshots of them that travel between cores,
-//! and the two texts made from them, INFO and STATS.
+//! and the texts made from them: INFO, STATS and the metrics of Prometheus.
 //!
 //! ```text
 //!   engine, runtime ──▶ CoreCounters ─┐
 //!   store ────────────▶ ShardSnapshot ┼─▶ CoreSnapshot ══ bytes over the mesh ══▶ info(), stats_json()
-//!   Rates ────────────▶ RateSnapshot ─┘                        ServerFacts ──────▶
+//!   Rates ────────────▶ RateSnapshot ─┤                        ServerFacts ──────▶ prometheus()
+//!   Latency ──────────▶ LatencySnapshot
 //! ```
 //!
 //! Nothing here reads a clock or asks the kernel: times and the facts about the process are passed in,
@@ -14,7 +15,9 @@ mod counters;
 mod facts;
 mod info;
 mod json;
+mod latency;
 mod memory;
+mod prometheus;
 mod rates;
 
 pub use counters::{
@@ -24,5 +27,7 @@ pub use counters::{
 pub use facts::{CRABCACHE_VERSION, ProcessFacts, REDIS_VERSION, ServerFacts};
 pub use info::{Sections, info};
 pub use json::stats_json;
+pub use latency::{CommandLatency, Family, Latency, LatencySnapshot};
 pub use memory::{memory_doctor, memory_stats};
+pub use prometheus::{Names, prometheus};
 pub use rates::{RateSnapshot, Rates};

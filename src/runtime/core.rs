@@ -4,8 +4,9 @@ use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tracing::{debug, warn};
@@ -65,6 +66,54 @@ pub struct Shared {
     pub clients_max: usize,
     /// Cores that have no connections left at shutdown.
     pub drained: AtomicUsize,
+    /// Of each core: when it made its last turn with a tick, in milliseconds of uptime. 0: it is not ready yet.
+    beats: Box<[AtomicU64]>,
+    /// Clients of this process that wait to be served.
+    invited: Mutex<Vec<UnixStream>>,
+    has_invited: AtomicBool,
+}
+
+impl Shared {
+    pub fn new(clients_max: usize, cores: usize) -> Shared {
+        Shared {
+            clients: AtomicUsize::new(0),
+            clients_max,
+            drained: AtomicUsize::new(0),
+            beats: (0..cores).map(|_| AtomicU64::new(0)).collect(),
+            invited: Mutex::default(),
+            has_invited: AtomicBool::new(false),
+        }
+    }
+
+    pub fn cores(&self) -> usize {
+        self.beats.len()
+    }
+
+    pub fn is_ready(&self) -> bool {
+        self.beats.iter().all(|beat| beat.load(Ordering::Relaxed) > 0)
+    }
+
+    /// Cores that hang, and for how long; those not ready yet do not count.
+    pub fn late_cores(&self, uptime_ms: u64) -> impl Iterator<Item = (usize, u64)> {
+        let beats = self.beats.iter().map(|beat| beat.load(Ordering::Relaxed)).enumerate();
+        beats
+            .filter(|(_, beat)| *beat > 0)
+            .map(move |(core, beat)| (core, uptime_ms.saturating_sub(beat)))
+            .filter(|(_, age_ms)| *age_ms > limits::CORE_SILENT_MS_MAX)
+    }
+
+    /// `client` is served as if it had connected, by whichever core is rung next.
+    pub fn invite(&self, client: UnixStream) {
+        self.invited.lock().unwrap_or_else(PoisonError::into_inner).push(client);
+        self.has_invited.store(true, Ordering::Release);
+    }
+
+    fn take_invited(&self) -> Vec<UnixStream> {
+        match self.has_invited.swap(false, Ordering::AcqRel) {
+            true => std::mem::take(&mut *self.invited.lock().unwrap_or_else(PoisonError::into_inner)),
+            false => Vec::new(),
+        }
+    }
 }
 
 /// A socket to accept on.
@@ -94,6 +143,7 @@ pub struct CoreParts {
 }
 
 struct Core {
+    core: usize,
     engine: Engine,
     ring: NetRing,
     mesh: MeshPort,
@@ -105,6 +155,7 @@ struct Core {
     held: Vec<u16>,
     /// What the turn has received so far.
     turn_bytes: usize,
+    turn_began: Instant,
     /// Sockets whose multishot receive ran out of buffers.
     exhausted: Vec<u32>,
     resting: Vec<(u32, Instant)>,
@@ -148,6 +199,7 @@ pub async fn run(mut parts: CoreParts, ready: Ready) -> io::Result<()> {
         now = Instant::now();
         core.engine.set_now(core.clock(now));
         // 2. Received bytes become commands, commands are applied or put in an outbox.
+        core.turn_began = now;
         core.take_events();
         // 3. and 4. Other cores' batches are served, ours leave, sleepers are rung.
         core.exchange();
@@ -200,6 +252,7 @@ impl Core {
             ring.add_listener(listener.socket.as_raw_fd(), listener.unix_path.is_none());
         }
         Ok(Core {
+            core: parts.engine.core as usize,
             engine: Engine::new(parts.engine),
             ring,
             mesh: parts.mesh,
@@ -209,6 +262,7 @@ impl Core {
             spin: Spin::new(parts.spin),
             held: Vec::new(),
             turn_bytes: 0,
+            turn_began: parts.started,
             exhausted: Vec::new(),
             resting: Vec::new(),
             ring_stats: RingStats::default(),
@@ -311,6 +365,11 @@ impl Core {
             self.engine.resume(&self.ring);
             self.engine.run(&self.ring);
         }
+        if self.engine.has_answered() {
+            // One reading of the clock for all that the turn has answered.
+            let elapsed = self.turn_began.elapsed();
+            self.engine.record_latency(elapsed.as_nanos() as u64);
+        }
         if self.engine.has_postponed() {
             self.engine.step_postponed();
         }
@@ -367,7 +426,7 @@ impl Core {
             Event::Closed { .. } => {
                 self.shared.clients.fetch_sub(1, Ordering::Relaxed);
             }
-            Event::Doorbell => {}
+            Event::Doorbell => self.welcome_invited(),
         }
     }
 
@@ -393,6 +452,18 @@ impl Core {
         let peer = Peer { address, local_address, descriptor: socket.as_raw_fd(), own_port: listener.own_port };
         let index = self.ring.add_socket(socket);
         self.engine.open(index, peer);
+    }
+
+    /// Clients of this process itself: beyond the bound of clients, because an operator has to get in when it is reached.
+    fn welcome_invited(&mut self) {
+        for client in self.shared.take_invited() {
+            self.shared.clients.fetch_add(1, Ordering::Relaxed);
+            let address = Address::Unix("admin".into());
+            let descriptor = client.as_raw_fd();
+            let index = self.ring.add_socket(client.into());
+            self.engine
+                .open(index, Peer { address: address.clone(), local_address: address, descriptor, own_port: false });
+        }
     }
 
     fn receive_stopped(&mut self, index: u32, why: Stopped) {
@@ -521,6 +592,9 @@ impl Core {
     // ---- housekeeping ---------------------------------------------------------------------------
 
     fn tick(&mut self, now: Instant) {
+        // Never 0, which means not ready.
+        let uptime_ms = (now - self.started).as_millis() as u64 | 1;
+        self.shared.beats[self.core].store(uptime_ms, Ordering::Relaxed);
         self.end_lingering(now);
         for (index, generation) in self.withheld.drain(..) {
             self.engine.stop_withholding(index, generation);

@@ -5,6 +5,7 @@
 
 use std::error::Error;
 use std::fmt;
+use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
@@ -43,6 +44,8 @@ pub struct CoreSetup {
     /// Clients of all cores together.
     pub clients_max: usize,
     pub ready: Ready,
+    /// Of the admin HTTP, with the first core.
+    pub admin: Vec<TcpListener>,
 }
 
 /// Told by each core when it has all it needs to serve; the server says that it is ready when all have.
@@ -60,6 +63,7 @@ pub struct Host {
     store: Arc<Store>,
     ground: Ground,
     listeners: Listeners,
+    admin: Vec<TcpListener>,
     signals: Signals,
 }
 
@@ -90,7 +94,8 @@ impl Host {
             Signals::block().map_err(|error| Refusal::Failed(format!("signals cannot be blocked: {error}")))?;
         let ground = preflight::check(&config)?;
         let listeners = listen::open(&config, ground.cores(), &ground.core_ports)?;
-        let host = Host { config, store, ground, listeners, signals };
+        let admin = super::admin::listen(&config)?;
+        let host = Host { config, store, ground, listeners, admin, signals };
         host.report();
         Ok(host)
     }
@@ -110,7 +115,7 @@ impl Host {
         Start: FnOnce() -> Core + Send + 'static,
         Core: Future<Output = Result<(), CoreError>> + 'static,
     {
-        let Host { config, store, ground, listeners, signals } = self;
+        let Host { config, store, ground, listeners, mut admin, signals } = self;
         let Listeners { addresses, per_core, unix_socket_file } = listeners;
         let cores = ground.cores();
         let doorbells = match (0..cores).map(|_| Doorbell::new()).collect::<Result<Arc<[_]>, _>>() {
@@ -146,6 +151,7 @@ impl Host {
                 addresses: addresses.clone(),
                 clients_max: ground.descriptors.clients_max,
                 ready: Ready(events.clone()),
+                admin: std::mem::take(&mut admin),
             };
             let io_memory_bytes = ground.locked_memory.io_memory_bytes;
             let report = Report { core: index, events: events.clone(), result: Some(Err(Failure::Panic)) };

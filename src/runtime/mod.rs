@@ -7,6 +7,7 @@
 //!                                          signals, ends of cores ◀── waits for ──┴─▶ …
 //! ```
 
+pub mod admin;
 pub mod background;
 pub mod bridge;
 pub mod core;

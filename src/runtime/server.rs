@@ -1,9 +1,9 @@
 //! Puts the parts of the server together: one engine, ring and mesh port per core.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, Instant};
 
+use super::admin;
 use super::core::{self, CoreParts, Shared};
 use super::follower::ServerFollower;
 use super::host::{CoreSetup, Host};
@@ -49,18 +49,23 @@ pub fn run(host: Host) -> u8 {
     let mut shared = None;
     let mut memory = None;
     let mut interest = None;
-    host.run(|setup| {
+    host.run(|mut setup| {
         // The first core's set-up brings what all of them share.
         if ports.is_empty() {
             ports = mesh(&setup.doorbells, limits::MESH_RING_BATCHES).into_iter().map(Some).collect();
         }
         let shared = shared
             .get_or_insert_with(|| {
-                Arc::new(Shared {
-                    clients: AtomicUsize::new(0),
-                    clients_max: setup.clients_max,
-                    drained: AtomicUsize::new(0),
-                })
+                let shared = Arc::new(Shared::new(setup.clients_max, setup.cores));
+                admin::start(admin::Parts {
+                    listeners: std::mem::take(&mut setup.admin),
+                    shared: shared.clone(),
+                    doorbells: setup.doorbells.clone(),
+                    shutdown: setup.shutdown.clone(),
+                    store: setup.store.clone(),
+                    started,
+                });
+                shared
             })
             .clone();
         let memory = memory

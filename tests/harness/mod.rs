@@ -175,6 +175,8 @@ pub fn command(args: &[&str]) -> Command {
             command.env_remove(name);
         }
     }
+    // Test processes run side by side, and there is one default port.
+    command.env("CRABCACHE_ADMIN_PORT", "off");
     command.args(args).stdin(Stdio::null());
     command
 }

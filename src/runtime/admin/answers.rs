@@ -1,0 +1,291 @@
+//! What each route answers.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::gateway::Gateway;
+use crate::admin::guard;
+use crate::admin::http::{Request, Response};
+use crate::admin::routes::{self, Action, Found, Needs, Route, quoted};
+use crate::admin::{DASHBOARD, DASHBOARD_POLICY};
+use crate::command::{Op, spec_of};
+use crate::config::{SETTINGS, Store};
+use crate::limits::ADMIN_BODY_BYTES_MAX;
+use crate::metrics::CRABCACHE_VERSION;
+use crate::number::parse_duration_ms;
+use crate::reply::Reply;
+use crate::runtime::core::Shared;
+use crate::runtime::signals::Shutdown;
+
+pub enum Answer {
+    Response(Response),
+    /// The head of a response that goes on with events.
+    Events(Response),
+}
+
+impl From<Response> for Answer {
+    fn from(response: Response) -> Answer {
+        Answer::Response(response)
+    }
+}
+
+pub struct Answers {
+    gateway: Gateway,
+    shared: Arc<Shared>,
+    shutdown: Arc<Shutdown>,
+    store: Arc<Store>,
+    started: Instant,
+}
+
+impl Answers {
+    pub fn new(
+        gateway: Gateway,
+        shared: Arc<Shared>,
+        shutdown: Arc<Shutdown>,
+        store: Arc<Store>,
+        started: Instant,
+    ) -> Answers {
+        Answers { gateway, shared, shutdown, store, started }
+    }
+
+    pub fn body_bytes_max(&self) -> usize {
+        ADMIN_BODY_BYTES_MAX.min(self.store.current().value_bytes_max as usize)
+    }
+
+    pub fn rest(&mut self, now: Instant) {
+        self.gateway.rest(now);
+    }
+
+    pub fn answer(&mut self, request: &Request) -> Answer {
+        if !guard::is_host_ours(request, &self.store.current().admin_hosts) {
+            return Response::text(421, "this host is not served here (--admin-hosts)").into();
+        }
+        let (route, captures) = match routes::find(request.method, &request.segments) {
+            Found::Route(route, captures) => (route, captures),
+            Found::OtherMethods(methods) => {
+                return Response::text(405, "this path takes other methods").with("allow", methods).into();
+            }
+            Found::Nothing => return Response::text(404, "there is nothing here; / lists what there is").into(),
+        };
+        if guard::is_foreign(request) {
+            return Response::text(403, "requests from other pages are not answered").into();
+        }
+        let key = match captures.as_slice() {
+            [namespace, key] => Some(key_of(namespace, key)),
+            _ => None,
+        };
+        if let Err(refused) = self.admit(request, route, key.as_deref()) {
+            return refused.into();
+        }
+        let key = key.unwrap_or_default();
+        match route.action {
+            Action::Index => Response::text(200, routes::index()).into(),
+            Action::Metrics => self.metrics(request).into(),
+            Action::Health => self.health().into(),
+            Action::Live => self.live().into(),
+            Action::Ready => self.ready().into(),
+            Action::Stats => self.stats().into(),
+            Action::Config => Response::json(200, self.config()).into(),
+            Action::OpenApi => Response::json(200, routes::openapi(CRABCACHE_VERSION)).into(),
+            Action::Dashboard => Response::new(200, "text/html; charset=utf-8", DASHBOARD)
+                .with("content-security-policy", DASHBOARD_POLICY)
+                .into(),
+            Action::Events => Answer::Events(Response::new(200, "text/event-stream", self.event())),
+            Action::ReadKey => self.read(&key).into(),
+            Action::WriteKey => self.write(&key, request).into(),
+            Action::DeleteKey => self.delete(&key).into(),
+        }
+    }
+
+    /// Whether the token that came along, or none, is enough.
+    fn admit(&self, request: &Request, route: &Route, key: Option<&[u8]>) -> Result<(), Response> {
+        let access = self.store.access();
+        if route.needs == Needs::Nothing || route.needs == Needs::Token && !access.is_required() {
+            return Ok(());
+        }
+        if !access.is_required() {
+            return Err(Response::text(
+                403,
+                "changes over HTTP need a token, and none is set up (--token, --tokens-file)",
+            ));
+        }
+        let unauthorized = |why: &str| Response::text(401, why).with("www-authenticate", "Bearer realm=\"crabcache\"");
+        let Some(secret) = guard::bearer(request) else { return Err(unauthorized("a token is needed")) };
+        let Some(token) = access.find(None, secret.as_bytes()) else { return Err(unauthorized("no such token")) };
+        let command = match route.action {
+            Action::ReadKey => Op::Get,
+            Action::WriteKey => Op::Set,
+            Action::DeleteKey => Op::Del,
+            Action::Config => Op::ConfigGet,
+            _ => Op::Stats,
+        };
+        let key_allowed = key.is_none_or(|key| token.allows_key(key));
+        match token.allows(spec_of(command)) && key_allowed {
+            true => Ok(()),
+            false => Err(Response::text(403, "the token does not allow this")),
+        }
+    }
+
+    fn call(&mut self, words: &[&[u8]]) -> Result<Reply<'static>, Response> {
+        match self.gateway.call(words) {
+            Ok(Reply::Error(error)) => {
+                let text = error.text();
+                let status = match text.split(' ').next() {
+                    Some("OOM") => 507,
+                    Some("READONLY" | "MISCONF" | "LOADING") => 503,
+                    _ => 400,
+                };
+                Err(Response::text(status, text))
+            }
+            Ok(reply) => Ok(reply),
+            Err(error) => Err(Response::text(503, format!("the server does not answer: {error}"))),
+        }
+    }
+
+    fn text_of(&mut self, words: &[&[u8]]) -> Result<Vec<u8>, Response> {
+        match self.call(words)? {
+            Reply::Owned(bytes) => Ok(bytes),
+            Reply::Large(bytes) => Ok(bytes.to_vec()),
+            Reply::Text(text) => Ok(text.into_owned().into_bytes()),
+            _ => Err(Response::text(500, "an answer of an unexpected kind")),
+        }
+    }
+
+    fn metrics(&mut self, request: &Request) -> Response {
+        let format: &[u8] = match request.parameter("compat") {
+            None => b"PROMETHEUS",
+            Some("redis_exporter") => b"EXPORTER",
+            Some(_) => return Response::text(400, "compat can be redis_exporter"),
+        };
+        match self.text_of(&[b"STATS", format]) {
+            Ok(text) => Response::new(200, "text/plain; version=0.0.4; charset=utf-8", text),
+            Err(refused) => refused,
+        }
+    }
+
+    fn stats(&mut self) -> Response {
+        self.text_of(&[b"STATS"]).map_or_else(|refused| refused, |json| Response::json(200, json))
+    }
+
+    /// STATS as a server-sent event.
+    pub fn event(&mut self) -> Vec<u8> {
+        match self.text_of(&[b"STATS"]) {
+            Ok(json) => [b"event: stats\ndata: ", json.as_slice(), b"\n\n"].concat(),
+            Err(_) => b"event: silent\ndata: {}\n\n".to_vec(),
+        }
+    }
+
+    fn config(&self) -> String {
+        let config = self.store.current();
+        let entry = |setting: &crate::config::Setting| {
+            let origin = config.origins.of(setting).to_string();
+            format!(
+                "{}:{{\"value\":{},\"origin\":{}}}",
+                quoted(setting.key),
+                quoted(&setting.shown(&config)),
+                quoted(&origin)
+            )
+        };
+        let entries: Vec<String> = SETTINGS.iter().map(entry).collect();
+        format!("{{{}}}", entries.join(","))
+    }
+
+    fn uptime_ms(&self) -> u64 {
+        self.started.elapsed().as_millis() as u64
+    }
+
+    /// Why it does not do well; empty when it does.
+    fn problems(&self) -> Vec<String> {
+        let mut problems = Vec::new();
+        if self.shutdown.is_requested() {
+            problems.push("it is ending".to_string());
+        } else if !self.shared.is_ready() {
+            problems.push("it is starting".to_string());
+        }
+        for (core, age_ms) in self.shared.late_cores(self.uptime_ms()) {
+            problems.push(format!("core {core} has made no turn for {age_ms} ms"));
+        }
+        problems
+    }
+
+    fn health(&mut self) -> Response {
+        let mut problems = self.problems();
+        if problems.is_empty()
+            && let Err(refused) = self.call(&[b"PING"])
+        {
+            problems.push(String::from_utf8_lossy(&refused.body).trim_end().to_string());
+        }
+        let well = problems.is_empty();
+        let problems: Vec<String> = problems.iter().map(|problem| quoted(problem)).collect();
+        let json = format!(
+            "{{\"status\":\"{}\",\"version\":{},\"uptime_seconds\":{},\"cores\":{},\"clients\":{},\"problems\":[{}]}}",
+            if well { "ok" } else { "failing" },
+            quoted(CRABCACHE_VERSION),
+            self.uptime_ms() / 1000,
+            self.shared.cores(),
+            self.shared.clients.load(std::sync::atomic::Ordering::Relaxed),
+            problems.join(",")
+        );
+        Response::json(if well { 200 } else { 503 }, json)
+    }
+
+    fn live(&self) -> Response {
+        let late: Vec<String> = self
+            .shared
+            .late_cores(self.uptime_ms())
+            .map(|(core, age_ms)| format!("core {core}: no turn for {age_ms} ms"))
+            .collect();
+        match late.as_slice() {
+            [] => Response::text(200, "ok"),
+            late => Response::text(503, late.join("\n")),
+        }
+    }
+
+    fn ready(&self) -> Response {
+        match self.problems().as_slice() {
+            [] => Response::text(200, "ok"),
+            problems => Response::text(503, problems.join("\n")),
+        }
+    }
+
+    fn read(&mut self, key: &[u8]) -> Response {
+        let value = match self.call(&[b"GET", key]) {
+            Ok(Reply::Nil) => return Response::text(404, "there is no such key"),
+            Ok(Reply::Owned(value)) => value,
+            Ok(Reply::Large(value)) => value.to_vec(),
+            Ok(_) => return Response::text(500, "an answer of an unexpected kind"),
+            Err(refused) => return refused,
+        };
+        let response = Response::new(200, "application/octet-stream", value);
+        match self.call(&[b"PTTL", key]) {
+            Ok(Reply::Int(ttl_ms @ 0..)) => response.with("x-ttl-ms", ttl_ms.to_string()),
+            _ => response,
+        }
+    }
+
+    fn write(&mut self, key: &[u8], request: &Request) -> Response {
+        let mut words: Vec<&[u8]> = vec![b"SET", key, &request.body];
+        let ttl_ms = match request.parameter("ttl").map(parse_duration_ms) {
+            None => None,
+            Some(Ok(ttl_ms @ 1..)) => Some(ttl_ms.to_string()),
+            Some(_) => return Response::text(400, "ttl: a duration, such as 30s or 250ms"),
+        };
+        if let Some(ttl_ms) = &ttl_ms {
+            words.extend([b"PX", ttl_ms.as_bytes()]);
+        }
+        self.call(&words).map_or_else(|refused| refused, |_| Response::text(204, ""))
+    }
+
+    fn delete(&mut self, key: &[u8]) -> Response {
+        match self.call(&[b"DEL", key]) {
+            Ok(Reply::Int(1..)) => Response::text(204, ""),
+            Ok(_) => Response::text(404, "there is no such key"),
+            Err(refused) => refused,
+        }
+    }
+}
+
+/// The namespace `default` is that of all clients that name none; keys of others stand behind their name.
+fn key_of(namespace: &[u8], key: &[u8]) -> Vec<u8> {
+    if namespace == b"default" { key.to_vec() } else { [namespace, b":", key].concat() }
+}
