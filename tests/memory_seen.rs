@@ -179,3 +179,57 @@ fn redis_cli_finds_big_and_hot_keys() {
     let hot = cli("--hotkeys");
     assert!(hot.contains("hot key found with counter") && hot.contains("hot"), "{hot}");
 }
+
+#[test]
+fn keys_set_together_expire_apart_once_that_is_asked_for() {
+    let server = Server::start(&["--cores", "1"]);
+    let mut client = Client::connect(server.address());
+    let spans = |client: &mut Client| {
+        let sets: Vec<_> = (0..50).map(|key| words(&["SET", &format!("k:{key}"), "v", "EX", "1000"])).collect();
+        all(client, &sets);
+        let asks: Vec<_> = (0..50).map(|key| words(&["TTL", &format!("k:{key}")])).collect();
+        let spans: Vec<i64> = all(client, &asks).iter().map(Value::as_int).collect();
+        spans.iter().max().unwrap() - spans.iter().min().unwrap()
+    };
+    assert!(spans(&mut client) < 60);
+    assert_eq!(client.call("CONFIG SET ttl-jitter-percent 40"), Value::ok());
+    let deadline = Instant::now() + PATIENCE;
+    // Cores hear of it at their next tick.
+    while spans(&mut client) < 150 {
+        assert!(Instant::now() < deadline, "all keys expire together");
+    }
+    assert!(client.call("CONFIG SET ttl-jitter-percent 60").is_error());
+}
+
+#[test]
+fn large_values_leave_no_memory_behind() {
+    let server = Server::start(&["--cores", "1", "--max-memory", "96mb", "--eviction", "lru"]);
+    let resident = || {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", server.pid())).expect("the server runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("VmRSS");
+        line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") / 1024
+    };
+    let mut client = Client::connect(server.address());
+    let mut most = 0;
+    // Values of their own from 32 KiB to 2 MiB, then small ones in their place: twice.
+    for round in 0..2 {
+        for (count, bytes) in [(2_500, 33_000), (2_000, 61_000), (500, 300_000), (60, 2_000_000), (150_000, 700)] {
+            let value = "v".repeat(bytes);
+            let sets: Vec<_> =
+                (0..count).map(|key| words(&["SET", &format!("{round}:{bytes}:{key}"), &value])).collect();
+            for chunk in sets.chunks(if bytes > 100_000 { 4 } else { 50 }) {
+                assert!(all(&mut client, chunk).iter().all(|reply| *reply == Value::ok()));
+            }
+            most = most.max(resident());
+        }
+    }
+    assert!(most <= 96 + 64 + 2, "{most} MiB");
+    client.call_words(&[b"SET".to_vec(), b"whale".to_vec(), vec![b'w'; 40 << 20]]);
+    let before = resident();
+    assert_eq!(client.call("DEL whale"), Value::Int(1));
+    let deadline = Instant::now() + PATIENCE;
+    while resident() + 35 > before {
+        assert!(Instant::now() < deadline, "{} of {before} MiB", resident());
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}

@@ -273,6 +273,11 @@ impl Engine {
         if !self.lagging.is_empty() {
             self.drop_laggards();
         }
+        self.keep_house(budget)
+    }
+
+    /// Expired keys and flushed memory alone, for turns between ticks.
+    pub fn keep_house(&mut self, budget: usize) -> usize {
         self.shard.tick(self.now, budget, &mut self.journal)
     }
 

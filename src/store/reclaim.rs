@@ -36,7 +36,7 @@ const CLEAN_LOOKS: usize = 32;
 /// Free segments that are kept for whoever writes next.
 const FREE_KEPT: usize = 16;
 /// What giving a segment back or cleaning one takes of a tick's budget.
-const TRIM_COST: usize = 16;
+const TRIM_COST: usize = 64;
 const CLEAN_COST: usize = 256;
 
 /// What lies under the hand of a queue once everything that needs no decision is out of the way.
