@@ -75,6 +75,10 @@ pub enum Op {
     Unsubscribe,
     // server
     HotKeys,
+    BgRewriteAof,
+    LastSave,
+    Shutdown,
+    WaitAof,
     Memory,
     MemoryDoctor,
     MemoryHelp,
@@ -269,6 +273,7 @@ const WMF: Flags = WM.or(Flags::FAST);
 const SRV: Flags = Flags::LOADING.or(Flags::STALE);
 const SRVF: Flags = SRV.or(Flags::FAST);
 const ADM: Flags = SRV.or(Flags::ADMIN).or(Flags::DANGEROUS);
+const WAITS: Flags = Flags::NONE;
 const BOX: Flags = Flags::CONTAINER;
 const SUB: Flags = SRV.or(Flags::PUBSUB);
 const SUBF: Flags = SUB.or(Flags::FAST);
@@ -364,6 +369,10 @@ table! {
     "config|rewrite" ConfigRewrite 2 ADM NO_KEYS Local "server" "2.8.0" "Persists the effective configuration to file.";
     "config|set" ConfigSet -4 ADM NO_KEYS Local "server" "2.0.0" "Sets configuration parameters in-flight.";
     "dbsize" DbSize 1 RF NO_KEYS Every "server" "1.0.0" "Returns the number of keys in the database.";
+    "bgrewriteaof" BgRewriteAof 1 ADM NO_KEYS Every "server" "1.0.0" "Asynchronously rewrites the append-only file to disk.";
+    "lastsave" LastSave 1 SRVF NO_KEYS Local "server" "1.0.0" "Returns the Unix timestamp of the last successful save to disk.";
+    "shutdown" Shutdown -1 ADM NO_KEYS Local "server" "1.0.0" "Synchronously saves the database(s) to disk and shuts down the Redis server.";
+    "waitaof" WaitAof 4 WAITS NO_KEYS Every "generic" "7.2.0" "Blocks until all of the preceding write commands sent by the connection are written to the append-only file of the master and/or replicas. Returns when all conditions are met or the timeout passed.";
     "flushall" FlushAll -1 W NO_KEYS Every "server" "1.0.0" "Removes all keys from all databases.";
     "flushdb" FlushDb -1 W NO_KEYS Every "server" "1.0.0" "Remove all keys from the current database.";
     "hotkeys" HotKeys -1 SRV NO_KEYS Every "server" "0.1.0" "Returns the keys asked for most, and about how often lately.";

@@ -15,6 +15,10 @@ use crabcache::runtime::{log, server};
 static MEMORY: Pages = Pages;
 
 fn main() -> ExitCode {
+    let mut args = std::env::args_os().skip(1).map(|arg| arg.to_string_lossy().into_owned());
+    if args.next().as_deref() == Some("wal") {
+        return crabcache::runtime::wal::inspect::run(&args.collect::<Vec<_>>());
+    }
     let request = match Request::parse(std::env::args_os()) {
         Ok(request) => request,
         Err(error) => error.exit(),

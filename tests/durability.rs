@@ -82,7 +82,7 @@ impl Writer {
             let key = format!("{}:{}", self.id, self.random.below(200));
             let value = (!self.random.chance(5)).then(|| {
                 // As long as its number says: a torn one would not be.
-                let len = self.random.below(300) + if self.random.chance(50) { 100_000 } else { 0 };
+                let len = self.random.below(300) + if self.random.chance(8) { 100_000 } else { 0 };
                 format!("{len}:{}", "x".repeat(len))
             });
             let words = match &value {
@@ -286,4 +286,88 @@ fn async_loses_no_more_than_its_interval() {
     kill(server);
     let server = start(&directory, "async", "2", &[]);
     assert_eq!(Client::connect(server.address()).call("DBSIZE"), Value::Int(1_000));
+}
+
+#[test]
+fn the_log_is_told_about_and_looked_at() {
+    let directory = DataDir::new("told");
+    let server = start(&directory, "async", "2", &[]);
+    let mut client = Client::connect(server.address());
+    for key in 0..100 {
+        client.call(&format!("SET key:{key} v"));
+    }
+    assert_eq!(client.call("WAITAOF 1 0 0"), Value::Array(vec![Value::Int(1), Value::Int(0)]));
+    assert!(matches!(client.call("LASTSAVE"), Value::Int(seconds) if seconds > 1_700_000_000));
+    let Value::Simple(started) = client.call("BGREWRITEAOF") else { panic!("not started") };
+    assert_eq!(started, b"Background append only file rewriting started");
+    support::vitals::info_reaches(&mut client, "aof_enabled", 1);
+    support::vitals::info_reaches(&mut client, "wal_syncs", 1);
+    support::vitals::info_reaches(&mut client, "wal_bytes_copied", 100);
+    client.send(b"SHUTDOWN\r\n");
+    let mut server = server;
+    assert!(server.wait().status.success());
+    for (verb, says) in [("verify", "sound"), ("inspect", "set \"key:7\" = \"v\"")] {
+        let mut looking = std::process::Command::new(env!("CARGO_BIN_EXE_crabcache"));
+        let looked = looking.args(["wal", verb, directory.path()]).output().unwrap();
+        assert!(looked.status.success());
+        assert!(String::from_utf8_lossy(&looked.stdout).contains(says), "{verb}");
+    }
+    let segment = directory.segments().remove(0);
+    let mut bytes = fs::read(&segment).unwrap();
+    bytes[4096 + 40] ^= 1;
+    fs::write(&segment, &bytes).unwrap();
+    let mut looking = std::process::Command::new(env!("CARGO_BIN_EXE_crabcache"));
+    assert_eq!(looking.args(["wal", "verify", directory.path()]).output().unwrap().status.code(), Some(1));
+}
+
+/// A disk of 64 MiB that is full before the keys are.
+#[test]
+fn a_full_disk_refuses_writes_and_recovers_by_itself() {
+    let directory = DataDir::new("full");
+    let image = directory.0.join("image");
+    let mount = directory.0.join("mount");
+    fs::create_dir_all(&mount).unwrap();
+    let run = |program: &str, args: &[&str]| {
+        std::process::Command::new(program).args(args).output().is_ok_and(|output| output.status.success())
+    };
+    fs::File::create(&image).unwrap().set_len(64 << 20).unwrap();
+    let (image, mount) = (image.to_str().unwrap(), mount.to_str().unwrap());
+    if !run("mkfs.ext4", &["-q", "-F", image]) || !run("mount", &["-o", "loop", image, mount]) {
+        eprintln!("skipped: no loop device may be mounted here");
+        return;
+    }
+    struct Mounted<'a>(&'a str);
+    impl Drop for Mounted<'_> {
+        fn drop(&mut self) {
+            let _ = std::process::Command::new("umount").args(["-l", self.0]).output();
+        }
+    }
+    let _mounted = Mounted(mount);
+    let filler = format!("{mount}/filler");
+    fs::write(&filler, vec![1; 16 << 20]).unwrap();
+    let data = format!("{mount}/data");
+    let server = Server::start(&["--cores", "1", "--data-dir", &data, "--wal-sync", "sync"]);
+    let mut client = Client::connect(server.address());
+    let value = "v".repeat(20_000);
+    let refused = (0..10_000).find(|key| match client.call_words(&["SET", &format!("key:{key}"), &value]) {
+        Value::Error(error) => {
+            let error = String::from_utf8_lossy(&error).into_owned();
+            assert!(error.starts_with("MISCONF") && error.contains(&data), "{error}");
+            true
+        }
+        _ => false,
+    });
+    let refused = refused.expect("the disk is full at some time");
+    assert_eq!(get(&mut client, "key:0").as_ref(), Some(&value), "reads go on");
+    fs::remove_file(&filler).unwrap();
+    let deadline = std::time::Instant::now() + Duration::from_secs(60);
+    while matches!(client.call("SET back again"), Value::Error(_)) {
+        assert!(std::time::Instant::now() < deadline, "writes are still refused");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    kill(server);
+    let server = Server::start(&["--cores", "1", "--data-dir", &data, "--wal-sync", "sync"]);
+    let mut client = Client::connect(server.address());
+    assert_eq!(client.call("DBSIZE"), Value::Int(refused as i64 + 1));
+    assert!(server.stop().success());
 }

@@ -4,7 +4,8 @@
 use super::Connection;
 use super::output::{OutPool, Pending};
 use crate::engine::journal::Gate;
-use crate::reply::Out;
+use crate::proto;
+use crate::reply::{Out, Reply};
 
 impl Connection {
     /// The replies written from now on wait at this gate. False if they would anyway.
@@ -18,6 +19,25 @@ impl Connection {
         let followers_end = self.later_end();
         let reply = Some(Out::default());
         self.pending.push_back(Pending { reply, wanted: true, followers_end, gates: vec![gate] });
+        true
+    }
+
+    /// The reply `sequence` waits no longer for its gates, and is another one. False if it does not wait.
+    pub fn give_up(&mut self, sequence: u32, reply: &Reply<'_>, pool: &mut OutPool) -> bool {
+        let place = sequence.wrapping_sub(self.pending_first) as usize;
+        let Some(pending) = self.pending.get_mut(place).filter(|pending| !pending.gates.is_empty()) else {
+            return false;
+        };
+        pending.gates.clear();
+        if let Some(old) = &mut pending.reply
+            && pending.wanted
+        {
+            self.held_up -= old.len();
+            old.clear();
+            proto::encode(self.wire, reply, old);
+            self.held_up += old.len();
+        }
+        self.release_ready(pool);
         true
     }
 

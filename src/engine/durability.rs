@@ -5,10 +5,11 @@ use std::collections::VecDeque;
 use super::Engine;
 use super::batch::{Batch, Job, Token};
 use super::journal::{Gate, Journal, Log};
-use crate::command::{Flags, Route, Spec};
+use crate::command::{Flags, Op, Route, Spec};
 use crate::connection::{Closing, Connection, Deferred, Pause};
 use crate::hash::KeyHasher;
 use crate::limits::LARGE_VALUE_BYTES_MIN;
+use crate::metrics::LogSnapshot;
 use crate::reply::Reply;
 use crate::request::Args;
 use crate::store::{Displaced, OutOfMemory, ValueRef};
@@ -30,6 +31,10 @@ pub struct Waits {
     /// Connections that wait for room in the log.
     paused: Vec<u32>,
     published: u64,
+    /// WAITAOF: until when, by `Now::uptime_us`; connection, generation, sequence.
+    pub(super) deadlines: Vec<(u64, u32, u32, u32)>,
+    /// SHUTDOWN was asked for.
+    shutdown: bool,
 }
 
 impl Waits {
@@ -43,6 +48,8 @@ impl Waits {
             given: vec![0; cores as usize],
             paused: Vec::new(),
             published: 0,
+            deadlines: Vec::new(),
+            shutdown: false,
         }
     }
 
@@ -89,6 +96,8 @@ pub fn gate_of_command(journal: &mut Journal, hasher: &KeyHasher, spec: &Spec, a
         log.gate_of_keys(spec.key_args(args.len()).map(|key| hasher.hash(args.get(key))))
     } else if spec.flags.has(Flags::READONLY) || spec.flags.has(Flags::WRITE) {
         log.gate_of_all()
+    } else if spec.op == Op::WaitAof {
+        log.gate_of_keys(std::iter::empty())
     } else {
         0
     };
@@ -234,6 +243,79 @@ impl Engine {
                 }
                 self.reply_arrived(index);
             }
+        }
+    }
+
+    /// Who has waited long enough is told how far it has come.
+    pub(super) fn end_waits(&mut self) {
+        let now_us = self.now.uptime_us;
+        let due: Vec<_> = self.waits.deadlines.extract_if(.., |wait| wait.0 <= now_us).collect();
+        for (_, index, generation, sequence) in due {
+            let Some(connection) = self.connections[index as usize].as_deref_mut() else { continue };
+            let none = Reply::Array(vec![Reply::Int(0), Reply::Int(0)]);
+            if connection.generation == generation && connection.give_up(sequence, &none, &mut self.outs) {
+                self.reply_arrived(index);
+            }
+        }
+    }
+
+    /// A whole round of copies is to be made.
+    pub(super) fn ask_for_round(&mut self) {
+        if let Some(log) = self.log_mut() {
+            let progress = log.writer.progress();
+            log.pace.ask_for_round(progress);
+        }
+    }
+
+    /// Everything so far is to be durable, and the reply waits for it. Whether there is a log.
+    pub(super) fn sync_log(&mut self) -> bool {
+        let Some(log) = self.log_mut() else { return false };
+        let group = log.writer.sync_all();
+        log.wait_for(group);
+        true
+    }
+
+    /// SHUTDOWN: to be seen by the runtime.
+    pub(super) fn ask_for_shutdown(&mut self) {
+        self.waits.shutdown = true;
+    }
+
+    pub fn wants_shutdown(&self) -> bool {
+        self.waits.shutdown
+    }
+
+    /// When all that had been logged was last durable, as Unix seconds; the start without a log.
+    pub(super) fn last_save(&self) -> i64 {
+        let started_ms = self.now.unix_ms.saturating_sub(self.now.uptime_us / 1000);
+        let synced_ms = self.log().map_or(0, |log| log.writer.counters.last_sync_unix_ms);
+        (started_ms.max(synced_ms) / 1000) as i64
+    }
+
+    pub(super) fn log_snapshot(&self) -> LogSnapshot {
+        let loading = self.waits.loading as u64;
+        let Some(log) = self.log() else {
+            return LogSnapshot { enabled: loading, loading, ..LogSnapshot::default() };
+        };
+        let writer = &log.writer;
+        let counters = &writer.counters;
+        LogSnapshot {
+            enabled: 1,
+            loading,
+            failed: writer.failure().is_some() as u64,
+            refusing: writer.refuses() as u64,
+            rewriting: log.pace.is_asked() as u64,
+            records: counters.records,
+            groups: counters.groups,
+            syncs: counters.syncs,
+            bytes_logged: counters.bytes_logged,
+            bytes_copied: counters.bytes_copied,
+            bytes_written: counters.bytes_written,
+            segments_used_again: counters.segments_used_again,
+            no_space: counters.no_space,
+            disk_bytes: writer.disk_bytes(),
+            log_bytes: writer.log_bytes(),
+            backlog_bytes: writer.backlog_bytes() as u64,
+            last_sync_unix_ms: counters.last_sync_unix_ms,
         }
     }
 

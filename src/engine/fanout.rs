@@ -207,6 +207,15 @@ impl Engine {
         let kind = match spec.op {
             Op::DbSize => Kind::Sum(0),
             Op::ConfigResetStat => Kind::AllOk,
+            Op::BgRewriteAof => match self.journal.is_on() {
+                true => Kind::AllOk,
+                false => return self.answer(index, spec, &Reply::error(NO_LOG)),
+            },
+            Op::WaitAof => match parse_wait(args, self.journal.is_on()) {
+                Ok(Some(_)) => Kind::Logged,
+                Ok(None) => return self.answer(index, spec, &Reply::Array(vec![Reply::Int(0), Reply::Int(0)])),
+                Err(error) => return self.answer(index, spec, &error),
+            },
             Op::FlushAll | Op::FlushDb => match flush_mode(args) {
                 Ok(()) => Kind::AllOk,
                 Err(error) => return self.answer(index, spec, &error.into()),
@@ -249,7 +258,14 @@ impl Engine {
         // Who asks goes along: CLIENT KILL spares its caller.
         let id = id.to_string();
         let asked = if spec.op == Op::DbSize { self.cores_in_view(index) } else { 0..self.config.cores };
+        let timeout_ms = match spec.op {
+            Op::WaitAof => parse_wait(args, true).ok().flatten().unwrap_or(0),
+            _ => 0,
+        };
         self.gather(index, spec, kind, |this, gather| {
+            if let Some(entry) = &mut this.gathers[gather as usize] {
+                entry.timeout_ms = timeout_ms;
+            }
             for core in asked.clone() {
                 let owned = (spec.op == Op::ClientKill).then(|| {
                     let own = Bytes::copy_from_slice(id.as_bytes());
@@ -351,6 +367,7 @@ impl Engine {
             wire: connection.wire,
             gates: Vec::new(),
             began_us: self.now.uptime_us,
+            timeout_ms: 0,
         };
         let place = match self.gathers_free.pop() {
             Some(place) => {
@@ -432,6 +449,15 @@ impl Engine {
                 }
                 self.answer_own(first_own);
             }
+            Progress::Done(reply) if self.gathers[place as usize].as_ref().is_some_and(is_rewrite) => {
+                let reply = match reply {
+                    Reply::Ok => Reply::Status("Background append only file rewriting started"),
+                    other => other,
+                };
+                let Some(entry) = self.gathers[place as usize].take() else { return };
+                self.gathers_free.push(place);
+                self.deliver(entry, reply);
+            }
             Progress::Done(reply) => {
                 let Some(mut entry) = self.gathers[place as usize].take() else { return };
                 self.gathers_free.push(place);
@@ -461,6 +487,10 @@ impl Engine {
         let mut gates = entry.gates;
         gates.retain(|&gate| !self.config.durable.has_passed(gate));
         gates.iter().for_each(|&gate| self.waits.wait(gate, index, entry.generation));
+        if entry.timeout_ms > 0 && !gates.is_empty() {
+            let deadline_us = entry.began_us + entry.timeout_ms * 1000;
+            self.waits.deadlines.push((deadline_us, index, entry.generation, entry.sequence));
+        }
         connection.complete(entry.sequence, entry.wire, &reply, gates, &mut self.outs);
         if matches!(entry.spec.op, Op::Publish | Op::SPublish) {
             connection.publishes_pending -= 1;
@@ -496,6 +526,11 @@ impl Engine {
                     self.shard.reset_counters();
                     Reply::Ok
                 }
+                Op::BgRewriteAof => {
+                    self.ask_for_round();
+                    Reply::Ok
+                }
+                Op::WaitAof => Reply::Int(self.sync_log() as i64),
                 Op::ClientList => self.client_lines(args),
                 Op::ClientKill => self.kill_clients(args),
                 Op::Publish => Reply::Int(self.deliver_message(pubsub::Kind::Channel, args)),
@@ -617,6 +652,7 @@ impl Engine {
             core: self.config.core,
             counters: self.counters.clone(),
             shard: self.shard_snapshot(),
+            log: self.log_snapshot(),
             rates: self.rates.snapshot(self.now.uptime_us, &self.counters),
             latency: self.latency.snapshot(),
         }
@@ -725,6 +761,31 @@ fn parse_scan(
         at += 2;
     }
     Ok(cores.contains(&core).then_some(scan))
+}
+
+const NO_LOG: &str = "ERR there is no log: start the server with --data-dir";
+
+fn is_rewrite(entry: &GatherEntry) -> bool {
+    entry.spec.op == Op::BgRewriteAof
+}
+
+/// `numlocal numreplicas timeout`: the time to wait in milliseconds, 0 for any; None if there is nothing to wait for.
+fn parse_wait(args: Args<'_>, has_log: bool) -> Result<Option<u64>, Reply<'static>> {
+    let (Some(local), Some(replicas)) = (parse_i64(args.get(0)), parse_i64(args.get(1))) else {
+        return Err(ReplyError::NotAnInteger.into());
+    };
+    if !(0..=1).contains(&local) || replicas < 0 {
+        return Err(Reply::error("ERR value is out of range, must be positive"));
+    }
+    let timeout_ms = match parse_i64(args.get(2)) {
+        Some(timeout) => u64::try_from(timeout).map_err(|_| Reply::error("ERR timeout is negative"))?,
+        None => return Err(Reply::error("ERR timeout is not an integer or out of range")),
+    };
+    match (local, has_log) {
+        (1, true) => Ok(Some(timeout_ms)),
+        (1, false) => Err(Reply::error("ERR WAITAOF cannot be used when numlocal is set but appendonly is disabled.")),
+        _ => Ok(None),
+    }
 }
 
 fn reply_too_large() -> Reply<'static> {

@@ -64,6 +64,8 @@ pub enum Kind {
     Listeners { names: Vec<Vec<u8>>, counts: Vec<i64> },
     /// CLIENT KILL: how many were closed.
     Killed { filter: KillFilter, count: u64 },
+    /// WAITAOF: every core says whether it has a log; the reply waits for all of them.
+    Logged,
     /// The one answer there is.
     First,
 }
@@ -185,6 +187,13 @@ impl Gather {
                     *failure = failure.take().or(Some(reply));
                 }
                 if last { Progress::Done(failure.take().unwrap_or(Reply::Ok)) } else { Progress::Waiting }
+            }
+            Kind::Logged => {
+                if !matches!(reply, Reply::Int(_)) {
+                    *failure = failure.take().or(Some(reply));
+                }
+                let done = Reply::Array(vec![Reply::Int(1), Reply::Int(0)]);
+                if last { Progress::Done(failure.take().unwrap_or(done)) } else { Progress::Waiting }
             }
             Kind::Killed { filter, count } => {
                 if let Reply::Int(killed) = reply {

@@ -125,6 +125,11 @@ impl Log {
         }
     }
 
+    /// The reply of the command being applied waits for this group.
+    pub fn wait_for(&mut self, group: u64) {
+        self.waits_for = group;
+    }
+
     /// What the reply of the command just applied waits for, 0 for nothing: what it wrote, or what it may have
     /// seen of the keys with these hashes.
     #[inline]

@@ -24,6 +24,24 @@ impl Engine {
                 _ => wrong_arity(spec),
             },
             Op::Echo => Reply::Bulk(args.get(0)),
+            Op::LastSave => {
+                let seconds = self.last_save();
+                return self.answer(index, spec, &Reply::Int(seconds));
+            }
+            Op::Shutdown => {
+                let known = |word: &[u8]| {
+                    [&b"NOSAVE"[..], b"SAVE", b"NOW", b"FORCE"].iter().any(|known| word.eq_ignore_ascii_case(known))
+                };
+                if args.iter().any(|word| word.eq_ignore_ascii_case(b"ABORT")) {
+                    return self.answer(index, spec, &Reply::error("ERR No shutdown in progress."));
+                }
+                if !args.iter().all(known) {
+                    return self.answer(index, spec, &ReplyError::Syntax.into());
+                }
+                // No reply: the connection ends with the server.
+                self.ask_for_shutdown();
+                return Outcome::Answered;
+            }
             Op::Time => Reply::Array(vec![
                 Reply::owned((self.now.unix_ms / 1000).to_string()),
                 Reply::owned(self.now.unix_us_part.to_string()),

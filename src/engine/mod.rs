@@ -142,6 +142,8 @@ struct GatherEntry {
     /// What its reply waits for once it is there.
     gates: Vec<Gate>,
     began_us: u64,
+    /// How long it waits for them at most, 0 for any time.
+    timeout_ms: u64,
 }
 
 /// Whether a command has been answered or its reply is awaited.
@@ -270,6 +272,9 @@ impl Engine {
         self.rates.record(self.now.uptime_us, &self.counters);
         self.latency.turn(self.now.uptime_us);
         self.settle_memory();
+        if !self.waits.deadlines.is_empty() {
+            self.end_waits();
+        }
         if !self.lagging.is_empty() {
             self.drop_laggards();
         }

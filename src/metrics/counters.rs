@@ -242,8 +242,48 @@ words! {
     }
 }
 
+words! {
+    /// The log of one core.
+    pub struct LogSnapshot {
+        /// Whether there is one.
+        enabled: gauge,
+        /// Whether it is being read, at a start.
+        loading: gauge,
+        /// Whether it has failed for good: nothing is written any more.
+        failed: gauge,
+        /// Whether writes are refused: it has failed, or the disk is full.
+        refusing: gauge,
+        /// Whether a rewrite that was asked for is under way.
+        rewriting: gauge,
+        /// Records logged.
+        records: counter,
+        /// Groups written.
+        groups: counter,
+        /// Times it was made durable.
+        syncs: counter,
+        /// Bytes logged for clients.
+        bytes_logged: counter,
+        /// Bytes logged again to keep it short.
+        bytes_copied: counter,
+        /// Bytes written, with padding.
+        bytes_written: counter,
+        /// Segments whose files were used again.
+        segments_used_again: counter,
+        /// Times there was no space.
+        no_space: counter,
+        /// Bytes of its files.
+        disk_bytes: gauge,
+        /// Bytes that a start would have to read.
+        log_bytes: gauge,
+        /// Bytes that wait to be written.
+        backlog_bytes: gauge,
+        /// When it was last durable, in Unix milliseconds.
+        last_sync_unix_ms: gauge,
+    }
+}
+
 /// First words of error replies that are counted each on its own.
-pub const ERROR_CODES: [&str; 11] = [
+pub const ERROR_CODES: [&str; 13] = [
     "ERR",
     "MOVED",
     "WRONGTYPE",
@@ -254,6 +294,8 @@ pub const ERROR_CODES: [&str; 11] = [
     "NOPERM",
     "CROSSSLOT",
     "READONLY",
+    "LOADING",
+    "MISCONF",
     // Whatever is not listed above; no reply carries this word itself.
     "OTHER",
 ];
@@ -378,6 +420,7 @@ pub struct CoreSnapshot {
     pub core: u32,
     pub counters: CoreCounters,
     pub shard: ShardSnapshot,
+    pub log: LogSnapshot,
     pub rates: super::RateSnapshot,
     pub latency: super::LatencySnapshot,
 }
@@ -392,6 +435,7 @@ const SNAPSHOT_WORDS: usize = 1
     + OP_COUNT * OpCounters::FIELDS.len()
     + ERROR_CODES.len()
     + ShardSnapshot::FIELDS.len()
+    + LogSnapshot::FIELDS.len()
     + super::RateSnapshot::FIELDS.len();
 
 impl CoreSnapshot {
@@ -408,6 +452,7 @@ impl CoreSnapshot {
         }
         put(&self.counters.errors.0);
         put(&self.shard.words());
+        put(&self.log.words());
         put(&self.rates.words());
         let mut words = Vec::new();
         self.latency.put(&mut words);
@@ -428,13 +473,14 @@ impl CoreSnapshot {
         }
         counters.errors = PerError(words.take());
         let shard = ShardSnapshot::from_words(words.take());
+        let log = LogSnapshot::from_words(words.take());
         let rates = super::RateSnapshot::from_words(words.take());
         let mut words = words.0.iter().map(|word| u64::from_le_bytes(*word));
         let latency = super::LatencySnapshot::take(&mut words).ok_or(MalformedSnapshot)?;
         if words.next().is_some() {
             return Err(MalformedSnapshot);
         }
-        Ok(CoreSnapshot { core: core.try_into().map_err(|_| MalformedSnapshot)?, counters, shard, rates, latency })
+        Ok(CoreSnapshot { core: core.try_into().map_err(|_| MalformedSnapshot)?, counters, shard, log, rates, latency })
     }
 
     /// The sum over all cores; `core` says nothing in it.
@@ -443,6 +489,7 @@ impl CoreSnapshot {
         for snapshot in snapshots {
             total.counters.add(&snapshot.counters);
             total.shard.add_words(&snapshot.shard);
+            total.log.add_words(&snapshot.log);
             total.rates.add_words(&snapshot.rates);
             total.latency.add(&snapshot.latency);
         }

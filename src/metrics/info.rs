@@ -212,13 +212,31 @@ impl Page<'_> {
 
     /// Nothing is loaded and nothing written: clients look here for `loading` before they send anything.
     fn persistence(&self, out: &mut String) -> fmt::Result {
-        line!(out, "loading:0");
+        let log = &self.total.log;
+        let is = |count: u64| (count > 0) as u8;
+        line!(out, "loading:{}", is(log.loading));
         line!(out, "async_loading:0");
         line!(out, "rdb_bgsave_in_progress:0");
         line!(out, "rdb_saves:0");
-        line!(out, "aof_enabled:0");
-        line!(out, "aof_rewrite_in_progress:0");
+        line!(out, "aof_enabled:{}", is(log.enabled));
+        line!(out, "aof_rewrite_in_progress:{}", is(log.rewriting));
         line!(out, "aof_rewrite_scheduled:0");
+        if log.enabled == 0 {
+            return Ok(());
+        }
+        let synced = self.snapshots.iter().map(|core| core.log.last_sync_unix_ms).min().unwrap_or(0);
+        line!(out, "rdb_last_save_time:{}", synced / 1000);
+        line!(out, "aof_last_bgrewrite_status:{}", if log.failed > 0 { "err" } else { "ok" });
+        line!(out, "aof_last_write_status:{}", if log.refusing > 0 { "err" } else { "ok" });
+        line!(out, "aof_current_size:{}", log.log_bytes);
+        line!(out, "aof_buffer_length:{}", log.backlog_bytes);
+        line!(out, "aof_delayed_fsync:0");
+        line!(out, "wal_disk_bytes:{}", log.disk_bytes);
+        line!(out, "wal_records:{}", log.records);
+        line!(out, "wal_groups:{}", log.groups);
+        line!(out, "wal_syncs:{}", log.syncs);
+        line!(out, "wal_bytes_copied:{}", log.bytes_copied);
+        line!(out, "wal_failed_cores:{}", log.failed);
         Ok(())
     }
 
@@ -382,7 +400,7 @@ impl fmt::Display for Human {
 mod tests {
     use super::*;
     use crate::command::Op;
-    use crate::metrics::{CoreCounters, ProcessFacts, RateSnapshot, ShardSnapshot};
+    use crate::metrics::{CoreCounters, LogSnapshot, ProcessFacts, RateSnapshot, ShardSnapshot};
     use crate::reply::ReplyError;
     use crate::request::ArgRange;
 
@@ -435,6 +453,7 @@ mod tests {
         CoreSnapshot {
             core,
             counters,
+            log: LogSnapshot::default(),
             shard: ShardSnapshot {
                 keys: 10,
                 keys_with_expiry: 2,

@@ -11,6 +11,7 @@
 //!
 //!   CORE = { "counters": { every field of CoreCounters },
 //!            "shard":    { every field of ShardSnapshot },
+//!            "log":      { every field of LogSnapshot },
 //!            "rates":    { every field of RateSnapshot },
 //!            "commands": { "get": { "calls", "failed", "rejected" }, … }   only those that occurred
 //!            "latency":  { "get": { "total": TIMES, "minute": TIMES }, … }                only those that occurred
@@ -24,7 +25,7 @@
 //! integers in the unit that their name ends in, or counts. Names are stable: a field
 //! may be added, none changes its meaning. What each field of CORE means is told by `FIELDS` of its struct.
 
-use super::counters::{CoreCounters, CoreSnapshot, Field, OpCounters, ShardSnapshot};
+use super::counters::{CoreCounters, CoreSnapshot, Field, LogSnapshot, OpCounters, ShardSnapshot};
 use super::facts::{CRABCACHE_VERSION, REDIS_VERSION, ServerFacts};
 use super::latency::{PERCENTILES, percentile_us, us};
 use super::rates::RateSnapshot;
@@ -89,9 +90,10 @@ fn process(json: &mut Json, facts: &ServerFacts) {
 }
 
 fn core(json: &mut Json, snapshot: &CoreSnapshot) {
-    let CoreSnapshot { counters, shard, rates, latency, .. } = snapshot;
+    let CoreSnapshot { counters, shard, log, rates, latency, .. } = snapshot;
     json.key("counters").object(|json| fields(json, CoreCounters::FIELDS, &counters.words()));
     json.key("shard").object(|json| fields(json, ShardSnapshot::FIELDS, &shard.words()));
+    json.key("log").object(|json| fields(json, LogSnapshot::FIELDS, &log.words()));
     json.key("rates").object(|json| fields(json, RateSnapshot::FIELDS, &rates.words()));
     json.key("commands").object(|json| {
         for spec in TABLE {
@@ -265,7 +267,13 @@ mod tests {
 
     #[test]
     fn every_field_is_explained() {
-        let all = [CoreCounters::FIELDS, ShardSnapshot::FIELDS, RateSnapshot::FIELDS, OpCounters::FIELDS];
+        let all = [
+            CoreCounters::FIELDS,
+            ShardSnapshot::FIELDS,
+            LogSnapshot::FIELDS,
+            RateSnapshot::FIELDS,
+            OpCounters::FIELDS,
+        ];
         for field in all.into_iter().flatten() {
             assert!(field.help.ends_with('.') && !field.help.starts_with(' '), "{field:?}");
             assert!(field.name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_'), "{field:?}");

@@ -21,8 +21,8 @@ mod prometheus;
 mod rates;
 
 pub use counters::{
-    CoreCounters, CoreSnapshot, ERROR_CODES, ErrorCode, Field, FieldKind, MalformedSnapshot, OP_COUNT, OpCounters,
-    PerError, PerOp, ShardSnapshot,
+    CoreCounters, CoreSnapshot, ERROR_CODES, ErrorCode, Field, FieldKind, LogSnapshot, MalformedSnapshot, OP_COUNT,
+    OpCounters, PerError, PerOp, ShardSnapshot,
 };
 pub use facts::{CRABCACHE_VERSION, ProcessFacts, REDIS_VERSION, ServerFacts};
 pub use info::{Sections, info};

@@ -217,6 +217,10 @@ pub async fn run(mut parts: CoreParts, ready: Ready) -> io::Result<()> {
         } else if core.behind {
             core.catch_up();
         }
+        if core.engine.wants_shutdown() && !shutdown.is_requested() {
+            tracing::info!("SHUTDOWN: draining and ending");
+            shutdown.request();
+        }
         if core.draining.is_none() && shutdown.is_requested() {
             core.begin_drain(now);
         }

@@ -68,6 +68,8 @@ pub(super) fn syntax(op: Op) -> &'static str {
         Op::ConfigGet => "parameter...",
         Op::ConfigSet => "(parameter value)...",
         Op::FlushAll | Op::FlushDb => "[ASYNC|SYNC]",
+        Op::Shutdown => "[NOSAVE|SAVE] [NOW] [FORCE] [ABORT]",
+        Op::WaitAof => "numlocal numreplicas timeout",
         Op::Info => "[section]...",
         Op::Subscribe => "channel...",
         Op::Unsubscribe => "[channel]...",

@@ -246,6 +246,10 @@ impl Decoder {
                     text_argument("IFEQ", arguments);
                     arguments.ranges.push(self.copied_piece(1, header_bytes, copied_at));
                 }
+                if flags & set_flag::DURABLE != 0 {
+                    text_argument("DURABLE", arguments);
+                    text_argument("sync", arguments);
+                }
                 if flags & set_flag::TIME != 0 {
                     let is_absolute = flags & set_flag::ABSOLUTE != 0;
                     text_argument(if is_absolute { "PXAT" } else { "PX" }, arguments);

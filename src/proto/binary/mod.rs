@@ -78,6 +78,8 @@ pub mod set_flag {
     pub const KEEPTTL: u8 = 0x08;
     /// The time is one since the Unix epoch instead of one from now. Only with [`TIME`].
     pub const ABSOLUTE: u8 = 0x10;
+    /// Durable before the reply leaves: `DURABLE sync`.
+    pub const DURABLE: u8 = 0x20;
     /// An expected value stands before the value; the key is set only if it holds that.
     pub const EXPECTED: u8 = 0x40;
     /// A time to live in milliseconds is in the header.

@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::Plan;
+use super::directory::layout_path;
 use super::driver::Driver;
 use super::recovery::Recovery;
 use crate::engine::Engine;
@@ -29,6 +30,15 @@ pub struct CoreLog {
     reported: Instant,
     drawn: Instant,
     ending: Ending,
+    /// What was said last about writes that cannot be logged.
+    trouble: Trouble,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Trouble {
+    None,
+    NoSpace,
+    Failed,
 }
 
 /// The last things of a log.
@@ -43,8 +53,8 @@ enum Ending {
 
 impl CoreLog {
     pub async fn start(plan: Arc<Plan>, core: u32, hasher: KeyHasher, background: &Background) -> io::Result<CoreLog> {
-        let directory = plan.files_directory();
-        let driver = Driver::start(directory, core, background.clone()).await?;
+        let [valid, unfinished] = [false, true].map(|new| layout_path(&plan.directory, plan.layout(), new));
+        let driver = Driver::start(valid, unfinished, core, background.clone()).await?;
         let recovery = Recovery::begin(plan.clone(), core, hasher, background);
         let now = Instant::now();
         Ok(CoreLog {
@@ -57,6 +67,7 @@ impl CoreLog {
             reported: now,
             drawn: now,
             ending: Ending::No,
+            trouble: Trouble::None,
         })
     }
 
@@ -85,10 +96,37 @@ impl CoreLog {
             self.report(has_loaded);
         }
         engine.tend_log();
+        self.tell_of_trouble(engine);
         while let Some(operation) = engine.next_operation() {
             self.driver.submit(operation);
         }
         Ok(has_loaded)
+    }
+
+    fn tell_of_trouble(&mut self, engine: &Engine) {
+        let Some(log) = engine.log() else { return };
+        let trouble = match (log.writer.failure(), log.writer.refuses()) {
+            (Some(_), _) => Trouble::Failed,
+            (None, true) => Trouble::NoSpace,
+            (None, false) => Trouble::None,
+        };
+        // While the next segment is being made nothing is known.
+        if trouble == std::mem::replace(&mut self.trouble, trouble) {
+            return;
+        }
+        let (core, path) = (self.core, &log.path);
+        match trouble {
+            Trouble::Failed => tracing::error!(
+                "core {core}: the log in {path} has failed ({}): writes are refused until the server is restarted, \
+                 reads go on",
+                log.writer.failure().unwrap_or_default()
+            ),
+            Trouble::NoSpace if log.writer.is_ready() => {
+                tracing::error!("core {core}: no space left for the log in {path}: writes are refused until there is");
+            }
+            Trouble::NoSpace => {}
+            Trouble::None => tracing::info!("core {core}: there is space for the log in {path} again"),
+        }
     }
 
     /// Whether the turn goes on without waiting for anybody.

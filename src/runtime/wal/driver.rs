@@ -42,17 +42,20 @@ pub struct Driver {
 }
 
 struct Files {
-    directory: PathBuf,
+    /// Where the files are once the layout counts, and where they are until then.
+    valid: PathBuf,
+    unfinished: PathBuf,
     core: u32,
     open: RefCell<HashMap<u32, Rc<DmaFile>>>,
 }
 
 impl Driver {
-    /// Starts the workers; `files` says where what is.
-    pub async fn start(directory: PathBuf, core: u32, background: Background) -> io::Result<Driver> {
-        probe(&directory, core).await?;
+    /// Starts the workers; the files are in `unfinished` until there is `valid`.
+    pub async fn start(valid: PathBuf, unfinished: PathBuf, core: u32, background: Background) -> io::Result<Driver> {
+        let existing = if valid.is_dir() { &valid } else { &unfinished };
+        probe(existing, core).await?;
         let driver = Driver { queue: Rc::default(), background, under_way: Rc::default() };
-        let files = Rc::new(Files { directory, core, open: RefCell::default() });
+        let files = Rc::new(Files { valid, unfinished, core, open: RefCell::default() });
         for _ in 0..WORKERS {
             let (queue, files) = (driver.queue.clone(), files.clone());
             glommio::spawn_local(async move {
@@ -134,8 +137,8 @@ async fn next(queue: &RefCell<Queue>) -> Operation {
 /// The first file of an executor decides, wrongly if it is empty and readable, how all are polled (see DESIGN).
 async fn probe(directory: &std::path::Path, core: u32) -> io::Result<()> {
     let path = directory.join(format!("probe-{core}"));
-    let file = DmaFile::create(&path).await.map_err(io::Error::from)?;
-    file.close().await.map_err(io::Error::from)?;
+    let file = DmaFile::create(&path).await.map_err(into_io)?;
+    file.close().await.map_err(into_io)?;
     std::fs::remove_file(path)
 }
 
@@ -163,16 +166,23 @@ impl Files {
         })
     }
 
+    fn directory(&self) -> PathBuf {
+        if self.valid.is_dir() { self.valid.clone() } else { self.unfinished.clone() }
+    }
+
     fn path(&self, file: u32) -> PathBuf {
-        self.directory.join(file_name(self.core, file))
+        self.directory().join(file_name(self.core, file))
     }
 
     async fn open(&self, file: u32) -> io::Result<Rc<DmaFile>> {
         if let Some(open) = self.open.borrow().get(&file) {
             return Ok(open.clone());
         }
-        let opened = OpenOptions::new().write(true).dma_open(self.path(file)).await;
-        let opened = Rc::new(opened.map_err(io::Error::from)?);
+        let mut opened = OpenOptions::new().write(true).dma_open(self.path(file)).await.map_err(into_io);
+        if opened.as_ref().is_err_and(was_renamed) {
+            opened = OpenOptions::new().write(true).dma_open(self.path(file)).await.map_err(into_io);
+        }
+        let opened = Rc::new(opened?);
         self.open.borrow_mut().insert(file, opened.clone());
         Ok(opened)
     }
@@ -187,17 +197,20 @@ impl Files {
         self.write(file, 0, header).await?;
         self.sync(file).await?;
         if create {
-            let directory = self.directory.clone();
-            glommio::executor().spawn_blocking(move || sync_directory(&directory)).await?;
+            self.sync_directory().await?;
         }
         Ok(())
     }
 
     async fn create(&self, file: u32, header: &[u8]) -> io::Result<()> {
         let bytes = u64::from_le_bytes(*header[16..].first_chunk().expect("a header is longer"));
-        let created = Rc::new(DmaFile::create(self.path(file)).await.map_err(io::Error::from)?);
+        let mut created = DmaFile::create(self.path(file)).await.map_err(into_io);
+        if created.as_ref().is_err_and(was_renamed) {
+            created = DmaFile::create(self.path(file)).await.map_err(into_io);
+        }
+        let created = Rc::new(created?);
         self.open.borrow_mut().insert(file, created.clone());
-        created.pre_allocate(bytes, false).await.map_err(io::Error::from)?;
+        created.pre_allocate(bytes, false).await.map_err(into_io)?;
         let mut offset = 0;
         while offset < bytes {
             let len = (bytes - offset).min(ZEROS_BYTES as u64) as usize;
@@ -217,21 +230,31 @@ impl Files {
     }
 
     async fn sync(&self, file: u32) -> io::Result<()> {
-        self.open(file).await?.fdatasync().await.map_err(io::Error::from)
+        self.open(file).await?.fdatasync().await.map_err(into_io)
     }
 
     async fn remove(&self, file: u32) -> io::Result<()> {
         if let Some(open) = self.open.borrow_mut().remove(&file) {
             drop(open);
         }
-        let (path, directory) = (self.path(file), self.directory.clone());
-        glommio::executor()
-            .spawn_blocking(move || {
-                std::fs::remove_file(path)?;
-                sync_directory(&directory)
-            })
-            .await
+        let path = self.path(file);
+        glommio::executor().spawn_blocking(move || std::fs::remove_file(path)).await?;
+        self.sync_directory().await
     }
+
+    async fn sync_directory(&self) -> io::Result<()> {
+        let (directory, valid) = (self.directory(), self.valid.clone());
+        let sync = move || match sync_directory(&directory) {
+            Err(error) if was_renamed(&error) => sync_directory(&valid),
+            other => other,
+        };
+        glommio::executor().spawn_blocking(sync).await
+    }
+}
+
+/// The layout was made valid between the look at where it is and its use.
+fn was_renamed(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound
 }
 
 async fn write_all(file: &DmaFile, buffer: DmaBuffer, offset: u64) -> io::Result<()> {
@@ -244,6 +267,10 @@ async fn write_all(file: &DmaFile, buffer: DmaBuffer, offset: u64) -> io::Result
     }
 }
 
-fn into_io(error: GlommioError<()>) -> io::Error {
-    error.into()
+/// The system's own error: whether the disk is full is known by its number.
+pub fn into_io(error: GlommioError<()>) -> io::Error {
+    match error {
+        GlommioError::IoError(error) | GlommioError::EnhancedIoError { source: error, .. } => error,
+        other => io::Error::other(other.to_string()),
+    }
 }

@@ -8,6 +8,7 @@
 pub mod core_log;
 pub mod directory;
 pub mod driver;
+pub mod inspect;
 pub mod recovery;
 
 use std::path::PathBuf;

@@ -17,6 +17,7 @@ use glommio::io::DmaFile;
 use super::super::background::Background;
 use super::Plan;
 use super::directory::{self, file_name};
+use super::driver::into_io;
 use crate::engine::Engine;
 use crate::engine::journal::Log;
 use crate::hash::KeyHasher;
@@ -30,6 +31,8 @@ use crate::wal::writer::{Resumed, Writer};
 const RECORDS_PER_TURN: usize = 2_000;
 /// Keys copied in one turn of a rewrite, in bytes.
 const REWRITTEN_PER_TURN: u64 = 512 * 1024;
+/// Keys looked at in one turn for whether they have expired.
+const EXPIRED_PER_TURN: usize = 20_000;
 /// One read.
 const READ_BYTES: usize = 1024 * 1024;
 /// Segments read ahead of the one that is applied.
@@ -47,6 +50,7 @@ struct Shelf {
 
 enum State {
     Reading,
+    Expiring,
     /// All own keys are there; the log they go to is being made ready.
     Opening,
     /// All keys are written to a new layout.
@@ -124,8 +128,8 @@ impl Recovery {
         let mut shelf = self.shelf.borrow_mut();
         shelf.ready.clear();
         shelf.wanted.clear();
-        let is_written = |segment: &&SegmentFile| segment.first.is_some();
-        for segment in walker.segments().iter().filter(is_written) {
+        // Those without a record, too: their first one may be what is damaged.
+        for segment in walker.segments() {
             self.plan.progress.bytes_total.fetch_add(segment.header.segment_bytes, Ordering::Relaxed);
             shelf.wanted.push_back((from, segment.file, segment.header.segment_bytes));
         }
@@ -144,7 +148,7 @@ impl Recovery {
     pub fn is_busy(&self) -> bool {
         match self.state {
             State::Reading => self.current.is_some() || !self.shelf.borrow().ready.is_empty() || self.logs.is_empty(),
-            State::Rewriting { .. } => true,
+            State::Expiring | State::Rewriting { .. } => true,
             _ => false,
         }
     }
@@ -152,7 +156,10 @@ impl Recovery {
     /// One turn's part.
     pub fn step(&mut self, engine: &mut Engine) -> Result<(), String> {
         match self.state {
-            State::Reading if self.logs.is_empty() => {
+            State::Reading if self.logs.is_empty() => self.state = State::Expiring,
+            // What has expired meanwhile is not shown to anybody, not even counted.
+            State::Expiring if engine.tick(EXPIRED_PER_TURN) >= EXPIRED_PER_TURN => {}
+            State::Expiring => {
                 self.plan.progress.read.fetch_add(1, Ordering::AcqRel);
                 self.open_log(engine);
             }
@@ -229,12 +236,13 @@ impl Recovery {
                     return Err(why);
                 }
                 // Segments come in the order of their numbers; those that the walk skips are passed over.
+                let is_resting = shelf.waker.is_some();
                 self.current = shelf.ready.pop_front();
                 shelf.wake();
                 match &self.current {
                     None => {
                         // Going back is for salvage alone: what is wanted is read again.
-                        if shelf.wanted.is_empty() && !shelf.is_reading() {
+                        if shelf.wanted.is_empty() && is_resting {
                             let bytes = walker.segments()[wanted].header.segment_bytes;
                             shelf.wanted.push_back((from, file, bytes));
                             shelf.wake();
@@ -429,11 +437,6 @@ impl Shelf {
         self.ended = true;
         self.wake();
     }
-
-    /// The reader rests only when it waits to be woken.
-    fn is_reading(&self) -> bool {
-        self.waker.is_none()
-    }
 }
 
 /// Reads the segments that are wanted, a few ahead of what is used.
@@ -465,17 +468,17 @@ async fn read_segments(directory: &Path, shelf: &RefCell<Shelf>) {
 }
 
 async fn read_whole(path: &Path, bytes: u64) -> io::Result<Vec<u8>> {
-    let file = DmaFile::open(path).await.map_err(io::Error::from)?;
+    let file = DmaFile::open(path).await.map_err(into_io)?;
     // What the header says is the length of a file that was made whole; memory follows what is there.
-    let bytes = bytes.min(file.file_size().await.map_err(io::Error::from)?);
+    let bytes = bytes.min(file.file_size().await.map_err(into_io)?);
     let mut whole = Vec::new();
     while (whole.len() as u64) < bytes {
-        let read = file.read_at_aligned(whole.len() as u64, READ_BYTES).await.map_err(io::Error::from)?;
+        let read = file.read_at_aligned(whole.len() as u64, READ_BYTES).await.map_err(into_io)?;
         if read.is_empty() {
             break;
         }
         whole.extend_from_slice(&read);
     }
-    file.close().await.map_err(io::Error::from)?;
+    file.close().await.map_err(into_io)?;
     Ok(whole)
 }
