@@ -56,6 +56,9 @@ pub const SUBSCRIPTION_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// A message this long is hung into the output of each subscriber instead of being copied there.
 pub const SHARED_MESSAGE_BYTES_MIN: usize = 1024;
 
+/// What one send hands to the kernel at most: after so much it is known that the client takes something.
+pub const SEND_BYTES_MAX: usize = 512 * 1024;
+
 /// What a client still sends after an error that ends its connection is received and thrown away, so that
 /// it gets to read the error instead of a reset: so many bytes, for so long. More, or longer: closed.
 pub const LINGER_BYTES_MAX: usize = 256 * 1024 * 1024;
@@ -100,7 +103,11 @@ pub const WAL_WRITE_DELAY_MS: u64 = 10;
 /// How long a full disk is left alone before it is tried again.
 pub const WAL_RETRY_MS: u64 = 500;
 
-/// How long cores may drain after the first SIGTERM. Longer: the process ends with exit code 1.
+/// After the first SIGTERM: how long all clients together may take none of the replies that are still due to
+/// them, and how long that may go on. Longer: they are closed without the rest.
+pub const DRAIN_STALL_MS_MAX: u64 = 2_000;
+pub const DRAIN_MS_MAX: u64 = 9_000;
+/// How long cores may take to end. Longer: the process ends with exit code 1.
 pub const SHUTDOWN_MS_MAX: u64 = 10_000;
 
 /// Clients of the admin HTTP. More wait to be accepted.
@@ -134,5 +141,6 @@ const _: () = assert!(LARGE_VALUE_BYTES_MIN > RECV_BUFFER_BYTES);
 const _: () = assert!(OUTPUT_SOFT_BYTES < OUTPUT_HARD_BYTES);
 const _: () = assert!(SUBSCRIBER_OUTPUT_SOFT_BYTES < SUBSCRIBER_OUTPUT_HARD_BYTES);
 const _: () = assert!(SUBSCRIBER_OUTPUT_HARD_BYTES < OUTPUT_HARD_BYTES);
+const _: () = assert!(DRAIN_STALL_MS_MAX < DRAIN_MS_MAX && DRAIN_MS_MAX < SHUTDOWN_MS_MAX);
 const _: () = assert!(CLIENTS_MIN <= CLIENTS_MAX_DEFAULT);
 const _: () = assert!(VALUE_BYTES_MAX_DEFAULT <= VALUE_BYTES_MAX_CEILING);

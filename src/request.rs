@@ -85,6 +85,17 @@ impl<'a> Args<'a> {
         self.ranges[index].large_index().map(|large| &self.large[large])
     }
 
+    /// Whether there may be large values among the arguments.
+    #[inline]
+    pub fn may_be_large(&self) -> bool {
+        !self.large.is_empty()
+    }
+
+    /// Bytes of the large values among the arguments.
+    pub fn large_bytes(&self) -> usize {
+        (0..self.len()).filter_map(|index| self.large(index)).map(Bytes::len).sum()
+    }
+
     /// Argument `index`, to be kept: without a copy if it travels on its own.
     pub fn to_bytes(&self, index: usize) -> Bytes {
         self.large(index).cloned().unwrap_or_else(|| Bytes::copy_from_slice(self.get(index)))

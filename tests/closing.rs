@@ -9,7 +9,7 @@ use std::net::TcpStream;
 use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
-use crabcache::limits::LINGER_MS_MAX;
+use crabcache::limits::{DRAIN_STALL_MS_MAX, LINGER_MS_MAX};
 use harness::Server;
 use nix::sys::signal::Signal;
 use support::client::{Client, PATIENCE, command};
@@ -149,4 +149,69 @@ fn replies_under_way_arrive_when_the_server_ends() {
     assert!(counted.iter().all(|&count| count >= 1000), "{counted:?}");
     let exit = server.wait();
     assert_eq!(exit.code(), Some(0), "{}", exit.stderr);
+}
+
+/// A server on its way to the end with two replies of 24 MiB due to a client, more than the kernel takes.
+fn ending_with_replies_due() -> (Server, Client, Vec<u8>) {
+    let server = server();
+    let mut client = Client::connect(server.address());
+    let value: Vec<u8> = (0..24 * MIB).map(|i| ((i * 7919) >> 8) as u8).collect();
+    assert_eq!(client.call_words(&[b"SET", b"k".as_slice(), &value]), Value::ok());
+    client.send(&command(&["GET", "k"]).repeat(3));
+    assert_eq!(client.reply().as_bytes(), value);
+    server.signal(Signal::SIGTERM);
+    server.wait_for_log("draining");
+    (server, client, value)
+}
+
+#[test]
+fn a_slow_reader_gets_all_its_replies_when_the_server_ends() {
+    let (mut server, mut client, value) = ending_with_replies_due();
+    // The rest takes longer than anybody may stand still.
+    let reply = [format!("${}\r\n", value.len()).as_bytes(), &value, b"\r\n"].concat();
+    let started = Instant::now();
+    let mut received = Vec::new();
+    while received.len() < 2 * reply.len() {
+        std::thread::sleep(Duration::from_millis(DRAIN_STALL_MS_MAX / 7));
+        let left = 2 * reply.len() - received.len();
+        let piece = client.bytes(left.min(4 * MIB));
+        assert!(!piece.is_empty(), "{} bytes came of {}", received.len(), 2 * reply.len());
+        received.extend(piece);
+    }
+    assert!(started.elapsed() > Duration::from_millis(DRAIN_STALL_MS_MAX));
+    assert!(received == reply.repeat(2));
+    client.expect_closed();
+    let exit = server.wait();
+    assert_eq!(exit.code(), Some(0), "{}", exit.stderr);
+    assert!(!exit.stderr.contains("not taken its replies"), "{}", exit.stderr);
+}
+
+#[test]
+fn who_never_reads_does_not_keep_the_server_from_ending() {
+    let (mut server, client, _) = ending_with_replies_due();
+    // Nobody is let in any more.
+    let refused = || TcpStream::connect(server.address()).is_err();
+    let deadline = Instant::now() + PATIENCE;
+    while !refused() {
+        assert!(Instant::now() < deadline, "a server that ends lets clients in");
+    }
+    let exit = server.wait();
+    assert_eq!(exit.code(), Some(0), "{}", exit.stderr);
+    assert!(exit.stderr.contains("1 client has not taken its replies"), "{}", exit.stderr);
+    drop(client);
+}
+
+#[test]
+fn a_second_signal_ends_the_server_at_once() {
+    let (mut server, client, _) = ending_with_replies_due();
+    // Two in quick succession count as one: a terminal and a supervisor may both send theirs.
+    let deadline = Instant::now() + PATIENCE;
+    while server.is_running_for(Duration::from_millis(100)) {
+        assert!(Instant::now() < deadline, "however often it is asked, it does not end");
+        server.signal(Signal::SIGTERM);
+    }
+    let exit = server.wait();
+    assert_eq!(exit.code(), Some(1), "{}", exit.stderr);
+    assert!(exit.stderr.contains("again: ending at once"), "{}", exit.stderr);
+    drop(client);
 }

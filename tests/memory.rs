@@ -136,3 +136,18 @@ fn too_little_memory_is_refused() {
     assert_eq!(exit.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&exit.stderr).contains("--max-memory"), "{exit:?}");
 }
+
+#[test]
+fn a_large_value_finds_room_on_a_server_that_holds_little() {
+    for eviction in ["tinylfu", "lru", "none"] {
+        let server = Server::start(&["--cores", "2", "--max-memory", "256mb", "--eviction", eviction]);
+        let mut client = Client::connect(server.address());
+        // The cores have lent what they do not use by now, or soon.
+        for key in ["a", "b", "c", "d"] {
+            let value = vec![b'v'; 64 << 20];
+            assert_eq!(client.call_words(&[b"SET", key.as_bytes(), &value]), Value::ok(), "{eviction}");
+            assert_eq!(client.call(&format!("STRLEN {key}")), Value::Int(64 << 20));
+            assert_eq!(client.call(&format!("DEL {key}")), Value::Int(1));
+        }
+    }
+}

@@ -79,7 +79,7 @@ impl TurnBatch {
         self.commands.len() >= limits::TURN_COMMANDS
     }
 
-    #[inline]
+    #[inline(always)]
     pub fn args_of<'a>(&'a self, command: &Decoded, received: &'a impl Received) -> Args<'a> {
         let bytes = match command.source {
             Source::Buffer(buffer) => received.bytes(buffer),

@@ -39,6 +39,9 @@ impl Engine {
         let mut gates = std::mem::take(&mut batch.gates);
         for (place, command) in batch.commands.iter().enumerate() {
             let args = batch.args_of(command);
+            if args.may_be_large() {
+                self.reserve_memory(&args);
+            }
             if command.job == Job::Command && command.spec.route == Route::Key {
                 let call = Call { spec: command.spec, args, hash: command.hash };
                 let reply = match self.waits.refusal(command.spec, &self.journal) {

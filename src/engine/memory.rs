@@ -127,8 +127,7 @@ impl MemoryPool {
         if bytes_max == u64::MAX {
             return u64::MAX;
         }
-        let even = bytes_max / self.shares.len() as u64;
-        let step = (even / STEPS_PER_SHARE).max(STEP_BYTES_MIN);
+        let (even, step) = (self.even(), self.step());
         let share = &self.shares[core];
         let granted = share.granted.load(Ordering::Relaxed);
         let free = self.free.load(Ordering::Relaxed);
@@ -160,6 +159,29 @@ impl MemoryPool {
         }
         share.granted.store(now, Ordering::Relaxed);
         now
+    }
+
+    /// Core `core` uses `used` bytes and is about to store `bytes` at once, which may be more than it has in hand.
+    /// What it may use now, as far as others do not need it.
+    pub fn reserve(&self, core: usize, used: u64, bytes: u64) -> u64 {
+        let bytes_max = self.bytes_max();
+        if bytes_max == u64::MAX {
+            return u64::MAX;
+        }
+        let share = &self.shares[core];
+        let granted = share.granted.load(Ordering::Relaxed);
+        let wanted = used.saturating_add(bytes).saturating_add(IN_HAND * self.step());
+        let now = granted + self.take(wanted.saturating_sub(granted));
+        share.granted.store(now, Ordering::Relaxed);
+        now
+    }
+
+    fn even(&self) -> u64 {
+        self.bytes_max() / self.shares.len() as u64
+    }
+
+    fn step(&self) -> u64 {
+        (self.even() / STEPS_PER_SHARE).max(STEP_BYTES_MIN)
     }
 
     /// Takes up to `bytes` of what is granted to nobody.
@@ -238,6 +260,24 @@ mod tests {
             }
             assert!(used.iter().sum::<u64>() <= bytes_max, "{used:?} of {bytes_max}");
         }
+    }
+
+    #[test]
+    fn one_large_value_gets_the_room_that_others_leave() {
+        let pool = MemoryPool::new(256 * MIB, Eviction::TinyLfu, 4);
+        for _ in 0..100 {
+            (0..4).for_each(|core| assert!(pool.settle(core, 2 * MIB) > 0));
+        }
+        assert!(pool.granted(1) < 20 * MIB);
+        assert!(pool.reserve(1, 2 * MIB, 150 * MIB) >= 152 * MIB);
+        assert_eq!(sum(&pool), 256 * MIB as i64);
+        // No more than there is, and what was not used goes back.
+        assert!(pool.reserve(2, 2 * MIB, 400 * MIB) < 256 * MIB);
+        assert_eq!(sum(&pool), 256 * MIB as i64);
+        for _ in 0..100 {
+            (0..4).for_each(|core| assert!(pool.settle(core, 2 * MIB) > 0));
+        }
+        assert!(pool.granted(1) < 20 * MIB);
     }
 
     #[test]

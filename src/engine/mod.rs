@@ -21,7 +21,7 @@ use crate::metrics::{CoreCounters, Latency, Rates, ServerFacts};
 use crate::proto::DecodeLimits;
 use crate::pubsub::{Counts, Interest, Subscriptions};
 use crate::reply::Reply;
-use crate::request::{ArgRange, Wire};
+use crate::request::{ArgRange, Args, Wire};
 use crate::store::{Eviction, SEGMENT_BYTES, Shard, ShardConfig};
 
 pub mod about;
@@ -288,14 +288,27 @@ impl Engine {
 
     /// Agrees with the other cores on what this one may take.
     fn settle_memory(&mut self) {
-        let memory = &self.config.memory;
-        let granted = memory.settle(self.config.core as usize, self.shard.memory_bytes());
-        let limit = (granted, memory.eviction());
+        let granted = self.config.memory.settle(self.config.core as usize, self.shard.memory_bytes());
+        self.limit_memory(granted);
+        self.shard.set_ttl_jitter(self.config.memory.ttl_jitter_percent());
+    }
+
+    /// Asks for the memory of the large values that a command brings, which may be more than a core has in hand
+    /// between two ticks.
+    #[inline(never)]
+    fn reserve_memory(&mut self, args: &Args<'_>) {
+        // A shard that evicts takes values of up to half of what it has.
+        let bytes = 2 * args.large_bytes() as u64;
+        let granted = self.config.memory.reserve(self.config.core as usize, self.shard.memory_bytes(), bytes);
+        self.limit_memory(granted);
+    }
+
+    fn limit_memory(&mut self, granted: u64) {
+        let limit = (granted, self.config.memory.eviction());
         if limit != self.memory_limit {
             self.memory_limit = limit;
             self.shard.set_memory(limit.0, limit.1);
         }
-        self.shard.set_ttl_jitter(memory.ttl_jitter_percent());
     }
 
     /// Whether keys will expire even when no client says anything.

@@ -87,7 +87,7 @@ impl Engine {
                         Route::Key => self.owner_of(args.get(command.spec.key_arg())),
                         _ => self.config.core,
                     };
-                    self.carry_out(index, command.spec, command.hash, owner, args);
+                    self.carry_out(index, owner, &Call { spec: command.spec, args, hash: command.hash });
                 }
             }
         }
@@ -181,7 +181,7 @@ impl Engine {
                     call.push(token, Job::Command, connection.wire, spec, command.hash, args);
                     connection.defer(Deferred::Call(call));
                 } else {
-                    self.carry_out(index, spec, command.hash, command.owner, args);
+                    self.carry_out(index, command.owner, &Call { spec, args, hash: command.hash });
                 }
             }
             What::Refused(refusal) => {
@@ -217,28 +217,32 @@ impl Engine {
         self.bound_output(index);
     }
 
-    pub(super) fn carry_out(&mut self, index: u32, spec: &'static Spec, hash: u64, owner: u32, args: Args<'_>) {
-        let Some(connection) = self.connections[index as usize].as_deref_mut() else { return };
-        if connection.modes.any() && !self.admits(index, spec) {
-            return;
+    /// Borrows the call, because to read a fresh copy of it stalls until all its parts are written.
+    pub(super) fn carry_out(&mut self, index: u32, owner: u32, call: &Call<'_>) {
+        let spec = call.spec;
+        if call.args.may_be_large() && owner == self.config.core {
+            self.reserve_memory(&call.args);
         }
-        let Some(connection) = self.connections[index as usize].as_deref_mut() else { return };
+        let Some(mut connection) = self.connections[index as usize].as_deref_mut() else { return };
+        if connection.modes.any() || self.waits.restricts {
+            if self.is_refused(index, owner, call) {
+                return;
+            }
+            let Some(same) = self.connections[index as usize].as_deref_mut() else { return };
+            connection = same;
+        }
         self.counters.count_call(spec.op);
         connection.activity.last_command = Some(spec);
         connection.activity.last_used_us = self.now.uptime_us;
         connection.activity.commands += 1;
-        if self.waits.restricts && self.is_held_back(index, spec, hash, owner, args) {
-            return;
-        }
-        let Some(connection) = self.connections[index as usize].as_deref_mut() else { return };
         if spec.route == Route::Key {
             if owner == self.config.core {
-                let reply = self.shard.apply(&Call { spec, args, hash }, self.now, &mut self.journal);
+                let reply = self.shard.apply(call, self.now, &mut self.journal);
                 if let Reply::Error(error) = &reply {
                     self.counters.count_failed(spec.op, error);
                 }
                 if let Some(log) = &mut self.journal.0 {
-                    let group = log.gate_of_keys(std::iter::once(hash));
+                    let group = log.gate_of_keys(std::iter::once(call.hash));
                     if group > log.writer.durable() {
                         self.waits.hold(connection, index, Gate { core: self.config.core, group });
                     }
@@ -255,14 +259,14 @@ impl Engine {
                 return;
             }
             if connection.own_port && self.config.topology.enabled {
-                let key = args.get(spec.key_arg());
+                let key = call.args.get(spec.key_arg());
                 let reply = self.moved(index, slot::slot_of(key));
                 self.redirect(index, spec, &reply);
             } else {
                 let token =
                     Token::Connection { index, generation: connection.generation, sequence: connection.await_reply() };
                 let outbox = &mut self.outboxes[owner as usize];
-                outbox.open().push(token, Job::Command, connection.wire, spec, hash, args);
+                outbox.open().push(token, Job::Command, connection.wire, spec, call.hash, call.args);
                 self.counters.commands_forwarded_out += 1;
                 if outbox.is_congested() || connection.pending_len() > limits::PENDING_REPLIES_MAX {
                     self.pause_for_mesh(index);
@@ -270,7 +274,7 @@ impl Engine {
                 return;
             }
         } else {
-            match self.apply_other(index, spec, args) {
+            match self.apply_other(index, spec, call.args) {
                 Outcome::Answered => {
                     self.latency.answered(spec.op);
                     self.lift_barrier(index, spec);
@@ -291,6 +295,21 @@ impl Engine {
     /// What was answered since the last call took so long.
     pub fn record_latency(&mut self, elapsed_ns: u64) {
         self.latency.end_of_batch(elapsed_ns);
+    }
+
+    /// Whether the command may not be carried out now; then it has been answered, or waits.
+    #[inline(never)]
+    fn is_refused(&mut self, index: u32, owner: u32, call: &Call<'_>) -> bool {
+        let spec = call.spec;
+        let Some(connection) = self.connections[index as usize].as_deref_mut() else { return true };
+        if connection.modes.any() && !self.admits(index, spec) {
+            return true;
+        }
+        let is_held_back = self.waits.restricts && self.is_held_back(index, spec, call.hash, owner, call.args);
+        if is_held_back {
+            self.counters.count_call(spec.op);
+        }
+        is_held_back
     }
 
     /// Commands that are not about exactly one key.

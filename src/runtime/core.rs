@@ -58,8 +58,8 @@ const RELEASED_BY_TICK: usize = 1 << 20;
 const YIELD_EVERY: Duration = Duration::from_millis(2);
 /// How long a listener rests after accepting failed for want of descriptors or memory.
 const ACCEPT_REST: Duration = Duration::from_millis(50);
-/// How long connections have to take their last replies at shutdown.
-const DRAIN_PATIENCE: Duration = Duration::from_millis(700);
+const DRAIN_STALL: Duration = Duration::from_millis(limits::DRAIN_STALL_MS_MAX);
+const DRAIN: Duration = Duration::from_millis(limits::DRAIN_MS_MAX);
 const LINGER: Duration = Duration::from_millis(limits::LINGER_MS_MAX);
 
 /// State that all cores see. Touched when clients come and go, never per command.
@@ -170,9 +170,17 @@ struct Core {
     /// Connections whose replies wait for those of other cores, until the next tick.
     withheld: Vec<(u32, u32)>,
     ticks: u32,
-    draining: Option<Instant>,
+    draining: Option<Drain>,
     drained: bool,
     log: Option<CoreLog>,
+}
+
+/// The end: connections take their last replies.
+struct Drain {
+    since: Instant,
+    /// When the last of it was taken, and how much had been sent by then.
+    moved: Instant,
+    bytes_sent: u64,
 }
 
 /// Serves until a stop is requested and every connection has its replies.
@@ -703,7 +711,7 @@ impl Core {
 
     /// No new connections; those there are get the replies they are owed and are closed.
     fn begin_drain(&mut self, now: Instant) {
-        self.draining = Some(now + DRAIN_PATIENCE);
+        self.draining = Some(Drain { since: now, moved: now, bytes_sent: self.ring.stats.bytes_sent });
         self.ring.stop_accepting();
         self.resting.clear();
         let open: Vec<u32> = self.ring.open_indexes().collect();
@@ -712,14 +720,31 @@ impl Core {
         }
     }
 
+    fn end_without_replies(&mut self) {
+        let open: Vec<u32> = self.ring.open_indexes().collect();
+        match open.len() {
+            0 => {}
+            1 => warn!("1 client has not taken its replies, and is closed without them"),
+            count => warn!("{count} clients have not taken their replies, and are closed without them"),
+        }
+        for index in open {
+            self.drop_connection(index);
+        }
+    }
+
     /// Whether every core has drained. Until then this one serves what others forward.
     fn is_drained(&mut self, now: Instant) -> bool {
-        let Some(until) = self.draining else { return false };
-        if now >= until {
-            let open: Vec<u32> = self.ring.open_indexes().collect();
-            for index in open {
-                self.drop_connection(index);
-            }
+        let Some(drain) = &mut self.draining else { return false };
+        if !self.ring.is_accepting() {
+            // Who comes now is refused by the kernel.
+            self.listeners.clear();
+        }
+        if self.ring.stats.bytes_sent != drain.bytes_sent {
+            drain.bytes_sent = self.ring.stats.bytes_sent;
+            drain.moved = now;
+        }
+        if now - drain.moved >= DRAIN_STALL || now - drain.since >= DRAIN {
+            self.end_without_replies();
         }
         let own = !self.ring.is_accepting() && self.ring.open_sockets() == 0 && self.engine.is_quiet();
         if own && !self.drained {

@@ -66,6 +66,12 @@ fn memory_pool(config: &Config, cores: usize) -> MemoryPool {
         u64::MAX => tracing::info!("memory: without a bound"),
         bytes => tracing::info!("memory: at most {} MiB, eviction {policy}", bytes >> 20),
     }
+    if config.value_bytes_max > bytes_max / 2 {
+        let largest = bytes_max >> 21;
+        tracing::warn!(
+            "values are welcome up to --max-value-bytes, but those above {largest} MiB find no room in --max-memory"
+        );
+    }
     let pool = MemoryPool::new(bytes_max, eviction(config), cores);
     pool.set_ttl_jitter_percent(config.ttl_jitter_percent);
     pool

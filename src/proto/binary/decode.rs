@@ -213,8 +213,7 @@ impl Decoder {
             return (verb, Source::Input);
         }
         let Some((op, _)) = meaning(code).filter(|(_, known_flags)| flags & !known_flags == 0) else {
-            text_argument(&format!("opcode {code:#04x} flags {flags:#04x}"), arguments);
-            return (Verb::Unknown, Source::Scratch);
+            return unknown(code, flags, arguments);
         };
         let spec = spec_of(op);
         let number = |at: usize| i64::from_le_bytes(operation[at..at + 8].try_into().expect("eight bytes"));
@@ -230,6 +229,10 @@ impl Decoder {
                     }
                 }
                 scratch_command(spec, first, arguments)
+            }
+            // It says how a time is meant, and there is none.
+            Shape::KeyValue if flags & (set_flag::ABSOLUTE | set_flag::TIME) == set_flag::ABSOLUTE => {
+                unknown(code, flags, arguments)
             }
             Shape::KeyValue if flags != 0 => {
                 let first = arguments.ranges.len();
@@ -329,6 +332,11 @@ fn prefix_bytes(shape: Shape, index: usize) -> usize {
         Shape::Pairs => [2, 4][index % 2],
         Shape::Words => 4,
     }
+}
+
+fn unknown(code: u8, flags: u8, arguments: &mut Arguments) -> (Verb, Source) {
+    text_argument(&format!("opcode {code:#04x} flags {flags:#04x}"), arguments);
+    (Verb::Unknown, Source::Scratch)
 }
 
 /// The length in the header of piece `index`: key, expected value if any, value.

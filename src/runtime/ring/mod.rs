@@ -111,6 +111,7 @@ pub struct RingStats {
     pub receives: u64,
     pub sends: u64,
     pub sends_done: u64,
+    pub bytes_sent: u64,
 }
 
 impl Received for NetRing {
@@ -323,6 +324,7 @@ impl NetRing {
         let flags = libc::MSG_NOSIGNAL | libc::MSG_WAITALL;
         let entry = if sending.out.large.is_empty() {
             let rest = &sending.out.bytes[sending.sent..];
+            let rest = &rest[..rest.len().min(limits::SEND_BYTES_MAX)];
             opcode::Send::new(descriptor, rest.as_ptr(), rest.len() as u32).flags(flags).build()
         } else {
             let mut pieces = sending.message.take().map_or_else(Vec::new, |message| message.pieces);
@@ -625,6 +627,7 @@ impl NetRing {
         let sending = socket.sending.as_mut()?;
         if result > 0 {
             sending.sent += result as usize;
+            self.stats.bytes_sent += result as u64;
         }
         let is_starved = matches!(-result, libc::ENOBUFS | libc::ENOMEM);
         let failed = result < 0 && !is_starved && !matches!(-result, libc::EAGAIN | libc::EINTR);

@@ -5,6 +5,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use io_uring::types::Fd;
 
 use crate::connection::LargeIn;
+use crate::limits;
 use crate::reply::Out;
 
 /// Pieces of one vectored send; the kernel's own limit.
@@ -56,14 +57,17 @@ impl Socket {
     }
 }
 
-/// The pieces of `out` behind its first `sent` bytes.
+/// The pieces of `out` behind its first `sent` bytes, as far as one send goes.
 pub fn unsent_pieces(out: &Out, sent: usize, pieces: &mut Vec<libc::iovec>) {
     let mut skip = sent;
+    let mut room = limits::SEND_BYTES_MAX;
     let mut push = |bytes: &[u8]| {
         let skipped = skip.min(bytes.len());
         skip -= skipped;
-        if skipped < bytes.len() && pieces.len() < IOVECS_MAX {
+        if skipped < bytes.len() && pieces.len() < IOVECS_MAX && room > 0 {
             let rest = &bytes[skipped..];
+            let rest = &rest[..rest.len().min(room)];
+            room -= rest.len();
             pieces.push(libc::iovec { iov_base: rest.as_ptr().cast_mut().cast(), iov_len: rest.len() });
         }
     };
