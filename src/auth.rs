@@ -114,6 +114,12 @@ const OP_WORDS: usize = TABLE.len().div_ceil(64);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OpSet([u64; OP_WORDS]);
 
+impl Default for OpSet {
+    fn default() -> OpSet {
+        OpSet::none()
+    }
+}
+
 impl OpSet {
     pub fn none() -> OpSet {
         OpSet([0; OP_WORDS])
@@ -188,7 +194,7 @@ impl Token {
 pub struct Access {
     tokens: Vec<Arc<Token>>,
     /// Nobody may.
-    pub disabled: Vec<&'static str>,
+    pub disabled: OpSet,
 }
 
 /// Two tokens with one name, or the same secret twice: nobody could say who somebody is.
@@ -196,7 +202,7 @@ pub struct Access {
 pub struct AmbiguousToken(pub String);
 
 impl Access {
-    pub fn new(tokens: Vec<Token>, disabled: Vec<&'static str>) -> Result<Access, AmbiguousToken> {
+    pub fn new(tokens: Vec<Token>, disabled: OpSet) -> Result<Access, AmbiguousToken> {
         for (index, token) in tokens.iter().enumerate() {
             let others = &tokens[..index];
             let shared = |digest: &Digest| others.iter().any(|other| other.digests.contains(digest));
@@ -315,7 +321,7 @@ mod tests {
     #[test]
     fn somebody_is_who_knows_the_secret() {
         let tokens = vec![token("app", "one", Scopes::ALL, &[]), token("ops", "two", Scopes::ALL, &[])];
-        let access = Access::new(tokens, vec![]).unwrap();
+        let access = Access::new(tokens, OpSet::none()).unwrap();
         let name = |name: Option<&str>, secret: &str| {
             access.find(name.map(str::as_bytes), secret.as_bytes()).map(|token| token.name.clone())
         };
@@ -331,9 +337,9 @@ mod tests {
     fn a_secret_may_be_two_while_it_is_changed_but_belongs_to_one() {
         let mut app = token("app", "old", Scopes::ALL, &[]);
         app.digests.push(Digest::of(b"new"));
-        let access = Access::new(vec![app.clone()], vec![]).unwrap();
+        let access = Access::new(vec![app.clone()], OpSet::none()).unwrap();
         assert!(access.find(None, b"old").is_some() && access.find(None, b"new").is_some());
-        let ambiguous = |other: Token| Access::new(vec![app.clone(), other], vec![]).unwrap_err();
+        let ambiguous = |other: Token| Access::new(vec![app.clone(), other], OpSet::none()).unwrap_err();
         assert_eq!(ambiguous(token("app", "x", Scopes::ALL, &[])), AmbiguousToken("app".into()));
         assert_eq!(ambiguous(token("b", "new", Scopes::ALL, &[])), AmbiguousToken("b".into()));
     }

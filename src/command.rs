@@ -105,6 +105,12 @@ pub enum Op {
     Time,
     // connection
     Asking,
+    Acl,
+    AclCat,
+    AclHelp,
+    AclList,
+    AclUsers,
+    AclWhoAmI,
     Auth,
     Client,
     ClientGetName,
@@ -386,6 +392,12 @@ table! {
     "time" Time 1 SRVF NO_KEYS Local "server" "2.6.0" "Returns the server time.";
 
     "asking" Asking 1 SRVF NO_KEYS Local "cluster" "3.0.0" "Signals that a cluster client is following an -ASK redirect.";
+    "acl" Acl -2 BOX NO_KEYS Local "connection" "6.0.0" "A container for Access List Control commands.";
+    "acl|cat" AclCat -2 SRV NO_KEYS Local "connection" "6.0.0" "Lists the scopes of tokens, or the commands of one.";
+    "acl|help" AclHelp 2 SRV NO_KEYS Local "connection" "6.0.0" "Returns helpful text about the different subcommands.";
+    "acl|list" AclList 2 ADM NO_KEYS Local "connection" "6.0.0" "Describes every token as Redis describes users.";
+    "acl|users" AclUsers 2 ADM NO_KEYS Local "connection" "6.0.0" "Lists the names of all tokens.";
+    "acl|whoami" AclWhoAmI 2 SRV NO_KEYS Local "connection" "6.0.0" "Returns the name of the token of this connection.";
     "auth" Auth -2 OPEN NO_KEYS Local "connection" "1.0.0" "Authenticates the connection.";
     "client" Client -2 BOX NO_KEYS Local "connection" "2.4.0" "A container for client connection commands.";
     "client|getname" ClientGetName 2 SRV NO_KEYS Local "connection" "2.6.9" "Returns the name of the connection.";
@@ -572,7 +584,10 @@ pub fn lookup_subcommand(container: &Spec, name: &[u8]) -> Option<&'static Spec>
 
 /// Whether `spec` has subcommands.
 pub fn has_subcommands(spec: &Spec) -> bool {
-    matches!(spec.op, Op::Client | Op::Cluster | Op::Command | Op::Config | Op::Memory | Op::Object | Op::PubSub)
+    matches!(
+        spec.op,
+        Op::Acl | Op::Client | Op::Cluster | Op::Command | Op::Config | Op::Memory | Op::Object | Op::PubSub
+    )
 }
 
 /// The spec of an operation, for protocols that name commands by number.

@@ -10,6 +10,11 @@ impl KeyHasher {
         KeyHasher(ahash::RandomState::with_seeds(seed[0], seed[1], seed[2], seed[3]))
     }
 
+    /// For maps whose keys come from outside.
+    pub fn state(&self) -> ahash::RandomState {
+        self.0.clone()
+    }
+
     #[inline]
     pub fn hash(&self, key: &[u8]) -> u64 {
         self.0.hash_one(key)

@@ -127,6 +127,10 @@ pub const ADMIN_IDLE_MS_MAX: u64 = 60_000;
 /// A core that has made no turn for so long hangs.
 pub const CORE_SILENT_MS_MAX: u64 = 5_000;
 
+/// How long a client may take to say who it is. Longer: closed.
+pub const BEFORE_AUTH_MS_MAX: u64 = 10_000;
+/// How often every connection is looked at for silence.
+pub const IDLE_SWEEPS_PER_SECOND: u64 = 1;
 /// Addresses whose failed attempts to authenticate are remembered. More: whoever waits the shortest is let off.
 pub const AUTH_FAILURES_TRACKED_MAX: usize = 4096;
 /// Longest wait after failed attempts.

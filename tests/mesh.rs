@@ -227,8 +227,13 @@ impl Core {
         let mut bell = File::from(self.doorbells[self.index].as_fd().try_clone_to_owned().expect("a descriptor"));
         let address = Address::Tcp(SocketAddr::from(([127, 0, 0, 1], 1)));
         for client in 0..self.clients.len() as u32 {
-            let peer =
-                Peer { address: address.clone(), local_address: address.clone(), descriptor: 0, own_port: false };
+            let peer = Peer {
+                address: address.clone(),
+                local_address: address.clone(),
+                descriptor: 0,
+                own_port: false,
+                is_trusted: false,
+            };
             self.engine.open(client, peer);
         }
         let shared = self.shared.clone();

@@ -421,7 +421,11 @@ fn a_port_in_use_is_refused() {
     let named = format!("127.0.0.1:{port} is already in use by");
     assert_refused(&exit, 1, &[&named, &format!("process {}", std::process::id()), "choose another --port"]);
     // On any address, too.
-    assert_refused(&run(&["--port", &port, "--bind", "0.0.0.0"], free), 1, &["already in use"]);
+    assert_refused(
+        &run(&["--port", &port, "--bind", "0.0.0.0", "--protected-mode", "no"], free),
+        1,
+        &["already in use"],
+    );
     release(taken);
 
     let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, ports.core(1))).unwrap();
@@ -559,7 +563,7 @@ fn logs_are_json_lines_for_machines_and_plain_ones_for_people() {
 
 #[test]
 fn a_public_address_is_warned_about() {
-    let server = Server::start(&["--cores", "1", "--bind", "0.0.0.0"]);
+    let server = Server::start(&["--cores", "1", "--bind", "0.0.0.0", "--protected-mode", "no"]);
     assert!(server.log().contains("everybody who reaches 0.0.0.0 can read and write"), "{}", server.log());
     assert_stops(server);
 }

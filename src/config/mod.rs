@@ -16,10 +16,14 @@ mod sources;
 mod store;
 mod table;
 mod text;
+mod tokens;
 pub mod value;
 
 use std::path::PathBuf;
 
+use crate::allowlist::Allowlist;
+use crate::auth::{Access, AmbiguousToken, DEFAULT_NAME, OpSet, Token};
+use crate::command::Spec;
 use crate::limits::{CORES_MAX, MEMORY_BYTES_PER_CORE_MIN};
 
 pub use command_line::{Ask, Request, command, completions, man_page};
@@ -255,6 +259,33 @@ impl Config {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Who may come in: the token of the settings, those of the file, and what nobody may do.
+    pub fn access(&self) -> Result<Access, ConfigError> {
+        let mut tokens = Vec::new();
+        if !self.token.is_empty() {
+            tokens.push(Token::unlimited(DEFAULT_NAME, Some(self.token.as_bytes())));
+        }
+        let credential =
+            || std::env::var_os("CREDENTIALS_DIRECTORY").map(|folder| PathBuf::from(folder).join("tokens"));
+        let file = self.tokens_file.clone().or_else(|| credential().filter(|path| path.exists()));
+        if let Some(file) = file {
+            tokens.extend(tokens::read(&file)?);
+        }
+        let names = &self.disabled_commands;
+        let is_disabled = |spec: &Spec| {
+            names
+                .iter()
+                .any(|name| spec.name == name || spec.name.strip_prefix(name).is_some_and(|rest| rest.starts_with('|')))
+        };
+        Access::new(tokens, OpSet::of(is_disabled)).map_err(|AmbiguousToken(name)| {
+            self.error("tokens-file", format!("the token {name}: its name or its secret is another one's, too"))
+        })
+    }
+
+    pub fn allowlist(&self) -> Allowlist {
+        Allowlist { allow: self.allow.clone(), deny: self.deny.clone() }
     }
 
     pub fn unix_socket(&self) -> Option<UnixSocket> {

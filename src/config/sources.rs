@@ -65,7 +65,10 @@ impl Sources {
         }
         given.extend(self.variables.iter().cloned());
         given.extend(self.flags.iter().cloned());
-        Config::assemble(&given)
+        let config = Config::assemble(&given)?;
+        // Files that the configuration names are part of it.
+        config.access()?;
+        Ok(config)
     }
 
     /// The path and the text of the file, if there is one.

@@ -12,8 +12,9 @@ use super::file;
 use super::origin::{ConfigError, Origin};
 use super::sources::Sources;
 use super::table::{Config, Effect, REDACTED, SETTINGS, Setting};
+use crate::allowlist::Allowlist;
 use crate::auth::Access;
-use crate::engine::settings::{SetError, Settings, Shown};
+use crate::engine::settings::{Live, SetError, Settings, Shown};
 
 /// Who acts on settings while the server runs.
 pub trait Follower: Send + Sync {
@@ -30,6 +31,8 @@ pub trait Follower: Send + Sync {
 pub struct Store {
     sources: Sources,
     current: Mutex<Arc<Config>>,
+    live: Mutex<Arc<Live>>,
+    allowlist: Mutex<Arc<Allowlist>>,
     /// Goes up with every change; cores look at it at their ticks.
     version: AtomicU64,
     follower: OnceLock<Box<dyn Follower>>,
@@ -58,7 +61,16 @@ impl fmt::Display for Change {
 
 impl Store {
     pub fn new(config: Config, sources: Sources) -> Store {
-        Store { sources, current: Mutex::new(Arc::new(config)), version: AtomicU64::new(0), follower: OnceLock::new() }
+        // Where it is loaded what it names has been read already; whoever makes one up has nothing to read.
+        let live = live_of(&config).unwrap_or_default();
+        Store {
+            sources,
+            live: Mutex::new(Arc::new(live)),
+            allowlist: Mutex::new(Arc::new(config.allowlist())),
+            current: Mutex::new(Arc::new(config)),
+            version: AtomicU64::new(0),
+            follower: OnceLock::new(),
+        }
     }
 
     /// From now on `follower` is told of changes. The first one stays.
@@ -78,7 +90,12 @@ impl Store {
 
     /// Who may come in.
     pub fn access(&self) -> Arc<Access> {
-        Arc::new(Access::default())
+        self.live().access.clone()
+    }
+
+    /// Where clients may come from.
+    pub fn allowlist(&self) -> Arc<Allowlist> {
+        self.allowlist.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     pub fn file(&self) -> Option<&Path> {
@@ -89,12 +106,16 @@ impl Store {
         self.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn check(&self, new: &Config) -> Result<(), ConfigError> {
+    /// What the engines will follow, if all is well with `new`.
+    fn check(&self, new: &Config) -> Result<Live, ConfigError> {
         new.check()?;
-        self.follower.get().map_or(Ok(()), |follower| follower.check(new))
+        self.follower.get().map_or(Ok(()), |follower| follower.check(new))?;
+        live_of(new)
     }
 
-    fn replace(&self, current: &mut Arc<Config>, new: Config) {
+    fn replace(&self, current: &mut Arc<Config>, new: Config, live: Live) {
+        *self.live.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(live);
+        *self.allowlist.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(new.allowlist());
         let old = std::mem::replace(current, Arc::new(new));
         if let Some(follower) = self.follower.get() {
             follower.apply(&old, current);
@@ -124,8 +145,8 @@ impl Store {
                 }
             }
         }
-        self.check(&new)?;
-        self.replace(&mut current, new);
+        let live = self.check(&new)?;
+        self.replace(&mut current, new, live);
         Ok(reloaded)
     }
 
@@ -150,6 +171,11 @@ impl Store {
         *current = Arc::new(config);
         Ok(())
     }
+}
+
+/// What engines follow.
+fn live_of(config: &Config) -> Result<Live, ConfigError> {
+    Ok(Live { access: Arc::new(config.access()?), idle_timeout_ms: config.idle_timeout_ms })
 }
 
 /// The file has either its old text or all of the new one, whatever happens.
@@ -206,15 +232,23 @@ impl Settings for Store {
                 return Err(value("it takes a restart: change it in the configuration file".into()));
             }
         }
-        self.check(&new).map_err(|error| {
+        let live = self.check(&new).map_err(|error| {
             let name = changes
                 .iter()
                 .find(|(name, _)| error.key.is_some() && Setting::by_name(name).map(|setting| setting.key) == error.key)
                 .or(changes.first());
             SetError::Value { name: name.map(|(name, _)| name.clone()).unwrap_or_default(), why: error.text }
         })?;
-        self.replace(&mut current, new);
+        self.replace(&mut current, new, live);
         Ok(())
+    }
+
+    fn version(&self) -> u64 {
+        Store::version(self)
+    }
+
+    fn live(&self) -> Arc<Live> {
+        self.live.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn rewrite(&self) -> Result<(), String> {

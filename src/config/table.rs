@@ -199,6 +199,30 @@ settings! {
     /// What to do about a damaged log
     wal_recover "wal-recover": OneOf<WalRecover>, "strict", "HOW", restart;
 
+    ["Access"]
+    /// Secret that every client has to show, for the token called default; better in the environment or a tokens file, because
+    /// flags can be seen by everybody on the machine
+    token "token": Secret, "", "SECRET", live, redis "requirepass", is secret;
+
+    /// File with tokens: names, digests of secrets, scopes, key patterns and rates; without it the credential called tokens
+    /// ($CREDENTIALS_DIRECTORY) is read, if there is one
+    tokens_file "tokens-file": OptionalPath, "", "FILE", live, redis "aclfile";
+
+    /// Refuse to listen on addresses of other machines' reach without a token
+    protected_mode "protected-mode": YesNo, "yes", "yes|no", restart, redis "protected-mode";
+
+    /// Commands that nobody may use
+    disabled_commands "disabled-commands": Commands, "", "COMMAND", live;
+
+    /// Networks (CIDR) that clients may come from; none given is all
+    allow "allow": Networks, "", "NETWORK", live;
+
+    /// Networks that clients may not come from, whatever is allowed
+    deny "deny": Networks, "", "NETWORK", live;
+
+    /// How long a client may be silent before it is closed; 0 is for ever
+    idle_timeout_ms "idle-timeout": Milliseconds, "0ms", "DURATION", live, redis "timeout";
+
     ["Admin"]
     /// Port of the admin HTTP (metrics, health, dashboard, keys): off for none, 0 for any free one; the default gives way when
     /// it is in use

@@ -9,6 +9,8 @@ use std::str::FromStr;
 
 use super::text;
 use super::{Cores, MemorySize};
+use crate::allowlist::Network;
+use crate::command::TABLE;
 use crate::number::{parse_duration_ms, parse_size};
 
 /// How a value stands in a TOML file.
@@ -288,6 +290,64 @@ impl Kind for Texts {
 
     fn show(value: &Vec<String>) -> String {
         value.join(",")
+    }
+}
+
+/// A secret, or the empty text for none.
+pub struct Secret;
+
+impl Kind for Secret {
+    type Value = String;
+    const FORM: Form = Form::Text;
+
+    fn parse(text: &str) -> Result<String, String> {
+        match text.len() {
+            1..SECRET_BYTES_MIN => Err(format!("a secret has at least {SECRET_BYTES_MIN} bytes")),
+            _ => Ok(text.to_string()),
+        }
+    }
+
+    fn show(value: &String) -> String {
+        value.clone()
+    }
+}
+
+/// A secret shorter than this can be guessed.
+pub const SECRET_BYTES_MIN: usize = 8;
+
+/// Names of commands, or of containers for all of their subcommands.
+pub struct Commands;
+
+impl Kind for Commands {
+    type Value = Vec<String>;
+    const FORM: Form = Form::List;
+
+    fn parse(text: &str) -> Result<Vec<String>, String> {
+        let names = Texts::parse(&text.to_ascii_lowercase())?;
+        match names.iter().find(|name| !TABLE.iter().any(|spec| spec.name == name.as_str())) {
+            Some(name) => Err(format!("{name:?} is no command")),
+            None => Ok(names),
+        }
+    }
+
+    fn show(value: &Vec<String>) -> String {
+        value.join(",")
+    }
+}
+
+/// Networks in CIDR notation, or none.
+pub struct Networks;
+
+impl Kind for Networks {
+    type Value = Vec<Network>;
+    const FORM: Form = Form::List;
+
+    fn parse(text: &str) -> Result<Vec<Network>, String> {
+        Texts::parse(text)?.iter().map(|network| Network::parse(network)).collect()
+    }
+
+    fn show(value: &Vec<Network>) -> String {
+        value.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
     }
 }
 

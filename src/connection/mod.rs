@@ -20,11 +20,13 @@ mod tests;
 mod turn;
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
 use crate::clock::Now;
 use crate::command::{Op, Route, Spec};
+use crate::engine::access::Permit;
 use crate::engine::batch::Batch;
 use crate::engine::clients::{Activity, ClientRecord};
 use crate::limits;
@@ -78,6 +80,8 @@ pub struct Modes(u8);
 impl Modes {
     /// It listens to a channel or a pattern.
     pub const SUBSCRIBED: Modes = Modes(1);
+    /// It may not do everything: each command is looked at.
+    pub const RESTRICTED: Modes = Modes(1 << 7);
 
     #[inline]
     pub fn any(self) -> bool {
@@ -117,6 +121,12 @@ pub struct Connection {
     pub wire: Wire,
     pub pause: Pause,
     pub modes: Modes,
+    /// Who it is, once it has said so.
+    pub permit: Option<Arc<Permit>>,
+    /// A client of this process itself, which may do everything.
+    pub is_trusted: bool,
+    /// Bytes moved that its token has been charged for.
+    pub bytes_charged: u64,
     pub closing: Closing,
     replies: Replies,
     /// Its replies are on the list of those to be sent.
@@ -169,7 +179,8 @@ pub fn is_barrier(spec: &Spec) -> bool {
     match spec.route {
         Route::Pair | Route::Addressed => true,
         Route::Split => spec.op == Op::MSetNx,
-        Route::Local => spec.op == Op::Quit,
+        // What follows may depend on who it is.
+        Route::Local => matches!(spec.op, Op::Quit | Op::Auth | Op::Hello),
         // Every core answers: one such command of a connection at a time.
         Route::Every => true,
         Route::Key => false,
@@ -183,6 +194,9 @@ impl Connection {
             wire: Wire::Resp2,
             pause: Pause::default(),
             modes: Modes::default(),
+            permit: None,
+            is_trusted: false,
+            bytes_charged: 0,
             closing: Closing::No,
             replies: Replies::On,
             dirty: false,

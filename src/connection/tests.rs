@@ -21,6 +21,7 @@ fn connection() -> Connection {
         address: nowhere.clone(),
         local_address: nowhere,
         fd: 3,
+        user: "default".into(),
         name: String::new(),
         library_name: String::new(),
         library_version: String::new(),

@@ -64,6 +64,8 @@ pub struct ClientRecord {
     pub address: Address,
     pub local_address: Address,
     pub fd: i32,
+    /// The name of its token.
+    pub user: Arc<str>,
     pub name: String,
     pub library_name: String,
     pub library_version: String,
@@ -117,8 +119,9 @@ impl ClientRecord {
         write!(line, " tot-mem={} events={}", self.memory_bytes(), if buffers > 0 { "rw" } else { "r" })?;
         write!(
             line,
-            " cmd={} user={DEFAULT_USER} redir=-1",
-            self.activity.last_command.map_or("NULL", |spec| spec.name)
+            " cmd={} user={} redir=-1",
+            self.activity.last_command.map_or("NULL", |spec| spec.name),
+            self.user
         )?;
         write!(line, " resp={}", if self.wire == Wire::Resp3 { 3 } else { 2 })?;
         write!(line, " lib-name={} lib-ver={}", self.library_name, self.library_version)?;
@@ -412,6 +415,7 @@ mod tests {
             address: Address::Tcp("127.0.0.1:54516".parse().unwrap()),
             local_address: Address::Tcp("127.0.0.1:7001".parse().unwrap()),
             fd: 12,
+            user: DEFAULT_USER.into(),
             name: String::new(),
             library_name: String::new(),
             library_version: String::new(),

@@ -11,6 +11,9 @@ use crate::request::{Args, Wire};
 
 impl Engine {
     pub(super) fn local(&mut self, index: u32, spec: &'static Spec, args: Args<'_>) -> Outcome {
+        if let Some(reply) = self.local_of_access(index, spec.op, args) {
+            return self.answer(index, spec, &reply);
+        }
         let Some(connection) = self.connections[index as usize].as_deref_mut() else { return Outcome::Answered };
         let reply = match spec.op {
             Op::Ping if connection.modes.has(Modes::SUBSCRIBED) && connection.wire == Wire::Resp2 => match args.len() {
@@ -50,11 +53,6 @@ impl Engine {
                 connection.closing = Closing::AfterReplies;
                 Reply::Ok
             }
-            Op::Hello => hello(connection, args, self.config.topology.enabled),
-            Op::Auth => match authenticate(args) {
-                Ok(()) => Reply::Ok,
-                Err(error) => error,
-            },
             Op::Select => match parse_i64(args.get(0)) {
                 Some(0) => Reply::Ok,
                 Some(_) => Reply::error("ERR DB index is out of range"),
@@ -80,7 +78,9 @@ impl Engine {
             | Op::CommandHelp
             | Op::CommandInfo
             | Op::CommandList => about::command_reply(spec.op, args),
-            Op::ClientHelp | Op::ConfigHelp | Op::MemoryHelp | Op::ObjectHelp | Op::PubSubHelp => about::help(spec.op),
+            Op::AclHelp | Op::ClientHelp | Op::ConfigHelp | Op::MemoryHelp | Op::ObjectHelp | Op::PubSubHelp => {
+                about::help(spec.op)
+            }
             Op::ClusterHelp => match cluster::require_enabled(&self.config.topology) {
                 Ok(()) => about::help(spec.op),
                 Err(error) => error.into(),
@@ -146,7 +146,7 @@ impl Engine {
                 }
                 Err(error) => error.into(),
             },
-            Op::Client | Op::Config | Op::Memory | Op::Object | Op::PubSub => {
+            Op::Acl | Op::Client | Op::Config | Op::Memory | Op::Object | Op::PubSub => {
                 unreachable!("the decoder answers a container without its subcommand")
             }
             other => unreachable!("{other:?} is not local"),
@@ -162,55 +162,85 @@ fn wrong_arity(spec: &'static Spec) -> Reply<'static> {
     Reply::Error(ReplyError::WrongArity { command: spec.name.into() })
 }
 
-/// `AUTH password` and `AUTH username password` while no password is set.
-fn authenticate(args: Args<'_>) -> Result<(), Reply<'static>> {
-    match args.len() {
-        1 => Err(Reply::error(
-            "ERR AUTH <password> called without any password configured for the default user. \
-             Are you sure your configuration is correct?",
-        )),
-        2 if args.get(0) == b"default" => Ok(()),
-        2 => Err(Reply::error("WRONGPASS invalid username-password pair or user is disabled.")),
-        _ => Err(ReplyError::Syntax.into()),
+/// `HELLO [protover [AUTH username password] [SETNAME clientname]]`
+struct Hello {
+    wire: Option<Wire>,
+    name: Option<String>,
+    /// Where name and secret stand.
+    auth_at: Option<usize>,
+}
+
+fn parse_hello(args: Args<'_>) -> Result<Hello, Reply<'static>> {
+    let mut hello = Hello { wire: None, name: None, auth_at: None };
+    if args.is_empty() {
+        return Ok(hello);
+    }
+    hello.wire = match parse_i64(args.get(0)) {
+        Some(2) => Some(Wire::Resp2),
+        Some(3) => Some(Wire::Resp3),
+        Some(_) => return Err(Reply::error("NOPROTO unsupported protocol version")),
+        None => return Err(Reply::error("ERR Protocol version is not an integer or out of range")),
+    };
+    let mut at = 1;
+    while at < args.len() {
+        let option = args.get(at);
+        let left = args.len() - at - 1;
+        if option.eq_ignore_ascii_case(b"auth") && left >= 2 {
+            hello.auth_at = Some(at + 1);
+            at += 3;
+        } else if option.eq_ignore_ascii_case(b"setname") && left >= 1 {
+            match clients::validate_client_name(args.get(at + 1)) {
+                Ok(valid) => hello.name = Some(valid.to_owned()),
+                Err(error) => return Err(error.into()),
+            }
+            at += 2;
+        } else {
+            let option = clients::printable(option);
+            return Err(Reply::error(format!("ERR Syntax error in HELLO option '{option}'")));
+        }
+    }
+    Ok(hello)
+}
+
+impl Engine {
+    /// AUTH, HELLO and ACL; None is another command.
+    fn local_of_access(&mut self, index: u32, op: Op, args: Args<'_>) -> Option<Reply<'static>> {
+        match op {
+            Op::Auth => Some(match self.authenticate(index, args) {
+                Ok(()) => Reply::Ok,
+                Err(error) => error,
+            }),
+            Op::Hello => Some(self.hello(index, args).unwrap_or_else(|error| error)),
+            Op::AclCat | Op::AclList | Op::AclUsers | Op::AclWhoAmI => Some(self.acl(index, op, args)),
+            _ => None,
+        }
+    }
+
+    /// Nothing changes unless all of it is right.
+    fn hello(&mut self, index: u32, args: Args<'_>) -> Result<Reply<'static>, Reply<'static>> {
+        let hello = parse_hello(args)?;
+        if let Some(at) = hello.auth_at {
+            self.authenticate(index, args.slice(at, 2))?;
+        } else if self.must_authenticate(index) {
+            return Err(Reply::error(
+                "NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO <proto> AUTH \
+                 <user> <pass> option can be used to authenticate the client and select the RESP protocol version at \
+                 the same time",
+            ));
+        }
+        let cluster = self.config.topology.enabled;
+        let Some(connection) = self.connection(index) else { return Ok(Reply::None) };
+        Ok(greet(connection, hello, cluster))
     }
 }
 
-/// `HELLO [protover [AUTH username password] [SETNAME clientname]]`. Nothing changes unless all of it is right.
-fn hello(connection: &mut Connection, args: Args<'_>, cluster: bool) -> Reply<'static> {
-    let mut wire = connection.wire;
-    let mut name = None;
-    if !args.is_empty() {
-        wire = match parse_i64(args.get(0)) {
-            Some(2) => Wire::Resp2,
-            Some(3) => Wire::Resp3,
-            Some(_) => return Reply::error("NOPROTO unsupported protocol version"),
-            None => return Reply::error("ERR Protocol version is not an integer or out of range"),
-        };
-        let mut at = 1;
-        while at < args.len() {
-            let option = args.get(at);
-            let left = args.len() - at - 1;
-            if option.eq_ignore_ascii_case(b"auth") && left >= 2 {
-                if let Err(error) = authenticate(args.slice(at + 1, 2)) {
-                    return error;
-                }
-                at += 3;
-            } else if option.eq_ignore_ascii_case(b"setname") && left >= 1 {
-                match clients::validate_client_name(args.get(at + 1)) {
-                    Ok(valid) => name = Some(valid.to_owned()),
-                    Err(error) => return error.into(),
-                }
-                at += 2;
-            } else {
-                let option = String::from_utf8_lossy(option).into_owned();
-                return Reply::error(format!("ERR Syntax error in HELLO option '{option}'"));
-            }
-        }
-    }
+/// The connection is what HELLO asked for.
+fn greet(connection: &mut Connection, hello: Hello, cluster: bool) -> Reply<'static> {
+    let wire = hello.wire.unwrap_or(connection.wire);
     if connection.wire != Wire::Binary {
         connection.wire = wire;
     }
-    if let Some(name) = name {
+    if let Some(name) = hello.name {
         connection.record.name = name;
     }
     let field = |name: &'static str, value| (Reply::Bulk(name.as_bytes()), value);

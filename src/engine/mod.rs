@@ -25,6 +25,7 @@ use crate::request::{ArgRange, Args, Wire};
 use crate::store::{Eviction, SEGMENT_BYTES, Shard, ShardConfig};
 
 pub mod about;
+pub mod access;
 pub mod batch;
 pub mod clients;
 pub mod cluster;
@@ -87,6 +88,8 @@ pub struct Peer {
     pub descriptor: i32,
     /// It came in by the core's own port.
     pub own_port: bool,
+    /// A client of this process itself.
+    pub is_trusted: bool,
 }
 
 pub struct Engine {
@@ -124,6 +127,7 @@ pub struct Engine {
     overfull: Vec<u32>,
     rates: Rates,
     latency: Box<Latency>,
+    gatekeeper: access::Gatekeeper,
     /// What the shard was told last that it may take, and what to do then.
     memory_limit: (u64, Eviction),
     journal: Journal,
@@ -191,6 +195,12 @@ impl Engine {
             overfull: Vec::new(),
             rates: Rates::default(),
             latency: Box::default(),
+            gatekeeper: access::Gatekeeper::new(
+                config.settings.version(),
+                config.settings.live(),
+                config.cores,
+                &config.hasher,
+            ),
             memory_limit: (config.memory.granted(config.core as usize), config.memory.eviction()),
             journal: Journal::default(),
             waits: Waits::new(config.cores),
@@ -232,6 +242,7 @@ impl Engine {
             address: peer.address,
             local_address: peer.local_address,
             fd: peer.descriptor,
+            user: clients::DEFAULT_USER.into(),
             name: String::new(),
             library_name: String::new(),
             library_version: String::new(),
@@ -247,6 +258,7 @@ impl Engine {
         let mut connection = Connection::new(self.next_generation, peer.own_port, record);
         connection.activity.last_used_us = self.now.uptime_us;
         self.connections[index as usize] = Some(Box::new(connection));
+        self.begin_access(index, peer.is_trusted);
     }
 
     /// The connection is gone: what it still awaits will be dropped when it comes.
@@ -271,6 +283,8 @@ impl Engine {
     pub fn tick(&mut self, budget: usize) -> usize {
         self.rates.record(self.now.uptime_us, &self.counters);
         self.latency.turn(self.now.uptime_us);
+        self.follow_settings();
+        self.sweep_silent();
         self.settle_memory();
         if !self.waits.deadlines.is_empty() {
             self.end_waits();

@@ -5,12 +5,12 @@ use super::{Engine, Outcome};
 use crate::command::{Op, Spec};
 use crate::connection::{Connection, Modes, is_barrier};
 use crate::reply::{Reply, ReplyError};
-use crate::request::Wire;
+use crate::request::{Args, Wire};
 
 impl Engine {
     /// Whether a command may be carried out now. If not, it has been answered.
     #[cold]
-    pub(super) fn admits(&mut self, index: u32, spec: &'static Spec) -> bool {
+    pub(super) fn admits(&mut self, index: u32, spec: &'static Spec, args: Args<'_>) -> bool {
         let Some(connection) = self.connections[index as usize].as_deref() else { return false };
         if connection.modes.has(Modes::SUBSCRIBED) && connection.wire == Wire::Resp2 && !is_for_listeners(spec.op) {
             let error = format!(
@@ -19,6 +19,12 @@ impl Engine {
                 spec.name
             );
             self.reject(index, spec, ReplyError::Other(error.into()));
+            return false;
+        }
+        if connection.modes.has(Modes::RESTRICTED)
+            && let Some(error) = self.refusal_of(index, spec, args)
+        {
+            self.reject(index, spec, error);
             return false;
         }
         true
@@ -44,6 +50,8 @@ impl Engine {
             connection.record.name.clear();
             connection.record.flags = ClientFlags::default();
         }
+        let is_trusted = self.connections[index as usize].as_deref().is_some_and(|connection| connection.is_trusted);
+        self.begin_access(index, is_trusted);
         self.write_reply(index, &Reply::Status("RESET"))
     }
 

@@ -2,8 +2,10 @@
 //! outside ([`Settings`]); here is how clients see them, and what is true of every server of this kind.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use super::memory::MemoryPool;
+use crate::auth::Access;
 use crate::glob;
 use crate::limits;
 use crate::reply::{Reply, ReplyError};
@@ -42,6 +44,17 @@ pub trait Settings: Send + Sync {
     fn set(&self, changes: &[(String, String)]) -> Result<(), SetError>;
     /// Writes what was set into the configuration file.
     fn rewrite(&self) -> Result<(), String>;
+    /// Another number than before means that [`Settings::live`] may give something else.
+    fn version(&self) -> u64;
+    fn live(&self) -> Arc<Live>;
+}
+
+/// The settings that engines follow while they run.
+#[derive(Clone, Debug, Default)]
+pub struct Live {
+    pub access: Arc<Access>,
+    /// Silent clients are closed after this; 0 is never.
+    pub idle_timeout_ms: u64,
 }
 
 /// Settings that nobody can change: for engines without a server around them.
@@ -67,6 +80,14 @@ impl Settings for Fixed {
     fn rewrite(&self) -> Result<(), String> {
         Err("The server is running without a config file".into())
     }
+
+    fn version(&self) -> u64 {
+        0
+    }
+
+    fn live(&self) -> Arc<Live> {
+        Arc::default()
+    }
 }
 
 /// What Redis has a setting for and this server has not: the value that describes it. A setting of the same name wins.
@@ -91,10 +112,7 @@ fn constants() -> Vec<(&'static str, String)> {
         ("databases", "1".into()),
         ("logfile", String::new()),
         ("notify-keyspace-events", String::new()),
-        ("requirepass", String::new()),
         ("save", String::new()),
-        // Idle clients are never closed.
-        ("timeout", "0".into()),
     ]
 }
 
@@ -228,6 +246,14 @@ mod tests {
 
         fn rewrite(&self) -> Result<(), String> {
             Err("no\nfile".into())
+        }
+
+        fn version(&self) -> u64 {
+            0
+        }
+
+        fn live(&self) -> Arc<Live> {
+            Arc::default()
         }
     }
 

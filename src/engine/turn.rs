@@ -32,7 +32,9 @@ impl Engine {
         let mut from = 0;
         loop {
             let Some(connection) = self.connections[index as usize].as_deref_mut() else { return };
-            from = connection.receive(index, input, from, source, &mut self.turn, &self.limits);
+            let limits = if connection.modes.any() { self.limits_of(index) } else { self.limits };
+            let Some(connection) = self.connections[index as usize].as_deref_mut() else { return };
+            from = connection.receive(index, input, from, source, &mut self.turn, &limits);
             if from >= input.len() {
                 break;
             }
@@ -96,11 +98,12 @@ impl Engine {
     /// The stash becomes an input of its own: commands in it are decoded in place.
     pub(super) fn take_stash(&mut self, index: u32, mut stash: Vec<u8>, mut from: usize, received: &impl Received) {
         loop {
-            let Some(connection) = self.connections[index as usize].as_deref_mut() else { return };
             let piece = self.turn.assembled.len();
             self.turn.assembled.push(Vec::new());
             let source = Source::Assembled(piece as u32);
-            from = connection.receive(index, &stash, from, source, &mut self.turn, &self.limits);
+            let limits = self.limits_of(index);
+            let Some(connection) = self.connections[index as usize].as_deref_mut() else { return };
+            from = connection.receive(index, &stash, from, source, &mut self.turn, &limits);
             self.turn.assembled[piece] = stash;
             if from >= self.turn.assembled[piece].len() {
                 break;
@@ -302,7 +305,7 @@ impl Engine {
     fn is_refused(&mut self, index: u32, owner: u32, call: &Call<'_>) -> bool {
         let spec = call.spec;
         let Some(connection) = self.connections[index as usize].as_deref_mut() else { return true };
-        if connection.modes.any() && !self.admits(index, spec) {
+        if connection.modes.any() && !self.admits(index, spec, call.args) {
             return true;
         }
         let is_held_back = self.waits.restricts && self.is_held_back(index, spec, call.hash, owner, call.args);

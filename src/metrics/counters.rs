@@ -122,6 +122,12 @@ words! {
         patterns_current: gauge,
         /// Shard channels that somebody on this core listens to now.
         shard_channels_current: gauge,
+        /// Connections closed because they were silent for too long, or never said who they are.
+        connections_closed_by_silence: counter,
+        /// Connections refused because of their address.
+        connections_refused_by_address: counter,
+        /// Attempts to authenticate that failed.
+        authentications_failed: counter,
         /// Accepts that failed (EMFILE and its like).
         accept_errors: counter,
         /// Times reading from a connection paused because its client reads too slowly.
@@ -283,7 +289,7 @@ words! {
 }
 
 /// First words of error replies that are counted each on its own.
-pub const ERROR_CODES: [&str; 13] = [
+pub const ERROR_CODES: [&str; 14] = [
     "ERR",
     "MOVED",
     "WRONGTYPE",
@@ -296,6 +302,7 @@ pub const ERROR_CODES: [&str; 13] = [
     "READONLY",
     "LOADING",
     "MISCONF",
+    "RATELIMITED",
     // Whatever is not listed above; no reply carries this word itself.
     "OTHER",
 ];

@@ -23,7 +23,9 @@ use super::signals::Shutdown;
 use super::spin::Spin;
 use super::wal::Plan;
 use super::wal::core_log::CoreLog;
+use crate::allowlist::Allowlist;
 use crate::clock::Now;
+use crate::config::Store;
 use crate::connection::{Closing, Received};
 use crate::engine::clients::Address;
 use crate::engine::{Engine, EngineConfig, Peer};
@@ -129,6 +131,7 @@ struct Listener {
 
 /// What a core runs on.
 pub struct CoreParts {
+    pub store: Arc<Store>,
     pub engine: EngineConfig,
     pub listeners: CoreListeners,
     /// Where the Unix socket is, if there is one.
@@ -145,6 +148,10 @@ pub struct CoreParts {
 }
 
 struct Core {
+    store: Arc<Store>,
+    store_version: u64,
+    /// Where clients may come from.
+    allowlist: Arc<Allowlist>,
     core: usize,
     engine: Engine,
     ring: NetRing,
@@ -268,6 +275,9 @@ impl Core {
             ring.add_listener(listener.socket.as_raw_fd(), listener.unix_path.is_none());
         }
         Ok(Core {
+            store_version: parts.store.version(),
+            allowlist: parts.store.allowlist(),
+            store: parts.store,
             core: parts.engine.core as usize,
             engine: Engine::new(parts.engine),
             ring,
@@ -450,6 +460,13 @@ impl Core {
         if self.draining.is_some() {
             return;
         }
+        if !self.allowlist.is_empty()
+            && let (Some(peer), _) = super::sockets::addresses(socket.as_fd())
+            && !self.allowlist.admits(peer.ip())
+        {
+            self.engine.counters.connections_refused_by_address += 1;
+            return;
+        }
         if self.shared.clients.fetch_add(1, Ordering::Relaxed) >= self.shared.clients_max {
             self.shared.clients.fetch_sub(1, Ordering::Relaxed);
             self.engine.counters.connections_refused += 1;
@@ -465,7 +482,13 @@ impl Core {
                 (Address::Tcp(peer.unwrap_or(unknown)), Address::Tcp(local.unwrap_or(unknown)))
             }
         };
-        let peer = Peer { address, local_address, descriptor: socket.as_raw_fd(), own_port: listener.own_port };
+        let peer = Peer {
+            address,
+            local_address,
+            descriptor: socket.as_raw_fd(),
+            own_port: listener.own_port,
+            is_trusted: false,
+        };
         let index = self.ring.add_socket(socket);
         self.engine.open(index, peer);
     }
@@ -477,8 +500,16 @@ impl Core {
             let address = Address::Unix("admin".into());
             let descriptor = client.as_raw_fd();
             let index = self.ring.add_socket(client.into());
-            self.engine
-                .open(index, Peer { address: address.clone(), local_address: address, descriptor, own_port: false });
+            self.engine.open(
+                index,
+                Peer {
+                    address: address.clone(),
+                    local_address: address,
+                    descriptor,
+                    own_port: false,
+                    is_trusted: true,
+                },
+            );
         }
     }
 
@@ -611,6 +642,10 @@ impl Core {
         // Never 0, which means not ready.
         let uptime_ms = (now - self.started).as_millis() as u64 | 1;
         self.shared.beats[self.core].store(uptime_ms, Ordering::Relaxed);
+        if self.store.version() != self.store_version {
+            self.store_version = self.store.version();
+            self.allowlist = self.store.allowlist();
+        }
         self.end_lingering(now);
         for (index, generation) in self.withheld.drain(..) {
             self.engine.stop_withholding(index, generation);

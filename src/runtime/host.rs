@@ -92,6 +92,7 @@ impl Host {
         let config = store.current();
         let signals =
             Signals::block().map_err(|error| Refusal::Failed(format!("signals cannot be blocked: {error}")))?;
+        protect(&config, &store)?;
         let ground = preflight::check(&config)?;
         let listeners = listen::open(&config, ground.cores(), &ground.core_ports)?;
         let admin = super::admin::listen(&config)?;
@@ -175,8 +176,8 @@ impl Host {
         }
         info!("listening on {}", Reach(&listeners.addresses));
         let open: Vec<String> = config.bind.iter().filter(|ip| !ip.is_loopback()).map(|ip| ip.to_string()).collect();
-        if !open.is_empty() {
-            warn!("everybody who reaches {} can read and write: there is no password", open.join(", "));
+        if !open.is_empty() && !self.store.access().is_required() {
+            warn!("everybody who reaches {} can read and write: there is no token", open.join(", "));
         }
         let locked = ground.locked_memory.limit_bytes.map_or("unlimited".into(), |limit| Size(limit).to_string());
         info!(
@@ -186,6 +187,21 @@ impl Host {
             ground.descriptors.limit,
             Size(ground.locked_memory.io_memory_bytes as u64),
         );
+    }
+}
+
+/// Protected mode: nothing is opened to other machines without a token.
+fn protect(config: &Config, store: &Store) -> Result<(), Refusal> {
+    if !config.protected_mode || store.access().is_required() {
+        return Ok(());
+    }
+    let admin = if config.admin_port.is_some() { config.admin_bind.as_slice() } else { &[] };
+    match config.bind.iter().chain(admin).find(|ip| !ip.to_canonical().is_loopback()) {
+        None => Ok(()),
+        Some(ip) => Err(Refusal::Configuration(format!(
+            "other machines could reach {ip} and everybody there could read and write: set up a token (--tokens-file, \
+             CRABCACHE_TOKEN), or switch this off with --protected-mode no"
+        ))),
     }
 }
 

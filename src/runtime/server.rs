@@ -81,12 +81,23 @@ pub fn run(host: Host) -> u8 {
         let log = plan.clone();
         let mesh = ports[setup.index].take().expect("every core is set up once");
         let unix_path = setup.addresses.unix_socket.as_ref().map(|path| path.display().to_string().into());
-        let CoreSetup { cpu, listeners, doorbells, shutdown, config, ready, .. } = setup;
+        let CoreSetup { cpu, store, listeners, doorbells, shutdown, config, ready, .. } = setup;
         // Cores that share a CPU would look for what the others cannot send meanwhile.
         let spin = cpu.map_or(Duration::ZERO, |_| Duration::from_micros(config.spin_us.into()));
         move || async move {
-            let parts =
-                CoreParts { engine, listeners, unix_path, mesh, doorbells, shared, shutdown, started, spin, log };
+            let parts = CoreParts {
+                store,
+                engine,
+                listeners,
+                unix_path,
+                mesh,
+                doorbells,
+                shared,
+                shutdown,
+                started,
+                spin,
+                log,
+            };
             core::run(parts, ready).await.map_err(Into::into)
         }
     })

@@ -65,6 +65,7 @@ pub(super) fn syntax(op: Op) -> &'static str {
         Op::CommandDocs | Op::CommandInfo => "[command-name]...",
         Op::CommandGetKeys => "command [arg]...",
         Op::CommandList => "[FILTERBY (MODULE module-name|ACLCAT category|PATTERN pattern)]",
+        Op::AclCat => "[category]",
         Op::ConfigGet => "parameter...",
         Op::ConfigSet => "(parameter value)...",
         Op::FlushAll | Op::FlushDb => "[ASYNC|SYNC]",

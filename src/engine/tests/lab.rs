@@ -75,7 +75,13 @@ impl Lab {
     pub fn connect(&mut self, core: usize) -> usize {
         let index = self.clients.iter().filter(|client| client.core == core).count() as u32;
         let address = Address::Tcp(SocketAddr::from(([127, 0, 0, 1], 10_000 + index as u16)));
-        let peer = Peer { address: address.clone(), local_address: address, descriptor: 0, own_port: false };
+        let peer = Peer {
+            address: address.clone(),
+            local_address: address,
+            descriptor: 0,
+            own_port: false,
+            is_trusted: false,
+        };
         self.engines[core].open(index, peer);
         self.clients.push(LabClient {
             core,

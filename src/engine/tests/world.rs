@@ -291,6 +291,7 @@ impl World {
             local_address: address(7001),
             descriptor: place as i32,
             own_port: terms.own_port,
+            is_trusted: false,
         };
         core.engine.open(place, peer);
         self.clients.push(Client {

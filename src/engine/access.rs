@@ -1,0 +1,318 @@
+//! Who a connection is, and what that allows: AUTH, and the check of every command of a connection that may not do all.
+//!
+//! Connections that may do everything are not checked at all: without tokens, and with a token that has every scope, every
+//! key and no rate. The others carry the mode `RESTRICTED`.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::Engine;
+use super::clients::{Address, DEFAULT_USER, printable};
+use super::settings::Live;
+use crate::auth::{DEFAULT_NAME, Failures, OpSet, Scopes, Token};
+use crate::command::{Flags, Op, Spec, TABLE};
+use crate::connection::{Closing, Modes};
+use crate::hash::KeyHasher;
+use crate::limits::{BEFORE_AUTH_MS_MAX, IDLE_SWEEPS_PER_SECOND};
+use crate::proto::DecodeLimits;
+use crate::ratelimit::Bucket;
+use crate::reply::{Reply, ReplyError};
+use crate::request::Args;
+
+/// What a token allows, worked out once.
+pub struct Permit {
+    pub token: Arc<Token>,
+    /// Among the tokens, and so among their buckets.
+    place: usize,
+    operations: OpSet,
+    is_unlimited: bool,
+}
+
+/// What an engine knows of access. Follows the settings.
+pub(super) struct Gatekeeper {
+    version: u64,
+    live: Arc<Live>,
+    permits: Vec<Arc<Permit>>,
+    /// What is left of this core's share of each token's rates: commands, bytes.
+    buckets: Vec<(Bucket, Bucket)>,
+    failures: Failures,
+    /// The next connection that is looked at for silence, and when the last look was.
+    sweep_at: usize,
+    swept_us: u64,
+}
+
+impl Gatekeeper {
+    pub(super) fn new(version: u64, live: Arc<Live>, cores: u32, hasher: &KeyHasher) -> Gatekeeper {
+        let mut gatekeeper = Gatekeeper {
+            version,
+            live: live.clone(),
+            permits: Vec::new(),
+            buckets: Vec::new(),
+            failures: Failures::with_hasher(hasher.state()),
+            sweep_at: 0,
+            swept_us: 0,
+        };
+        gatekeeper.follow(version, live, cores, 0);
+        gatekeeper
+    }
+
+    fn follow(&mut self, version: u64, live: Arc<Live>, cores: u32, now_us: u64) {
+        let tokens = live.access.tokens();
+        self.permits = tokens
+            .iter()
+            .enumerate()
+            .map(|(place, token)| {
+                let operations = token.operations();
+                let is_unlimited = TABLE.iter().all(|spec| operations.has(spec.op))
+                    && token.keys.is_empty()
+                    && token.commands.is_unlimited()
+                    && token.bytes.is_unlimited();
+                Arc::new(Permit { token: token.clone(), place, operations, is_unlimited })
+            })
+            .collect();
+        self.buckets = tokens
+            .iter()
+            .map(|token| {
+                let bucket = |rate: crate::ratelimit::Rate| Bucket::new(rate.share(cores.into()), now_us);
+                (bucket(token.commands), bucket(token.bytes))
+            })
+            .collect();
+        (self.version, self.live) = (version, live);
+    }
+
+    /// The permit of the same token among the ones there are now.
+    fn renewed(&self, token: &Token) -> Option<Arc<Permit>> {
+        let same = |permit: &&Arc<Permit>| permit.token.name == token.name && permit.token.digests == token.digests;
+        self.permits.iter().find(same).cloned()
+    }
+}
+
+/// The answer to whoever has to say first who he is.
+const NO_AUTH: &str = "NOAUTH Authentication required.";
+const WRONG_PASS: &str = "WRONGPASS invalid username-password pair or user is disabled.";
+
+impl Engine {
+    /// A connection begins with what everybody may.
+    pub(super) fn begin_access(&mut self, index: u32, is_trusted: bool) {
+        let restricted = !is_trusted
+            && (self.gatekeeper.live.access.is_required() || !self.gatekeeper.live.access.disabled.is_empty());
+        if let Some(connection) = self.connection(index) {
+            connection.is_trusted = is_trusted;
+            connection.permit = None;
+            connection.modes.set(Modes::RESTRICTED, restricted);
+        }
+    }
+
+    /// Whether the client has to say who it is before anything else.
+    #[inline]
+    pub(super) fn must_authenticate(&self, index: u32) -> bool {
+        self.connections[index as usize].as_deref().is_some_and(|connection| {
+            connection.modes.has(Modes::RESTRICTED)
+                && connection.permit.is_none()
+                && self.gatekeeper.live.access.is_required()
+        })
+    }
+
+    /// What one command of the connection may ask for.
+    #[cold]
+    pub(super) fn limits_of(&self, index: u32) -> DecodeLimits {
+        if self.must_authenticate(index) { self.limits.before_authentication() } else { self.limits }
+    }
+
+    /// Why a restricted connection may not have the command carried out.
+    pub(super) fn refusal_of(&mut self, index: u32, spec: &Spec, args: Args<'_>) -> Option<ReplyError<'static>> {
+        let gatekeeper = &mut self.gatekeeper;
+        let connection = self.connections[index as usize].as_deref_mut()?;
+        let error = |text: String| Some(ReplyError::Other(text.into()));
+        if gatekeeper.live.access.disabled.has(spec.op) {
+            return error(format!("ERR the command '{}' is disabled here", spec.name));
+        }
+        let Some(permit) = &connection.permit else {
+            let is_open = spec.flags.has(Flags::NO_AUTH) || !gatekeeper.live.access.is_required();
+            return if is_open { None } else { error(NO_AUTH.into()) };
+        };
+        // Whoever may do nothing may still say that he is somebody else.
+        if permit.is_unlimited || spec.flags.has(Flags::NO_AUTH) {
+            return None;
+        }
+        if !permit.operations.has(spec.op) {
+            let name = spec.name.replace('|', " ");
+            return error(format!("NOPERM User {} has no permissions to run the '{name}' command", permit.token.name));
+        }
+        let keys = !permit.token.keys.is_empty();
+        if keys && !spec.key_args(args.len()).all(|arg| permit.token.allows_key(args.get(arg))) {
+            return error("NOPERM No permissions to access a key".into());
+        }
+        let now_us = self.now.uptime_us;
+        let (commands, bytes) = &mut gatekeeper.buckets[permit.place];
+        let moved = connection.activity.bytes_received + connection.activity.bytes_sent;
+        bytes.charge(moved.saturating_sub(connection.bytes_charged), now_us);
+        connection.bytes_charged = moved;
+        let wait_ms = commands.take(1, now_us).and_then(|()| bytes.take(1, now_us)).err()?;
+        error(format!("RATELIMITED retry in {wait_ms} ms"))
+    }
+
+    /// AUTH, and the AUTH of HELLO: name and secret, or the secret alone.
+    pub(super) fn authenticate(&mut self, index: u32, args: Args<'_>) -> Result<(), Reply<'static>> {
+        let (name, secret) = match args.len() {
+            1 => (None, args.get(0)),
+            2 => (Some(args.get(0)), args.get(1)),
+            _ => return Err(ReplyError::Syntax.into()),
+        };
+        let access = self.gatekeeper.live.access.clone();
+        if !access.is_required() {
+            return match name {
+                None => Err(Reply::error(
+                    "ERR AUTH <password> called without any password configured for the default user. \
+                     Are you sure your configuration is correct?",
+                )),
+                Some(name) if name == DEFAULT_NAME.as_bytes() => Ok(()),
+                Some(_) => Err(Reply::error(WRONG_PASS)),
+            };
+        }
+        let now_us = self.now.uptime_us;
+        let address = self.address_of(index);
+        if let Some(wait_ms) = address.and_then(|address| self.gatekeeper.failures.wait_ms(address, now_us)) {
+            return Err(Reply::error(format!("WRONGPASS too many failed attempts: retry in {wait_ms} ms")));
+        }
+        let Some(token) = access.find(name, secret) else {
+            if let Some(address) = address {
+                self.gatekeeper.failures.add(address, now_us);
+            }
+            self.counters.authentications_failed += 1;
+            return Err(Reply::error(WRONG_PASS));
+        };
+        if let Some(address) = address {
+            self.gatekeeper.failures.forget(address);
+        }
+        let permit = self.gatekeeper.renewed(token);
+        self.grant(index, permit);
+        Ok(())
+    }
+
+    fn grant(&mut self, index: u32, permit: Option<Arc<Permit>>) {
+        let disabled = !self.gatekeeper.live.access.disabled.is_empty();
+        let Some(connection) = self.connections[index as usize].as_deref_mut() else { return };
+        let restricted = disabled || permit.as_ref().is_none_or(|permit| !permit.is_unlimited);
+        connection.record.user =
+            permit.as_ref().map_or(DEFAULT_USER.into(), |permit| permit.token.name.as_str().into());
+        connection.bytes_charged = connection.activity.bytes_received + connection.activity.bytes_sent;
+        connection.permit = permit;
+        connection.modes.set(Modes::RESTRICTED, restricted && !connection.is_trusted);
+    }
+
+    fn address_of(&self, index: u32) -> Option<IpAddr> {
+        match &self.connections[index as usize].as_deref()?.record.address {
+            Address::Tcp(address) => Some(address.ip()),
+            Address::Unix(_) => None,
+        }
+    }
+
+    /// Follows the settings when they have changed: whoever's token is gone is closed.
+    pub(super) fn follow_settings(&mut self) {
+        let version = self.config.settings.version();
+        if version == self.gatekeeper.version {
+            return;
+        }
+        let live = self.config.settings.live();
+        self.gatekeeper.follow(version, live, self.config.cores, self.now.uptime_us);
+        for index in 0..self.connections.len() as u32 {
+            let Some(connection) = self.connections[index as usize].as_deref_mut() else { continue };
+            if connection.is_trusted {
+                continue;
+            }
+            match connection.permit.take() {
+                Some(permit) => match self.gatekeeper.renewed(&permit.token) {
+                    Some(renewed) => self.grant(index, Some(renewed)),
+                    None => {
+                        connection.closing = Closing::Now;
+                        self.mark_dirty(index);
+                    }
+                },
+                // Whoever came in while nobody had to say who he is has to say it now.
+                None => self.begin_access(index, false),
+            }
+        }
+    }
+
+    /// Closes, a few connections at a time, those that are silent for too long and those that do not say who they are.
+    pub(super) fn sweep_silent(&mut self) {
+        let count = self.connections.len();
+        let elapsed_us = self.now.uptime_us.saturating_sub(self.gatekeeper.swept_us);
+        // So many that all are looked at in a second.
+        let due = (count as u64 * elapsed_us * IDLE_SWEEPS_PER_SECOND).div_ceil(1_000_000).min(count as u64);
+        if elapsed_us < 10_000 || due == 0 {
+            return;
+        }
+        self.gatekeeper.swept_us = self.now.uptime_us;
+        let idle_us = self.gatekeeper.live.idle_timeout_ms * 1000;
+        for _ in 0..due {
+            self.gatekeeper.sweep_at = (self.gatekeeper.sweep_at + 1) % count;
+            let index = self.gatekeeper.sweep_at as u32;
+            let must_authenticate = self.must_authenticate(index);
+            let Some(connection) = self.connections[index as usize].as_deref_mut() else { continue };
+            let age_us = self.now.uptime_us.saturating_sub(connection.record.created_us);
+            let silent_us = self.now.uptime_us.saturating_sub(connection.activity.last_used_us);
+            let is_idle = idle_us > 0
+                && silent_us > idle_us
+                && !connection.is_trusted
+                && !connection.modes.has(Modes::SUBSCRIBED)
+                && connection.pending_len() == 0;
+            if connection.closing == Closing::No && (is_idle || must_authenticate && age_us > BEFORE_AUTH_MS_MAX * 1000)
+            {
+                connection.closing = Closing::Now;
+                self.counters.connections_closed_by_silence += 1;
+                self.mark_dirty(index);
+            }
+        }
+    }
+
+    /// ACL WHOAMI, USERS, LIST, CAT.
+    pub(super) fn acl(&mut self, index: u32, op: Op, args: Args<'_>) -> Reply<'static> {
+        let access = &self.gatekeeper.live.access;
+        let user =
+            self.connections[index as usize].as_deref().map_or(DEFAULT_USER.into(), |found| found.record.user.clone());
+        match op {
+            Op::AclWhoAmI => Reply::text(user.to_string()),
+            Op::AclUsers if !access.is_required() => Reply::Array(vec![Reply::text(DEFAULT_NAME)]),
+            Op::AclUsers => Reply::Array(access.tokens().iter().map(|token| Reply::text(token.name.clone())).collect()),
+            Op::AclList if !access.is_required() => {
+                Reply::Array(vec![Reply::text(described(&Token::unlimited(DEFAULT_NAME, None)))])
+            }
+            Op::AclList => Reply::Array(access.tokens().iter().map(|token| Reply::text(described(token))).collect()),
+            Op::AclCat => match args.len() {
+                0 => Reply::Array(Scopes::NAMES.iter().map(|(name, _)| Reply::text(*name)).collect()),
+                1 => {
+                    let name = String::from_utf8_lossy(args.get(0)).to_ascii_lowercase();
+                    let Some((_, scope)) = Scopes::NAMES.iter().find(|(known, _)| *known == name) else {
+                        return Reply::error(format!("ERR Unknown category '{}'", printable(args.get(0))));
+                    };
+                    let within = TABLE.iter().filter(|spec| Scopes::needed(spec).has(*scope));
+                    Reply::Array(within.map(|spec| Reply::text(spec.name)).collect())
+                }
+                _ => ReplyError::Syntax.into(),
+            },
+            other => unreachable!("{other:?} is not about access"),
+        }
+    }
+}
+
+/// A token as ACL LIST writes users.
+fn described(token: &Token) -> String {
+    let mut text = format!("user {} on", token.name);
+    match token.digests.as_slice() {
+        [] => text.push_str(" nopass"),
+        // Of a digest enough to tell it from others.
+        digests => digests.iter().for_each(|digest| text.push_str(&format!(" #{}…", &digest.hex()[..8]))),
+    }
+    match token.keys.as_slice() {
+        [] => text.push_str(" ~*"),
+        keys => keys.iter().for_each(|key| text.push_str(&format!(" ~{}", printable(key)))),
+    }
+    if token.scopes == Scopes::ALL {
+        return text + " +@all";
+    }
+    text.push_str(" -@all");
+    token.scopes.names().for_each(|name| text.push_str(&format!(" +@{name}")));
+    text
+}

@@ -1,0 +1,279 @@
+//! Who gets in, what a token allows, and what is refused: seen by clients of the built server.
+
+mod harness;
+mod support;
+
+use std::io::{Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use harness::{PATIENCE, Server};
+use nix::sys::signal::Signal;
+use support::client::Client;
+use support::value::Value;
+
+const TOKENS: &str = r#"
+[[token]]
+name = "ops"
+secret = "ops-secret"
+scopes = "all"
+
+[[token]]
+name = "shop"
+secret = ["shop-secret", "shop-secret-2"]
+scopes = ["read", "write"]
+keys = ["shop:*"]
+
+[[token]]
+name = "reader"
+secret = "reader-secret"
+scopes = ["read"]
+
+[[token]]
+name = "slow"
+secret = "slow-secret"
+scopes = ["read", "write"]
+commands-per-second = 2
+commands-burst = 20
+"#;
+
+struct TokensFile(PathBuf);
+
+impl TokensFile {
+    fn new(name: &str, text: &str) -> TokensFile {
+        let file = TokensFile(std::env::temp_dir().join(format!("crabcache-auth-{}-{name}.toml", std::process::id())));
+        file.write(text);
+        file
+    }
+
+    fn write(&self, text: &str) {
+        std::fs::write(&self.0, text).expect("a file");
+        std::fs::set_permissions(&self.0, std::fs::Permissions::from_mode(0o600)).expect("permissions");
+    }
+
+    fn path(&self) -> &str {
+        self.0.to_str().expect("UTF-8")
+    }
+}
+
+impl Drop for TokensFile {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+fn start(name: &str, more: &[&str]) -> (Server, TokensFile) {
+    let file = TokensFile::new(name, TOKENS);
+    let server = Server::start(&[&["--cores", "2", "--tokens-file", file.path()], more].concat());
+    (server, file)
+}
+
+fn error(text: &str) -> Value {
+    Value::Error(text.as_bytes().to_vec())
+}
+
+/// A client that has said who it is.
+fn client_of(server: &Server, secret: &str) -> Client {
+    let mut client = Client::connect(server.address());
+    assert_eq!(client.call(&format!("AUTH {secret}")), Value::ok());
+    client
+}
+
+#[test]
+fn nothing_is_answered_before_somebody_says_who_he_is() {
+    let (server, _file) = start("first", &[]);
+    let mut client = Client::connect(server.address());
+    let no_auth = error("NOAUTH Authentication required.");
+    for command in
+        ["GET a", "SET a b", "PING", "INFO", "MGET a b", "DBSIZE", "CONFIG GET *", "ACL WHOAMI", "CLIENT LIST"]
+    {
+        assert_eq!(client.call(command), no_auth, "{command}");
+    }
+    assert!(matches!(client.call("HELLO 3"), Value::Error(text) if text.starts_with(b"NOAUTH HELLO must be called")));
+    assert_eq!(client.call("AUTH shop shop-secret"), Value::ok());
+    assert_eq!(client.call("SET shop:a b"), Value::ok());
+    assert_eq!(client.call("ACL WHOAMI"), Value::bulk("shop"));
+    assert!(client.call("CLIENT INFO").as_text().contains(" user=shop "));
+    assert_eq!(client.call("RESET"), Value::Simple(b"RESET".to_vec()));
+    assert_eq!(client.call("GET shop:a"), no_auth);
+    // A pipeline may say it and go on; either secret will do while they are changed.
+    let mut stream = server.connect();
+    stream.write_all(b"AUTH shop-secret-2\r\nGET shop:a\r\nQUIT\r\n").expect("send");
+    let mut text = String::new();
+    stream.read_to_string(&mut text).expect("replies");
+    assert_eq!(text, "+OK\r\n$1\r\nb\r\n+OK\r\n");
+    let mut third = Client::connect(server.address());
+    assert!(!matches!(third.call("HELLO 3 AUTH reader reader-secret"), Value::Error(_)));
+    assert_eq!(third.call("GET nothing"), Value::Null);
+}
+
+#[test]
+fn a_token_is_confined_to_its_scopes_and_keys() {
+    let (server, _file) = start("scopes", &[]);
+    let mut shop = client_of(&server, "shop-secret");
+    let no_key = error("NOPERM No permissions to access a key");
+    assert_eq!(shop.call("SET shop:1 a"), Value::ok());
+    assert_eq!(shop.call("SET other a"), no_key);
+    assert_eq!(shop.call("MSET shop:1 a other b"), no_key);
+    assert_eq!(shop.call("MGET shop:1 shop:2"), Value::Array(vec![Value::bulk("a"), Value::NilBulk]));
+    assert_eq!(shop.call("RENAME shop:1 other"), no_key);
+    for command in
+        ["FLUSHALL", "KEYS *", "CONFIG SET maxmemory 1gb", "SCAN 0", "DBSIZE", "CLIENT KILL ID 1", "ACL LIST"]
+    {
+        let Value::Error(text) = shop.call(command) else { panic!("{command} must be refused") };
+        assert!(text.starts_with(b"NOPERM User shop has no permissions to run the '"), "{command}");
+    }
+    let mut reader = client_of(&server, "reader-secret");
+    assert_eq!(reader.call("GET shop:1"), Value::bulk("a"));
+    assert_eq!(reader.call("SET shop:1 b"), error("NOPERM User reader has no permissions to run the 'set' command"));
+    let mut ops = client_of(&server, "ops-secret");
+    assert_eq!(ops.call("DBSIZE"), Value::Int(1));
+    assert_eq!(ops.call("FLUSHALL"), Value::ok());
+    assert!(format!("{:?}", ops.call("ACL USERS")).contains("shop"));
+    let list = format!("{:?}", ops.call("ACL LIST"));
+    assert!(list.contains("~shop:*") && list.contains("+@read") && !list.contains("secret"), "{list}");
+}
+
+#[test]
+fn who_guesses_has_to_wait() {
+    let (server, _file) = start("guess", &[]);
+    let mut client = Client::connect(server.address());
+    let wrong = error("WRONGPASS invalid username-password pair or user is disabled.");
+    assert_eq!(client.call("AUTH nothing-of-the-kind"), wrong);
+    let Value::Error(text) = client.call("AUTH ops-secret") else { panic!("the right one has to wait, too") };
+    assert!(text.starts_with(b"WRONGPASS too many failed attempts: retry in "), "{}", String::from_utf8_lossy(&text));
+    let deadline = Instant::now() + PATIENCE;
+    while client.call("AUTH ops-secret") != Value::ok() {
+        assert!(Instant::now() < deadline, "it never may");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert_eq!(client.call("AUTH shop ops-secret"), wrong);
+}
+
+#[test]
+fn little_is_taken_from_whoever_has_not_said_who_he_is() {
+    let (server, _file) = start("little", &[]);
+    for request in [
+        &b"*11\r\n$4\r\nMGET\r\n"[..],
+        b"*2\r\n$4\r\nAUTH\r\n$100000000\r\n",
+        b"*3\r\n$3\r\nSET\r\n$1\r\na\r\n$17000\r\n",
+    ] {
+        let mut stream = server.connect();
+        stream.write_all(request).expect("send");
+        let mut text = String::new();
+        stream.read_to_string(&mut text).expect("an error and the end");
+        assert!(text.starts_with('-'), "{text}");
+    }
+}
+
+#[test]
+fn a_rate_is_kept_to() {
+    let (server, _file) = start("rate", &[]);
+    let mut client = client_of(&server, "slow-secret");
+    let mut limited = 0;
+    for i in 0..60 {
+        match client.call(&format!("SET key:{i} v")) {
+            Value::Error(text) => {
+                assert!(text.starts_with(b"RATELIMITED retry in "), "{}", String::from_utf8_lossy(&text));
+                limited += 1;
+            }
+            other => assert_eq!(other, Value::ok()),
+        }
+    }
+    // This core's share of the burst is ten; a slow machine gives it time to fill, but not so much.
+    assert!((20..=50).contains(&limited), "{limited} of 60 were refused");
+}
+
+#[test]
+fn tokens_are_read_again_and_whoever_has_lost_his_is_closed() {
+    let (server, file) = start("reload", &[]);
+    let mut shop = client_of(&server, "shop-secret");
+    let mut reader = client_of(&server, "reader-secret");
+    assert_eq!(shop.call("SET shop:1 a"), Value::ok());
+    file.write("[[token]]\nname = \"reader\"\nsecret = \"reader-secret\"\nscopes = [\"read\", \"write\"]\n");
+    server.signal(Signal::SIGHUP);
+    let deadline = Instant::now() + PATIENCE;
+    while reader.call("SET any thing") != Value::ok() {
+        assert!(Instant::now() < deadline, "the new scopes never hold");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    // Its token is gone.
+    shop.expect_closed();
+    file.write("broken");
+    server.signal(Signal::SIGHUP);
+    server.wait_for_log("SIGHUP: nothing is changed");
+    assert_eq!(reader.call("GET any"), Value::bulk("thing"));
+}
+
+#[test]
+fn a_token_of_the_settings_protects_and_is_never_shown() {
+    let server = Server::start_with(&["--cores", "1", "--bind", "0.0.0.0"], |command| {
+        command.env("CRABCACHE_TOKEN", "very-secret");
+    });
+    let mut client = Client::connect(server.address());
+    assert_eq!(client.call("GET a"), error("NOAUTH Authentication required."));
+    assert_eq!(client.call("AUTH default very-secret"), Value::ok());
+    assert!(format!("{:?}", client.call("CONFIG GET requirepass token")).contains("(redacted)"));
+    assert!(!format!("{:?}", client.call("CONFIG GET *")).contains("very-secret"));
+    assert_eq!(client.call("CONFIG SET requirepass another-secret"), Value::ok());
+    // Which one it was set to, nobody knows by now: its digest has changed.
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let mut other = Client::connect(server.address());
+        if other.call("AUTH another-secret") == Value::ok() {
+            break;
+        }
+        assert!(Instant::now() < deadline, "the new secret never holds");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+#[test]
+fn what_would_be_open_to_other_machines_is_not_started() {
+    let exit = harness::run_to_end(harness::command(&["--cores", "1", "--bind", "0.0.0.0"]));
+    assert_eq!(exit.code(), Some(78), "{}", exit.stderr);
+    assert!(exit.stderr.contains("set up a token") && exit.stderr.contains("--protected-mode no"), "{}", exit.stderr);
+    let file = TokensFile::new("open", TOKENS);
+    std::fs::set_permissions(&file.0, std::fs::Permissions::from_mode(0o644)).expect("permissions");
+    let exit = harness::run_to_end(harness::command(&["--tokens-file", file.path()]));
+    assert_eq!(exit.code(), Some(78));
+    assert!(exit.stderr.contains("everybody may read or write it"), "{}", exit.stderr);
+}
+
+#[test]
+fn disabled_commands_and_denied_networks_are_refused_and_followed_live() {
+    let server = Server::start(&["--cores", "1", "--disabled-commands", "flushall,config|rewrite"]);
+    let mut client = Client::connect(server.address());
+    assert_eq!(client.call("FLUSHALL"), error("ERR the command 'flushall' is disabled here"));
+    assert_eq!(client.call("CONFIG REWRITE"), error("ERR the command 'config|rewrite' is disabled here"));
+    assert_eq!(client.call("SET a b"), Value::ok());
+    assert_eq!(client.call("CONFIG SET deny 127.0.0.0/8"), Value::ok());
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let mut other = server.connect();
+        other.write_all(b"PING\r\nQUIT\r\n").ok();
+        let mut text = String::new();
+        if other.read_to_string(&mut text).is_err() || text.is_empty() {
+            break;
+        }
+        assert!(Instant::now() < deadline, "still let in");
+    }
+    // Whoever is in stays in.
+    assert_eq!(client.call("GET a"), Value::bulk("b"));
+    assert_eq!(client.call_words(&["CONFIG", "SET", "deny", "", "allow", "127.0.0.1"]), Value::ok());
+}
+
+#[test]
+fn silent_clients_are_closed_and_others_are_not() {
+    let server = Server::start(&["--cores", "1", "--idle-timeout", "1s"]);
+    let mut silent = Client::connect(server.address());
+    let mut busy = Client::connect(server.address());
+    assert_eq!(silent.call("PING"), Value::Simple(b"PONG".to_vec()));
+    let deadline = Instant::now() + PATIENCE;
+    while !silent.readable_within(Duration::from_millis(50)) {
+        assert_eq!(busy.call("PING"), Value::Simple(b"PONG".to_vec()));
+        assert!(Instant::now() < deadline, "never closed");
+    }
+    silent.expect_closed();
+}
