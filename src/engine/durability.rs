@@ -31,6 +31,8 @@ pub struct Waits {
     /// Connections that wait for room in the log.
     paused: Vec<u32>,
     published: u64,
+    /// The newest group that was durable when other cores were told.
+    told: u64,
     /// WAITAOF: until when, by `Now::uptime_us`; connection, generation, sequence.
     pub(super) deadlines: Vec<(u64, u32, u32, u32)>,
     /// SHUTDOWN was asked for.
@@ -48,6 +50,7 @@ impl Waits {
             given: vec![0; cores as usize],
             paused: Vec::new(),
             published: 0,
+            told: 0,
             deadlines: Vec::new(),
             shutdown: false,
         }
@@ -330,13 +333,16 @@ impl Engine {
     pub fn cores_to_tell(&mut self) -> Vec<u32> {
         let durable = self.waits.published;
         let has_failed = self.waits.refuses && self.log().is_some_and(|log| log.writer.failure().is_some());
+        if durable == self.waits.told && !has_failed {
+            return Vec::new();
+        }
+        self.waits.told = durable;
         let mut told = Vec::new();
-        for (core, given) in self.waits.given.iter_mut().enumerate() {
-            if *given > 0 && (*given <= durable || has_failed) {
+        for (core, given) in self.waits.given.iter_mut().enumerate().filter(|(_, given)| **given > 0) {
+            // Earlier groups than the newest may be waited for, too.
+            told.push(core as u32);
+            if *given <= durable || has_failed {
                 *given = 0;
-                told.push(core as u32);
-            } else if *given > 0 && durable > 0 {
-                told.push(core as u32);
             }
         }
         told
