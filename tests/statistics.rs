@@ -282,6 +282,9 @@ fn every_counter_of_stats_tells_what_happened() {
             // A core that goes to sleep sees its last send done when it wakes up, and counts it in its next tick.
             "send_submissions" | "send_completions" => round_trips - 2 * CORES..=round_trips,
             // Other storms than this one: see `storms`.
+            // Nobody listened: see the suites of pub/sub.
+            "subscribers_dropped" | "messages_published" | "messages_delivered" | "subscribers_current" => 0..=0,
+            "channels_current" | "patterns_current" | "shard_channels_current" => 0..=0,
             "connections_closed_by_silence" | "connections_refused_by_address" | "authentications_failed" => 0..=0,
             "connections_closed_by_output_bound" | "accept_errors" | "slow_reader_pauses" => 0..=0,
             "outbox_full_pauses" | "log_full_pauses" | "receive_buffers_exhausted" => 0..=0,
@@ -557,6 +560,8 @@ fn info_says_what_stats_says() {
             "cluster_connections" | "blocked_clients" | "tracking_clients" | "loading" | "async_loading" => is(0),
             "rdb_bgsave_in_progress" | "rdb_saves" | "aof_enabled" | "aof_rewrite_in_progress" => is(0),
             "aof_rewrite_scheduled" | "rejected_connections" | "expired_keys" | "evicted_keys" => is(0),
+            "pubsub_clients" | "pubsub_channels" | "pubsub_patterns" | "pubsubshard_channels" => is(0),
+            "pubsub_messages" | "pubsub_deliveries" | "pubsub_subscribers_dropped" => is(0),
             "evicted_clients" | "latest_fork_usec" | "total_forks" | "protocol_errors" | "accept_errors" => is(0),
             "client_output_buffer_limit_disconnections" | "slow_reader_pauses" | "connected_slaves" => is(0),
             "master_repl_offset" | "repl_backlog_active" | "cluster_enabled" => is(0),

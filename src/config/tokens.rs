@@ -173,7 +173,8 @@ mod tests {
         let tokens = parsed(&text).unwrap();
         assert_eq!(tokens.len(), 2);
         let shop = &tokens[0];
-        assert_eq!(shop.digests, [digest, Digest::of(b"second secret")]);
+        // Keys come in the order of their names.
+        assert_eq!(shop.digests, [Digest::of(b"second secret"), digest]);
         assert_eq!((shop.commands.per_second, shop.commands.burst), (100, 100));
         assert_eq!((shop.bytes.per_second, shop.bytes.burst), (1 << 20, 2 << 20));
         assert!(
