@@ -96,3 +96,33 @@ fn the_redis_crate_subscribes() {
     listener.unsubscribe("news").unwrap();
     assert!(server.stop().success());
 }
+
+#[test]
+fn subscriptions_and_messages_are_counted() {
+    let server = Server::start(&["--cores", "1"]);
+    let mut listener = Client::connect(server.address());
+    for subscription in ["SUBSCRIBE a", "SUBSCRIBE b", "PSUBSCRIBE c*", "SSUBSCRIBE s"] {
+        listener.call(subscription);
+    }
+    let mut speaker = Client::connect(server.address());
+    let told =
+        ["PUBLISH a 1", "PUBLISH cat 2", "PUBLISH nobody 3", "SPUBLISH s 4"].map(|publish| speaker.call(publish));
+    assert_eq!(told, [1, 1, 0, 1].map(Value::Int));
+    let counted = [
+        ("pubsub_clients", 1),
+        ("pubsub_channels", 2),
+        ("pubsub_patterns", 1),
+        ("pubsubshard_channels", 1),
+        ("pubsub_messages", 4),
+        ("pubsub_deliveries", 3),
+        ("pubsub_subscribers_dropped", 0),
+    ];
+    for (name, expected) in counted {
+        assert_eq!(info_number(&mut speaker, name), expected, "{name}");
+    }
+    drop(listener);
+    for name in ["pubsub_clients", "pubsub_channels", "pubsub_patterns", "pubsubshard_channels"] {
+        reaches(&server, name, 0);
+    }
+    assert_eq!(info_number(&mut speaker, "pubsub_messages"), 4);
+}

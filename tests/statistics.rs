@@ -688,3 +688,28 @@ fn a_reset_sets_every_counter_back() {
     let commands = after["total"]["commands"].as_object().expect("commands");
     assert!(commands.keys().all(|name| name == "stats" || name == "config|resetstat"), "{commands:?}");
 }
+
+#[test]
+fn a_pipeline_is_answered_in_one_send() {
+    let server = Server::start(&["--cores", "1"]);
+    let mut client = Client::connect(server.address());
+    let mut asking = Client::connect(server.address());
+    let counters = |asking: &mut Client| {
+        let stats: Json = serde_json::from_str(&asking.call("STATS").as_text()).expect("JSON");
+        ["send_submissions", "receive_completions"]
+            .map(|name| stats["total"]["counters"][name].as_u64().expect("a counter"))
+    };
+    let pipelines = 200;
+    let pipeline: Vec<u8> = (0..32).flat_map(|i| command(&["SET", &format!("key:{i}"), "v"])).collect();
+    let [sent, received] = counters(&mut asking);
+    for _ in 0..pipelines {
+        client.send(&[pipeline.as_slice(), &command(&["GET", "key:1"])].concat());
+        assert!(client.replies(32).iter().all(|reply| *reply == Value::ok()));
+        assert_eq!(client.reply(), Value::bulk("v"));
+    }
+    let [sent, received] =
+        [counters(&mut asking), [sent, received]].into_iter().reduce(|a, b| [a[0] - b[0], a[1] - b[1]]).expect("two");
+    // The ring's counters follow at ticks, hence a few of the asking client on either side.
+    assert!(sent <= received + 3, "{sent} sends for {received} receives");
+    assert!((pipelines - 3..=pipelines + 3 + pipelines / 10).contains(&sent), "{sent} sends for {pipelines} pipelines");
+}
