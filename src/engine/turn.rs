@@ -223,11 +223,8 @@ impl Engine {
     /// Borrows the call, because to read a fresh copy of it stalls until all its parts are written.
     pub(super) fn carry_out(&mut self, index: u32, owner: u32, call: &Call<'_>) {
         let spec = call.spec;
-        if call.args.may_be_large() && owner == self.config.core {
-            self.reserve_memory(&call.args);
-        }
         let Some(mut connection) = self.connections[index as usize].as_deref_mut() else { return };
-        if connection.modes.any() || self.waits.restricts {
+        if connection.modes.any() || self.waits.restricts || call.args.may_be_large() {
             if self.is_refused(index, owner, call) {
                 return;
             }
@@ -311,6 +308,8 @@ impl Engine {
         let is_held_back = self.waits.restricts && self.is_held_back(index, spec, call.hash, owner, call.args);
         if is_held_back {
             self.counters.count_call(spec.op);
+        } else if call.args.may_be_large() && owner == self.config.core {
+            self.reserve_memory(&call.args);
         }
         is_held_back
     }
