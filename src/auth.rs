@@ -93,7 +93,8 @@ impl Scopes {
     /// All of what a command needs. Commands about the connection itself need nothing.
     pub fn needed(spec: &Spec) -> Scopes {
         let rules = [
-            (spec.flags.has(Flags::READONLY), Scopes::READ),
+            // Watching tells whether keys change.
+            (spec.flags.has(Flags::READONLY) || spec.op == Op::Watch, Scopes::READ),
             (spec.flags.has(Flags::WRITE), Scopes::WRITE),
             (spec.group == "pubsub", Scopes::PUBSUB),
             (spec.flags.has(Flags::ADMIN), Scopes::ADMIN),

@@ -73,6 +73,12 @@ pub enum Op {
     SUnsubscribe,
     Subscribe,
     Unsubscribe,
+    // transactions
+    Discard,
+    Exec,
+    Multi,
+    Unwatch,
+    Watch,
     // server
     HotKeys,
     BgRewriteAof,
@@ -360,6 +366,12 @@ table! {
     "subscribe" Subscribe -2 SUB NO_KEYS Local "pubsub" "2.0.0" "Listens for messages published to channels.";
     "sunsubscribe" SUnsubscribe -1 SUB ALL_KEYS Local "pubsub" "7.0.0" "Stops listening to messages posted to shard channels.";
     "unsubscribe" Unsubscribe -1 SUB NO_KEYS Local "pubsub" "2.0.0" "Stops listening to messages posted to channels.";
+
+    "discard" Discard 1 SRVF NO_KEYS Local "transactions" "2.0.0" "Discards a transaction.";
+    "exec" Exec 1 SRV NO_KEYS Local "transactions" "1.2.0" "Executes all commands in a transaction.";
+    "multi" Multi 1 SRVF NO_KEYS Local "transactions" "1.2.0" "Starts a transaction.";
+    "unwatch" Unwatch 1 SRVF NO_KEYS Local "transactions" "2.2.0" "Forgets about watched keys of a transaction.";
+    "watch" Watch -2 SRVF ALL_KEYS Local "transactions" "2.2.0" "Monitors changes to keys to determine the execution of a transaction.";
 
     "command" Command -1 SRV NO_KEYS Local "server" "2.8.13" "Returns detailed information about all commands.";
     "command|count" CommandCount 2 SRV NO_KEYS Local "server" "2.8.13" "Returns a count of commands.";

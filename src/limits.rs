@@ -59,6 +59,12 @@ pub const SHARED_MESSAGE_BYTES_MIN: usize = 1024;
 /// What one send hands to the kernel at most: after so much it is known that the client takes something.
 pub const SEND_BYTES_MAX: usize = 512 * 1024;
 
+/// What a client may queue between MULTI and EXEC. More: an error, and EXEC is refused.
+pub const TRANSACTION_COMMANDS_MAX: usize = 65_536;
+pub const TRANSACTION_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Keys one client may watch. More: an error.
+pub const WATCHED_KEYS_MAX: usize = 65_536;
+
 /// What a client still sends after an error that ends its connection is received and thrown away, so that
 /// it gets to read the error instead of a reset: so many bytes, for so long. More, or longer: closed.
 pub const LINGER_BYTES_MAX: usize = 256 * 1024 * 1024;

@@ -147,6 +147,7 @@ fn every_command_of_the_table_is_covered() {
         include_str!("commands/keys.txt"),
         include_str!("commands/connection.txt"),
         include_str!("commands/cluster.txt"),
+        include_str!("commands/transactions.txt"),
     ]
     .concat();
     let sent: HashSet<String> = (text.lines())
@@ -162,6 +163,11 @@ fn every_command_of_the_table_is_covered() {
     for spec in crabcache::command::TABLE {
         assert!(sent.contains(spec.name), "no case sends {}", spec.name);
     }
+}
+
+#[test]
+fn transactions() {
+    run_file("tests/commands/transactions.txt", include_str!("commands/transactions.txt"));
 }
 
 /// Polls until `done` says so; the state it waits for is certain to come.

@@ -55,6 +55,8 @@ impl Pause {
     pub const FENCE: Pause = Pause(1 << 3);
     /// A write waits for room in the log.
     pub const LOG: Pause = Pause(1 << 4);
+    /// What keeps commands waiting that have been decoded.
+    const DEFERS: Pause = Pause(Self::OUTPUT.0 | Self::FENCE.0 | Self::LOG.0);
 
     pub fn any(self) -> bool {
         self.0 != 0
@@ -80,6 +82,10 @@ pub struct Modes(u8);
 impl Modes {
     /// It listens to a channel or a pattern.
     pub const SUBSCRIBED: Modes = Modes(1);
+    /// Between MULTI and EXEC.
+    pub const QUEUING: Modes = Modes(1 << 1);
+    /// It watches keys.
+    pub const WATCHING: Modes = Modes(1 << 2);
     /// It may not do everything: each command is looked at.
     pub const RESTRICTED: Modes = Modes(1 << 7);
 
@@ -230,7 +236,7 @@ impl Connection {
     /// Whether a command that is due now has to wait until the output has drained.
     #[inline]
     pub fn defers(&self) -> bool {
-        self.pause.has(Pause::OUTPUT) || self.pause.has(Pause::LOG) || !self.deferred.is_empty()
+        self.pause.has(Pause::DEFERS) || !self.deferred.is_empty()
     }
 
     pub fn defer(&mut self, deferred: Deferred) {

@@ -94,6 +94,7 @@ fn categories(spec: &Spec) -> Vec<&'static str> {
         (spec.group == "string", "@string"),
         (spec.flags.has(Flags::ADMIN), "@admin"),
         (spec.flags.has(Flags::PUBSUB), "@pubsub"),
+        (spec.group == "transactions", "@transaction"),
         (spec.flags.has(Flags::FAST), "@fast"),
         (!spec.flags.has(Flags::FAST), "@slow"),
         (dangerous, "@dangerous"),
@@ -146,7 +147,7 @@ fn key_access(spec: &Spec) -> &'static [&'static str] {
         Op::Del | Op::Unlink => &["RM", "delete"],
         Op::MSetNx | Op::SetNx => &["OW", "insert"],
         Op::MSet | Op::PSetEx | Op::Put | Op::SetEx => &["OW", "update"],
-        Op::Exists | Op::StrLen | Op::Touch | Op::Type => &["RO"],
+        Op::Exists | Op::StrLen | Op::Touch | Op::Type | Op::Watch => &["RO"],
         Op::MemoryUsage | Op::ObjectEncoding | Op::ObjectFreq | Op::ObjectIdleTime | Op::ObjectRefCount => &["RO"],
         Op::Copy => &["RO", "access"],
         // No keys at all, but found and routed like them.
@@ -361,7 +362,7 @@ mod tests {
             let access = key_access(spec);
             if !specs.is_empty() {
                 let reads_only = spec.flags.has(Flags::READONLY);
-                assert_eq!(access[0] == "RO", reads_only || spec.op == Op::Copy, "{}", spec.name);
+                assert_eq!(access[0] == "RO", reads_only || matches!(spec.op, Op::Copy | Op::Watch), "{}", spec.name);
             }
         }
     }

@@ -27,6 +27,34 @@ pub enum Token {
     Connection { index: u32, generation: u32, sequence: u32 },
     /// One of the answers that a gather collects.
     Gather { index: u32, part: u32 },
+    /// Nobody waits for it, or the reply comes by another way.
+    Nobody,
+}
+
+impl Token {
+    /// For the way to another core and back, where its own meaning is of no interest.
+    pub(super) fn to_bytes(self) -> [u8; 16] {
+        let words = match self {
+            Token::Nobody => [0, 0, 0, 0],
+            Token::Connection { index, generation, sequence } => [1, index, generation, sequence],
+            Token::Gather { index, part } => [2, index, part, 0],
+        };
+        let mut bytes = [0; 16];
+        for (place, word) in bytes.chunks_exact_mut(4).zip(words) {
+            place.copy_from_slice(&word.to_le_bytes());
+        }
+        bytes
+    }
+
+    pub(super) fn from_bytes(bytes: &[u8]) -> Token {
+        let mut words = bytes.chunks_exact(4).map(|word| u32::from_le_bytes(word.try_into().expect("four bytes")));
+        let mut word = || words.next().unwrap_or_default();
+        match word() {
+            1 => Token::Connection { index: word(), generation: word(), sequence: word() },
+            2 => Token::Gather { index: word(), part: word() },
+            _ => Token::Nobody,
+        }
+    }
 }
 
 /// What a core is asked to do.
@@ -40,14 +68,25 @@ pub enum Job {
     CountSlot,
     /// Any key at all.
     RandomKey,
-    /// `key`: value and expiry, the key removed.
-    Take,
     /// `key`: value and expiry.
     Read,
-    /// `key value expiry replace`: stores what was taken or read.
+    /// `key value expiry replace`: stores what was read.
     Put,
     /// This core's counters.
     Snapshot,
+    /// The same as `Command`, for a transaction that holds the keys.
+    Held,
+    /// `id whole watched [key version]… key…`: holds the keys for a transaction; answers whether those that are
+    /// watched are unchanged.
+    Hold,
+    /// `id`: lets go what the transaction holds here.
+    Release,
+    /// `token reply…`: the reply of a command that had to wait for its keys.
+    Late,
+    /// `key`: watches it; answers its version.
+    Watch,
+    /// `key…`: watches them no more.
+    Unwatch,
 }
 
 #[derive(Clone, Copy, Debug)]

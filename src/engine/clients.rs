@@ -75,6 +75,8 @@ pub struct ClientRecord {
     pub flags: ClientFlags,
     /// What it listens to.
     pub subscriptions: Counts,
+    /// Commands since MULTI.
+    pub queued: Option<u32>,
     pub wire: Wire,
     /// Received and not yet carried out, and the room left in that buffer.
     pub query_bytes: usize,
@@ -111,7 +113,7 @@ impl ClientRecord {
         write!(line, " name={} age={}", self.name, seconds_since(self.created_us))?;
         write!(line, " idle={} flags={} db=0", seconds_since(self.activity.last_used_us), self.flag_letters())?;
         let Counts { channels, patterns, shards } = self.subscriptions;
-        write!(line, " sub={channels} psub={patterns} ssub={shards} multi=-1")?;
+        write!(line, " sub={channels} psub={patterns} ssub={shards} multi={}", self.queued.map_or(-1, i64::from))?;
         write!(line, " qbuf={} qbuf-free={} argv-mem=0 multi-mem=0", self.query_bytes, self.query_bytes_free)?;
         // All output is in one buffer, which Redis calls the list (`oll`, `omem`); there is no fixed one.
         let buffers = (self.output_bytes > 0) as u8;
@@ -147,6 +149,7 @@ impl ClientRecord {
     fn flag_letters(&self) -> String {
         let flags = [
             (!self.subscriptions.is_zero(), 'P'),
+            (self.queued.is_some(), 'x'),
             (self.flags.close_after_reply, 'c'),
             (matches!(self.address, Address::Unix(_)), 'U'),
             (self.flags.readonly, 'r'),
@@ -429,6 +432,7 @@ mod tests {
             },
             flags: ClientFlags::default(),
             subscriptions: Counts::default(),
+            queued: None,
             wire: Wire::Resp2,
             query_bytes: 0,
             query_bytes_free: 0,

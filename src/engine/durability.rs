@@ -111,10 +111,10 @@ impl Engine {
     pub(super) fn gate_of(&mut self, job: Job, spec: &Spec, args: Args<'_>) -> u64 {
         let Some(log) = &mut self.journal.0 else { return 0 };
         let group = match job {
-            Job::Command => return gate_of_command(&mut self.journal, &self.config.hasher, spec, args),
-            Job::Take | Job::Read | Job::Put => log.gate_of_keys(std::iter::once(self.config.hasher.hash(args.get(0)))),
+            Job::Command | Job::Held => return gate_of_command(&mut self.journal, &self.config.hasher, spec, args),
+            Job::Read | Job::Put => log.gate_of_keys(std::iter::once(self.config.hasher.hash(args.get(0)))),
             Job::Scan | Job::CountSlot | Job::RandomKey => log.gate_of_all(),
-            Job::Snapshot => 0,
+            Job::Snapshot | Job::Hold | Job::Release | Job::Late | Job::Watch | Job::Unwatch => 0,
         };
         if group > log.writer.durable() { group } else { 0 }
     }

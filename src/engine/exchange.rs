@@ -37,12 +37,24 @@ impl Engine {
         let mut replies = std::mem::take(&mut batch.replies);
         let mut ends = std::mem::take(&mut batch.reply_ends);
         let mut gates = std::mem::take(&mut batch.gates);
+        let mut put_off = Vec::new();
+        let mut in_run = false;
         for (place, command) in batch.commands.iter().enumerate() {
             let args = batch.args_of(command);
+            if (self.is_watchful || command.job == Job::Hold) && self.is_put_off(batch.origin, command, args) {
+                put_off.push(place);
+                ends.push(replies.bytes.len() as u32);
+                continue;
+            }
+            // A transaction's part on this core is one in the log as well, as far as it comes in one box.
+            if command.job == Job::Held && !in_run {
+                self.journal.begin_run();
+                in_run = true;
+            }
             if args.may_be_large() {
                 self.reserve_memory(&args);
             }
-            if command.job == Job::Command && command.spec.route == Route::Key {
+            if command.job == Job::Command && command.spec.route == Route::Key && !self.is_watchful {
                 let call = Call { spec: command.spec, args, hash: command.hash };
                 let reply = match self.waits.refusal(command.spec, &self.journal) {
                     Some(refusal) => refusal,
@@ -74,9 +86,15 @@ impl Engine {
             }
             ends.push(replies.bytes.len() as u32);
         }
+        if in_run {
+            self.journal.end_run();
+        }
         batch.replies = replies;
         batch.reply_ends = ends;
         batch.gates = gates;
+        for place in put_off {
+            batch.commands[place].token = Token::Nobody;
+        }
     }
 
     /// A batch of ours has come back: every reply goes to where it is awaited.
@@ -107,6 +125,7 @@ impl Engine {
                     self.latency.answered(command.spec.op);
                     self.reply_arrived(index);
                 }
+                Token::Nobody => {}
                 Token::Gather { index, part } => {
                     let reply = match proto::reply::parse_written(&batch.replies, range, first_large) {
                         Ok(Some(reply)) => reply,
@@ -128,6 +147,7 @@ impl Engine {
     pub fn is_quiet(&self) -> bool {
         self.outboxes.iter().all(Outbox::is_idle)
             && self.postponed.is_empty()
+            && self.holds.is_empty()
             && self.resumable.is_empty()
             && self.dirty.is_empty()
     }

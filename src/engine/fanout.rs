@@ -10,9 +10,9 @@ use super::batch::{Job, Token};
 use super::durability::gate_of_command;
 use super::gather::{self, Ask, Gather, Kind, MoveState, Page, Progress, ScanState};
 use super::journal::Gate;
-use super::{Engine, GatherEntry, Outcome, clients, cluster};
-use crate::command::{Op, Spec};
-use crate::connection::Closing;
+use super::{Engine, GatherEntry, Outcome, clients, cluster, holding};
+use crate::command::{Op, Route, Spec};
+use crate::connection::{Closing, Pause};
 use crate::limits;
 use crate::metrics::{self, CoreSnapshot, Sections, ShardSnapshot};
 use crate::number::parse_i64;
@@ -83,11 +83,24 @@ impl Engine {
     }
 
     fn apply_here(&mut self, index: u32, spec: &'static Spec, args: Args<'_>) -> Outcome {
+        if self.draft.is_some() {
+            return self.forward(index, self.config.core, spec, args);
+        }
+        if self.is_held_up(spec, args) {
+            // Not to be overtaken by what comes next, as if it had been carried out.
+            if let Some(connection) = self.connections[index as usize].as_deref_mut() {
+                connection.pause.add(Pause::FENCE);
+            }
+            self.stand_in_line_here(index, spec, 0, args);
+            self.lift_barrier(index, spec);
+            return Outcome::Awaited;
+        }
         if let Some(refusal) = self.waits.refusal(spec, &self.journal) {
             return self.answer(index, spec, &refusal);
         }
         self.journal.begin_run();
-        let reply = self.shard.apply(&Call { spec, args, hash: 0 }, self.now, &mut self.journal);
+        let call = Call { spec, args, hash: 0 };
+        let reply = with_effects!(self, effects => self.shard.apply(&call, self.now, effects));
         self.journal.end_run();
         if let Reply::Error(error) = &reply {
             self.counters.count_failed(spec.op, error);
@@ -107,11 +120,9 @@ impl Engine {
 
     /// The whole command goes to one other core.
     fn forward(&mut self, index: u32, owner: u32, spec: &'static Spec, args: Args<'_>) -> Outcome {
-        if crate::connection::is_barrier(spec) {
+        if self.draft.is_some() || crate::connection::is_barrier(spec) {
             return self.gather(index, spec, Kind::First, |this, gather| {
-                let token = Token::Gather { index: gather, part: 0 };
-                this.outboxes[owner as usize].open().push(token, Job::Command, Wire::Resp3, spec, 0, args);
-                this.counters.commands_forwarded_out += 1;
+                this.ask_args(gather, owner, 0, Job::Command, spec, args);
                 1
             });
         }
@@ -123,6 +134,9 @@ impl Engine {
     }
 
     fn split_over_cores(&mut self, index: u32, spec: &'static Spec, args: Args<'_>) -> Outcome {
+        if matches!(spec.op, Op::MSet | Op::MSetNx) && self.draft.is_none() {
+            return self.as_transaction(index, spec, args);
+        }
         let step = spec.keys.step as usize;
         let cores = self.config.cores as usize;
         // ranges[core]: its share of the arguments; places[core]: where its values belong.
@@ -184,6 +198,9 @@ impl Engine {
             Ok(Some(owner)) => return self.forward(index, owner, spec, args),
             Ok(None) => {}
         }
+        if self.draft.is_none() {
+            return self.as_transaction(index, spec, args);
+        }
         let (source, target) = (args.get(0).to_vec(), args.get(1).to_vec());
         let (from, to) = (self.owner_of(&source), self.owner_of(&target));
         let (kind, job) = if spec.op == Op::Copy {
@@ -193,8 +210,8 @@ impl Engine {
             };
             (Kind::Copy { spec, target: (to, target), replace, read: false }, Job::Read)
         } else {
-            let state = MoveState::Taking;
-            (Kind::Rename { spec, source: (from, source), target: (to, target), state }, Job::Take)
+            let state = MoveState::Reading;
+            (Kind::Rename { spec, source: (from, source), target: (to, target), state }, Job::Read)
         };
         self.gather(index, spec, kind, |this, gather| {
             this.ask_args(gather, from, 0, job, spec, args.slice(0, 1));
@@ -217,6 +234,9 @@ impl Engine {
                 Err(error) => return self.answer(index, spec, &error),
             },
             Op::FlushAll | Op::FlushDb => match flush_mode(args) {
+                Ok(()) if self.draft.is_none() && self.config.cores > 1 => {
+                    return self.as_transaction(index, spec, args);
+                }
                 Ok(()) => Kind::AllOk,
                 Err(error) => return self.answer(index, spec, &error.into()),
             },
@@ -263,7 +283,8 @@ impl Engine {
             _ => 0,
         };
         self.gather(index, spec, kind, |this, gather| {
-            if let Some(entry) = &mut this.gathers[gather as usize] {
+            // Within a transaction it has no place of its own, and no time either.
+            if let Some(entry) = this.gathers.get_mut(gather as usize).and_then(Option::as_mut) {
                 entry.timeout_ms = timeout_ms;
             }
             for core in asked.clone() {
@@ -357,7 +378,24 @@ impl Engine {
         kind: Kind,
         begin: impl FnOnce(&mut Engine, u32) -> u32,
     ) -> Outcome {
-        let Some(connection) = self.connections[index as usize].as_deref_mut() else { return Outcome::Answered };
+        if let Some(draft) = &mut self.draft {
+            draft.kind = Some(kind);
+            begin(self, u32::MAX);
+            return Outcome::Awaited;
+        }
+        let Some(place) = self.enter_gather(index, spec, kind) else { return Outcome::Answered };
+        let first_own = self.own_asks.len();
+        let waiting = begin(self, place);
+        if let Some(entry) = &mut self.gathers[place as usize] {
+            entry.gather.waiting = waiting;
+        }
+        self.answer_own(first_own);
+        Outcome::Awaited
+    }
+
+    /// A place for what will be collected, and for its reply.
+    pub(super) fn enter_gather(&mut self, index: u32, spec: &'static Spec, kind: Kind) -> Option<u32> {
+        let connection = self.connections[index as usize].as_deref_mut()?;
         let entry = GatherEntry {
             gather: Gather::new(kind),
             spec,
@@ -369,7 +407,7 @@ impl Engine {
             began_us: self.now.uptime_us,
             timeout_ms: 0,
         };
-        let place = match self.gathers_free.pop() {
+        Some(match self.gathers_free.pop() {
             Some(place) => {
                 self.gathers[place as usize] = Some(entry);
                 place
@@ -378,17 +416,17 @@ impl Engine {
                 self.gathers.push(Some(entry));
                 self.gathers.len() as u32 - 1
             }
-        };
-        let first_own = self.own_asks.len();
-        let waiting = begin(self, place);
-        if let Some(entry) = &mut self.gathers[place as usize] {
-            entry.gather.waiting = waiting;
-        }
-        self.answer_own(first_own);
-        Outcome::Awaited
+        })
     }
 
-    fn ask(&mut self, gather: u32, ask: Ask) {
+    /// All has been collected.
+    pub(super) fn finish_gather(&mut self, place: u32, reply: Reply<'static>) {
+        let Some(entry) = self.gathers[place as usize].take() else { return };
+        self.gathers_free.push(place);
+        self.deliver(entry, reply);
+    }
+
+    pub(super) fn ask(&mut self, gather: u32, ask: Ask) {
         let (mut bytes, mut large, mut ranges) = (Vec::new(), Vec::new(), Vec::new());
         for arg in ask.args {
             if arg.len() >= limits::LARGE_VALUE_BYTES_MIN {
@@ -411,7 +449,13 @@ impl Engine {
         spec: &'static Spec,
         args: Args<'_>,
     ) {
-        if core == self.config.core {
+        if let Some(draft) = &mut self.draft {
+            let args = (0..args.len()).map(|arg| args.to_bytes(arg)).collect();
+            draft.asks.push(Ask { core, part, job, spec, args });
+        } else if core == self.config.core && job == Job::Command && self.is_held_up(spec, args) {
+            let token = Token::Gather { index: gather, part };
+            self.stand_in_line(core, token, Wire::Resp3, spec, args);
+        } else if core == self.config.core {
             let reply = self.share(job, spec, args).into_owned();
             let group = self.gate_of(job, spec, args);
             self.own_asks.push((gather, part, reply, group));
@@ -434,6 +478,9 @@ impl Engine {
     pub(super) fn gathered(&mut self, place: u32, part: u32, reply: Reply<'static>, gate: Option<Gate>) {
         let Some(entry) = self.gathers.get_mut(place as usize).and_then(Option::as_mut) else { return };
         entry.gates.extend(gate);
+        if matches!(entry.gather.kind, Kind::Transaction(_)) {
+            return self.transaction_answered(place, part, reply);
+        }
         match entry.gather.answer(part, reply) {
             Progress::Waiting => {}
             Progress::Next(asks) => {
@@ -463,6 +510,10 @@ impl Engine {
                 self.gathers_free.push(place);
                 let reply = match std::mem::replace(&mut entry.gather.kind, Kind::First) {
                     Kind::Snapshots { parts, page } => self.render(entry.connection, &parts, page),
+                    Kind::Watch { keys, versions } => {
+                        self.watched(&entry, keys, versions);
+                        reply
+                    }
                     _ => reply,
                 };
                 self.deliver(entry, reply);
@@ -518,7 +569,7 @@ impl Engine {
     pub(super) fn share(&mut self, job: Job, spec: &'static Spec, args: Args<'_>) -> Reply<'_> {
         let now = self.now;
         match job {
-            Job::Command => match spec.op {
+            Job::Command | Job::Held => match spec.op {
                 Op::ConfigResetStat => {
                     self.counters.reset();
                     self.rates.reset();
@@ -544,8 +595,13 @@ impl Engine {
                     if let Some(refusal) = self.waits.refusal(spec, &self.journal) {
                         return refusal;
                     }
+                    let hash = match spec.route {
+                        Route::Key => self.config.hasher.hash(args.get(spec.key_arg())),
+                        _ => 0,
+                    };
                     self.journal.begin_run();
-                    let reply = self.shard.apply(&Call { spec, args, hash: 0 }, now, &mut self.journal);
+                    let call = Call { spec, args, hash };
+                    let reply = with_effects!(self, effects => self.shard.apply(&call, now, effects));
                     self.journal.end_run();
                     if reply.bulk_bytes() > self.config.output_hard_bytes { reply_too_large() } else { reply }
                 }
@@ -555,17 +611,12 @@ impl Engine {
                 let slot = parse_i64(args.get(0)).unwrap_or(0) as u16;
                 Reply::Int(self.shard.keys_in_slot(slot) as i64)
             }
-            Job::RandomKey => self.shard.apply(&Call { spec, args, hash: 0 }, now, &mut self.journal),
-            Job::Take | Job::Read => {
-                if job == Job::Take
-                    && let Some(refusal) = self.waits.refusal(spec, &self.journal)
-                {
-                    return refusal;
-                }
-                let found = match job {
-                    Job::Take => self.shard.take_for_move(args.get(0), now, &mut self.journal),
-                    _ => self.shard.read_for_copy(args.get(0), now, &mut self.journal),
-                };
+            Job::RandomKey => {
+                let call = Call { spec, args, hash: 0 };
+                with_effects!(self, effects => self.shard.apply(&call, now, effects))
+            }
+            Job::Read => {
+                let found = with_effects!(self, effects => self.shard.read_for_copy(args.get(0), now, effects));
                 found.map_or(Reply::Nil, |moved| Reply::Array(moved_parts(moved)))
             }
             Job::Put => {
@@ -577,7 +628,9 @@ impl Engine {
                     parts.push(refusal);
                     return Reply::Array(parts);
                 }
-                match self.shard.put_moved(args.get(0), &moved, args.get(3) == b"1", now, &mut self.journal) {
+                let replaces = args.get(3) == b"1";
+                match with_effects!(self, effects => self.shard.put_moved(args.get(0), &moved, replaces, now, effects))
+                {
                     Ok(true) => Reply::Int(1),
                     // Refused: the value goes back to who sent it, with the error if it is one.
                     Ok(false) => Reply::Array(moved_parts(moved)),
@@ -589,6 +642,20 @@ impl Engine {
                 }
             }
             Job::Snapshot => Reply::Owned(self.snapshot().to_bytes()),
+            Job::Hold => self.hold_share(args),
+            Job::Release => {
+                self.release_hold(holding::number(args.get(0)));
+                Reply::None
+            }
+            Job::Late => {
+                self.late_share(args);
+                Reply::None
+            }
+            Job::Watch => self.watch_share(args),
+            Job::Unwatch => {
+                self.unwatch_share(args);
+                Reply::None
+            }
         }
     }
 
@@ -697,7 +764,7 @@ impl Engine {
     }
 
     /// INFO, STATS, MEMORY STATS and MEMORY DOCTOR out of every core's counters.
-    fn render(&self, index: u32, snapshots: &[CoreSnapshot], page: Page) -> Reply<'static> {
+    pub(super) fn render(&self, index: u32, snapshots: &[CoreSnapshot], page: Page) -> Reply<'static> {
         let mut facts = (self.config.facts)(self.now);
         // Ordinary clients must not take the shared port for a cluster, nor cluster clients a core's own
         // port for anything else.

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use crate::command::{Op, Spec};
 use crate::engine::batch::Job;
 use crate::engine::clients::{KillFilter, merge_lists};
+use crate::engine::transaction::Transaction;
 use crate::glob;
 use crate::metrics::{CoreSnapshot, Names, Sections};
 use crate::reply::{Reply, ReplyError};
@@ -41,7 +42,7 @@ pub enum Kind {
     Values { places: Vec<Vec<u32>>, values: Vec<Reply<'static>> },
     /// MSETNX: first every core counts how many keys exist, then every core stores its part.
     SetIfNone { existing: i64, store: Vec<Ask> },
-    /// RENAME, RENAMENX: taken from one core, put to another; taken back when the name is in use.
+    /// RENAME, RENAMENX: read from one core, put to another, then removed. Both names are held meanwhile.
     Rename { spec: &'static Spec, source: (u32, Vec<u8>), target: (u32, Vec<u8>), state: MoveState },
     /// COPY.
     Copy { spec: &'static Spec, target: (u32, Vec<u8>), replace: bool, read: bool },
@@ -66,6 +67,10 @@ pub enum Kind {
     Killed { filter: KillFilter, count: u64 },
     /// WAITAOF: every core says whether it has a log; the reply waits for all of them.
     Logged,
+    /// WATCH: the versions of the keys, which the engine keeps.
+    Watch { keys: Vec<(u32, Bytes)>, versions: Vec<u64> },
+    /// Several steps on several cores, which the engine takes.
+    Transaction(Box<Transaction>),
     /// The one answer there is.
     First,
 }
@@ -99,9 +104,9 @@ impl Page {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MoveState {
-    Taking,
+    Reading,
     Putting,
-    PuttingBack,
+    Removing,
 }
 
 pub struct ScanState {
@@ -202,6 +207,13 @@ impl Gather {
                 if last { Progress::Done(filter.reply(*count)) } else { Progress::Waiting }
             }
             Kind::First => Progress::Done(reply),
+            Kind::Transaction(_) => unreachable!("the engine takes the answers of a transaction"),
+            Kind::Watch { versions, .. } => {
+                if let Reply::Int(version) = reply {
+                    versions[part as usize] = version as u64;
+                }
+                if last { Progress::Done(Reply::Ok) } else { Progress::Waiting }
+            }
             Kind::Values { places, values } => {
                 match reply {
                     Reply::Array(found) => {
@@ -234,24 +246,26 @@ impl Gather {
                 }
             }
             Kind::Rename { spec, source, target, state } => match (*state, reply) {
-                (MoveState::Taking, Reply::Array(found)) => {
+                (MoveState::Reading, Reply::Array(found)) => {
                     *state = MoveState::Putting;
                     let replace = spec.op == Op::Rename;
                     Progress::Next(vec![put(target.0, spec, &target.1, found, replace)])
                 }
-                (MoveState::Taking, _) => Progress::Done(ReplyError::NoSuchKey.into()),
+                (MoveState::Reading, _) => Progress::Done(ReplyError::NoSuchKey.into()),
                 (MoveState::Putting, Reply::Int(1)) => {
-                    Progress::Done(if spec.op == Op::Rename { Reply::Ok } else { Reply::Int(1) })
+                    *state = MoveState::Removing;
+                    let del = crate::command::spec_of(Op::Del);
+                    let args = vec![Bytes::copy_from_slice(&source.1)];
+                    Progress::Next(vec![Ask { core: source.0, part: 0, job: Job::Command, spec: del, args }])
                 }
-                // The name is in use, or there is no memory: what was taken comes back with the refusal and
-                // goes home.
-                (MoveState::Putting, Reply::Array(mut taken)) => {
-                    *failure = refusal_error(&mut taken);
-                    *state = MoveState::PuttingBack;
-                    Progress::Next(vec![put(source.0, spec, &source.1, taken, false)])
+                // The name is in use, or there is no memory: nothing has happened.
+                (MoveState::Putting, Reply::Array(mut refused)) => {
+                    Progress::Done(refusal_error(&mut refused).unwrap_or(Reply::Int(0)))
                 }
                 (MoveState::Putting, error) => Progress::Done(error),
-                (MoveState::PuttingBack, _) => Progress::Done(failure.take().unwrap_or(Reply::Int(0))),
+                (MoveState::Removing, _) => {
+                    Progress::Done(if spec.op == Op::Rename { Reply::Ok } else { Reply::Int(1) })
+                }
             },
             Kind::Copy { spec, target, replace, read } => match reply {
                 Reply::Array(found) if !*read => {
@@ -389,7 +403,7 @@ fn broken() -> Reply<'static> {
     Reply::error("ERR internal: unexpected answer from another core")
 }
 
-/// `found` is `[value, expiry]` as [`Job::Take`] and [`Job::Read`] answer it.
+/// `found` is `[value, expiry]` as [`Job::Read`] answers it.
 fn put(core: u32, spec: &'static Spec, key: &[u8], found: Vec<Reply<'static>>, replace: bool) -> Ask {
     let mut args = vec![Bytes::copy_from_slice(key)];
     args.extend(found.into_iter().map(|part| match part {

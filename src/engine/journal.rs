@@ -78,6 +78,8 @@ pub struct Log {
     promised: Option<Durability>,
     /// What its reply waits for.
     waits_for: u64,
+    /// Runs that have begun and not ended.
+    runs: u32,
     pub pace: Pace,
 }
 
@@ -92,6 +94,7 @@ impl Log {
             now: Now::default(),
             promised: None,
             waits_for: 0,
+            runs: 0,
             pace: Pace::default(),
         }
     }
@@ -196,15 +199,22 @@ impl Journal {
     }
 
     /// What is logged until [`end_run`](Self::end_run) takes effect together after a crash, or not at all.
+    /// Runs within a run belong to it.
     pub fn begin_run(&mut self) {
         if let Some(log) = &mut self.0 {
-            log.writer.begin_run();
+            if log.runs == 0 {
+                log.writer.begin_run();
+            }
+            log.runs += 1;
         }
     }
 
     pub fn end_run(&mut self) {
         if let Some(log) = &mut self.0 {
-            log.writer.end_run();
+            log.runs -= 1;
+            if log.runs == 0 {
+                log.writer.end_run();
+            }
         }
     }
 }

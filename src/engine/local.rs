@@ -61,6 +61,11 @@ impl Engine {
             Op::Subscribe | Op::PSubscribe | Op::SSubscribe => return self.subscribe(index, spec, args),
             Op::Unsubscribe | Op::PUnsubscribe | Op::SUnsubscribe => return self.unsubscribe(index, spec, args),
             Op::Publish | Op::SPublish => return self.publish(index, spec, args),
+            Op::Multi => return self.multi(index, spec),
+            Op::Exec => return self.exec(index, spec, args),
+            Op::Discard => return self.discard(index, spec, args),
+            Op::Watch => return self.watch(index, spec, args),
+            Op::Unwatch => return self.unwatch_all(index, spec, args),
             Op::Reset => return self.reset(index),
             Op::Asking | Op::ReadOnly | Op::ReadWrite => match cluster::require_enabled(&self.config.topology) {
                 Ok(()) => {

@@ -11,6 +11,7 @@
 //! The runtime calls these in the order of a turn (see `runtime::core`), and tests call them without
 //! any runtime at all.
 
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use crate::clock::Now;
@@ -23,6 +24,10 @@ use crate::pubsub::{Counts, Interest, Subscriptions};
 use crate::reply::Reply;
 use crate::request::{ArgRange, Args, Wire};
 use crate::store::{Eviction, SEGMENT_BYTES, Shard, ShardConfig};
+use crate::txn::{Holds, Ticket};
+
+#[macro_use]
+mod effects;
 
 pub mod about;
 pub mod access;
@@ -34,6 +39,7 @@ mod exchange;
 mod fanout;
 mod flow;
 pub mod gather;
+mod holding;
 pub mod journal;
 mod local;
 pub mod memory;
@@ -42,16 +48,20 @@ mod pubsub;
 pub mod settings;
 #[cfg(test)]
 mod tests;
+pub mod transaction;
 mod turn;
 
 use batch::Outbox;
 use clients::{Activity, Address, ClientFlags, ClientRecord};
 use cluster::Topology;
 use durability::Waits;
+use effects::Listeners;
 use gather::Gather;
+use holding::HeldUp;
 use journal::{Durable, Gate, Journal};
 use memory::MemoryPool;
 use settings::Settings;
+use transaction::{Draft, Open};
 
 /// Everything an engine has to know before it starts. Tests make the bounds tiny.
 #[derive(Clone)]
@@ -125,6 +135,19 @@ pub struct Engine {
     lagging: Vec<(u32, u32)>,
     /// Subscribers for whom the message at hand was too much.
     overfull: Vec<u32>,
+    /// What clients have said since MULTI, and what they watch: by connection.
+    open_transactions: BTreeMap<u32, Open>,
+    /// Takes what a command of a transaction asks and answers, while it is carried out.
+    draft: Option<Draft>,
+    holds: Holds<HeldUp>,
+    /// By the transaction's number: what it holds here.
+    held: BTreeMap<u64, Ticket>,
+    /// Those whose turn it is, while that of another is being carried out.
+    granted: VecDeque<(Ticket, HeldUp)>,
+    grants: bool,
+    listeners: Listeners,
+    /// Whether keys are held, or somebody wants to know what becomes of keys.
+    is_watchful: bool,
     rates: Rates,
     latency: Box<Latency>,
     gatekeeper: access::Gatekeeper,
@@ -193,6 +216,14 @@ impl Engine {
             subscriptions: Subscriptions::default(),
             lagging: Vec::new(),
             overfull: Vec::new(),
+            open_transactions: BTreeMap::new(),
+            draft: None,
+            holds: Holds::default(),
+            held: BTreeMap::new(),
+            granted: VecDeque::new(),
+            grants: false,
+            listeners: Listeners::default(),
+            is_watchful: false,
             rates: Rates::default(),
             latency: Box::default(),
             gatekeeper: access::Gatekeeper::new(
@@ -250,6 +281,7 @@ impl Engine {
             activity: Activity::default(),
             flags: ClientFlags::default(),
             subscriptions: Counts::default(),
+            queued: None,
             wire: Wire::default(),
             query_bytes: 0,
             query_bytes_free: 0,
@@ -297,7 +329,7 @@ impl Engine {
 
     /// Expired keys and flushed memory alone, for turns between ticks.
     pub fn keep_house(&mut self, budget: usize) -> usize {
-        self.shard.tick(self.now, budget, &mut self.journal)
+        with_effects!(self, effects => self.shard.tick(self.now, budget, effects))
     }
 
     /// Agrees with the other cores on what this one may take.

@@ -1,4 +1,5 @@
-//! Connections on which a command is not simply carried out: those that listen to channels.
+//! Connections on which a command is not simply carried out: those that listen to channels, and those between MULTI
+//! and EXEC.
 
 use super::clients::{ClientFlags, ReplyMode};
 use super::{Engine, Outcome};
@@ -21,10 +22,17 @@ impl Engine {
             self.reject(index, spec, ReplyError::Other(error.into()));
             return false;
         }
-        if connection.modes.has(Modes::RESTRICTED)
+        let modes = connection.modes;
+        if modes.has(Modes::RESTRICTED)
             && let Some(error) = self.refusal_of(index, spec, args)
         {
             self.reject(index, spec, error);
+            return false;
+        }
+        let ends_queue = matches!(spec.op, Op::Exec | Op::Discard | Op::Multi | Op::Watch | Op::Quit | Op::Reset);
+        if modes.has(Modes::QUEUING) && !ends_queue {
+            self.queue(index, spec, args);
+            self.after_rejection(index, spec);
             return false;
         }
         true
@@ -33,7 +41,13 @@ impl Engine {
     /// Answers a command that is not carried out.
     fn reject(&mut self, index: u32, spec: &'static Spec, error: ReplyError<'static>) {
         self.counters.count_rejected(spec.op, &error);
+        self.fail_transaction(index);
         self.write_reply(index, &Reply::Error(error));
+        self.after_rejection(index, spec);
+    }
+
+    /// A command has been answered without being carried out.
+    fn after_rejection(&mut self, index: u32, spec: &'static Spec) {
         if is_barrier(spec) {
             self.lift_barrier(index, spec);
         }
@@ -44,6 +58,7 @@ impl Engine {
     /// RESET: the connection is as it was when it came.
     pub(super) fn reset(&mut self, index: u32) -> Outcome {
         self.end_subscriptions(index);
+        self.abandon_transaction(index);
         if let Some(connection) = self.connections[index as usize].as_deref_mut() {
             connection.wire = if connection.wire == Wire::Binary { Wire::Binary } else { Wire::Resp2 };
             connection.set_reply_mode(ReplyMode::On);
@@ -60,6 +75,9 @@ impl Engine {
     pub(super) fn leave_modes(&mut self, index: u32, connection: &Connection) {
         if connection.modes.has(Modes::SUBSCRIBED) {
             self.end_subscriptions(index);
+        }
+        if connection.modes.has(Modes::QUEUING) || connection.modes.has(Modes::WATCHING) {
+            self.abandon_transaction(index);
         }
     }
 }

@@ -135,7 +135,7 @@ impl Engine {
             return self.redirect(index, spec, &error);
         }
         let Some(connection) = self.connections[index as usize].as_deref_mut() else { return Outcome::Answered };
-        if connection.pending_len() > connection.publishes_pending as usize {
+        if self.draft.is_none() && connection.pending_len() > connection.publishes_pending as usize {
             let mut call = Box::<Batch>::default();
             let token = Token::Gather { index: 0, part: 0 };
             call.push(token, Job::Command, connection.wire, spec, 0, args);
@@ -151,7 +151,9 @@ impl Engine {
         if others.is_empty() {
             return self.write_reply(index, &Reply::Int(told));
         }
-        if let Some(connection) = self.connections[index as usize].as_deref_mut() {
+        if self.draft.is_none()
+            && let Some(connection) = self.connections[index as usize].as_deref_mut()
+        {
             connection.publishes_pending += 1;
         }
         self.gather(index, spec, GatherKind::Sum(told), |this, gather| {

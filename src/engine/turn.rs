@@ -216,6 +216,9 @@ impl Engine {
             }
         }
         connection.reply(&refusal.reply, &mut self.outs);
+        if connection.modes.any() {
+            self.fail_transaction(index);
+        }
         self.mark_dirty(index);
         self.bound_output(index);
     }
@@ -237,6 +240,9 @@ impl Engine {
         connection.activity.commands += 1;
         if spec.route == Route::Key {
             if owner == self.config.core {
+                if self.is_watchful {
+                    return self.carry_out_watchfully(index, spec, call.hash, call.args);
+                }
                 let reply = self.shard.apply(call, self.now, &mut self.journal);
                 if let Reply::Error(error) = &reply {
                     self.counters.count_failed(spec.op, error);
@@ -353,7 +359,9 @@ impl Engine {
     }
 
     pub(super) fn write_reply(&mut self, index: u32, reply: &Reply<'_>) -> Outcome {
-        if let Some(connection) = self.connections[index as usize].as_deref_mut() {
+        if let Some(draft) = &mut self.draft {
+            draft.reply = Some(reply.clone().into_owned());
+        } else if let Some(connection) = self.connections[index as usize].as_deref_mut() {
             connection.reply(reply, &mut self.outs);
         }
         Outcome::Answered

@@ -128,6 +128,14 @@ words! {
         connections_refused_by_address: counter,
         /// Attempts to authenticate that failed.
         authentications_failed: counter,
+        /// Transactions begun: EXEC, and commands over several cores that are carried out as one.
+        transactions: counter,
+        /// Of them: those that did nothing because a watched key had changed.
+        transactions_dirty: counter,
+        /// EXECs refused because a command before them had been refused.
+        transactions_refused: counter,
+        /// Commands that waited because a transaction held their keys.
+        commands_held_up: counter,
         /// Accepts that failed (EMFILE and its like).
         accept_errors: counter,
         /// Times reading from a connection paused because its client reads too slowly.

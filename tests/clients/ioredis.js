@@ -60,7 +60,23 @@ async function single() {
   assert.equal(await redis.ping(), "PONG", "a killed client connects again");
   await other.quit();
   await channels(redis);
+  await transactions(redis);
   await redis.quit();
+}
+
+async function transactions(redis) {
+  const replies = await redis.multi().set("tx:a", 1).incr("tx:b").mget("tx:a", "tx:b").incr("tx:a").exec();
+  assert.deepEqual(replies, [[null, "OK"], [null, 1], [null, ["1", "1"]], [null, 2]]);
+  await assert.rejects(redis.multi().set("tx:a", 9).call("GET").exec(), /EXECABORT/);
+  assert.equal(await redis.get("tx:a"), "2");
+  const other = redis.duplicate();
+  await redis.watch("tx:a", "tx:b");
+  await other.incr("tx:b");
+  assert.equal(await redis.multi().set("tx:a", "lost").exec(), null);
+  assert.equal(await redis.get("tx:a"), "2");
+  await redis.watch("tx:a");
+  assert.deepEqual(await redis.multi().del("tx:a", "tx:b").exec(), [[null, 2]]);
+  await other.quit();
 }
 
 async function channels(redis) {

@@ -84,11 +84,48 @@ def single(protocol, decode):
     assert r.select(0)
 
     channels(r, own)
+    transactions(r, own)
 
     other = redis.Redis(port=PORT, protocol=protocol)
     other_id = other.client_id()
     assert r.client_kill_filter(_id=other_id) == 1
     assert other.ping(), "a killed client connects again"
+
+
+def transactions(r, own):
+    keys = [f"moved:{i}" for i in range(8)]
+    with r.pipeline(transaction=True) as pipe:
+        for key in keys:
+            pipe.set(key, 1).incr(key)
+        pipe.mget(keys)
+        replies = pipe.execute()
+    assert replies[-1] == [own("2")] * 8 and replies[:2] == [True, 2], replies
+    with r.pipeline(transaction=True) as pipe:
+        pipe.set("word", "x").incr("word").get("word")
+        ok, error, value = pipe.execute(raise_on_error=False)
+        assert ok and isinstance(error, redis.ResponseError) and value == own("x")
+    with r.pipeline() as pipe:
+        pipe.watch(*keys)
+        assert r.incr(keys[3]) == 3
+        pipe.multi()
+        pipe.set(keys[0], "lost")
+        try:
+            pipe.execute()
+        except redis.WatchError:
+            pass
+        else:
+            raise AssertionError("a watched key had changed")
+    assert r.get(keys[0]) == own("2")
+
+    def count(pipe):
+        value = int(pipe.get("count") or 0)
+        pipe.multi()
+        pipe.set("count", value + 1)
+
+    for _ in range(20):
+        assert r.transaction(count, "count") == [True]
+    assert r.get("count") == own("20")
+    assert r.delete("word", "count", *keys) == 10
 
 
 def channels(r, own):

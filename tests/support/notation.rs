@@ -19,7 +19,7 @@
 //! |---|---|---|---|---|
 //! | `+OK` `-ERR text` | the line | | `nil` `nilarray` | `$-1` `*-1` |
 //! | `:5` | integer | | `_` `#t` `#f` `,1.5` | RESP3 null, booleans, double |
-//! | `-"ERR text "` | an error that ends in a space | | `+"text"` | a status within an array |
+//! | `-"ERR text "` | an error that ends in a space, or within an array | | `+"text"` | a status within an array |
 //! | `"text"` | bulk string | | `="text"` | RESP3 verbatim `txt:text` |
 //! | `[a b]` | array | | `%{key value}` `~[a b]` `>[a b]` | RESP3 map, set, push |
 //!
@@ -290,6 +290,10 @@ impl Cursor<'_> {
         if self.take("+\"") {
             self.at -= 1;
             return Pattern::Exactly(Value::Simple(self.string()));
+        }
+        if self.take("-\"") {
+            self.at -= 1;
+            return Pattern::Exactly(Value::Error(self.string()));
         }
         if self.take("=") {
             let text = self.string();

@@ -9,18 +9,19 @@ const WORDS: [&str; 9] = ["clock", "command", "hash", "limits", "number", "rando
 
 /// Layer 1, without I/O, clock and chance: which modules beside the words each may use. A prefix of a path
 /// allows what is below it.
-const PURE: [(&str, &[&str]); 12] = [
+const PURE: [(&str, &[&str]); 13] = [
     ("admin", &[]),
     ("allowlist", &[]),
     ("auth", &["glob", "ratelimit"]),
     ("connection", &["proto", "engine::access", "engine::batch", "engine::clients", "engine::journal"]),
-    ("engine", &["auth", "connection", "ratelimit", "glob", "metrics", "proto", "pubsub", "store", "wal"]),
+    ("engine", &["auth", "connection", "ratelimit", "glob", "metrics", "proto", "pubsub", "store", "txn", "wal"]),
     ("glob", &[]),
     ("metrics", &[]),
     ("proto", &[]),
     ("pubsub", &["glob"]),
     ("ratelimit", &[]),
     ("store", &[]),
+    ("txn", &[]),
     ("wal", &[]),
 ];
 

@@ -72,6 +72,7 @@ pub(super) fn syntax(op: Op) -> &'static str {
         Op::Shutdown => "[NOSAVE|SAVE] [NOW] [FORCE] [ABORT]",
         Op::WaitAof => "numlocal numreplicas timeout",
         Op::Info => "[section]...",
+        Op::Watch => "key...",
         Op::Subscribe => "channel...",
         Op::Unsubscribe => "[channel]...",
         Op::PSubscribe => "pattern...",

@@ -258,17 +258,21 @@ fn what_finds_no_room_on_another_core_goes_home() {
     for op in [Op::Rename, Op::RenameNx] {
         let spec = spec_of(op);
         let (source, target) = ((0, b"source".to_vec()), (1, b"target".to_vec()));
-        let mut gather = begin(Kind::Rename { spec, source, target, state: MoveState::Taking }, 1);
+        let mut gather = begin(Kind::Rename { spec, source, target, state: MoveState::Reading }, 1);
         let taken = || vec![Reply::owned("value"), Reply::Int(77)];
         let Progress::Next(asks) = gather.answer(0, Reply::Array(taken())) else { panic!("not put anywhere") };
         assert_eq!((asks[0].core, asks[0].job, &asks[0].args[0][..]), (1, Job::Put, &b"target"[..]));
         gather.waiting = 1;
         let refused = [taken(), vec![error.clone()]].concat();
-        let Progress::Next(asks) = gather.answer(0, Reply::Array(refused)) else { panic!("lost") };
-        let expected = [&b"source"[..], b"value", b"77", b"0"].map(bytes::Bytes::from_static);
-        assert_eq!((asks[0].core, asks[0].job, &asks[0].args[..]), (0, Job::Put, &expected[..]));
+        assert_eq!(done(gather.answer(0, Reply::Array(refused))), error, "the source has not been touched");
+        // With room, the source goes last.
+        let state = MoveState::Putting;
+        let (source, target) = ((0, b"source".to_vec()), (1, b"target".to_vec()));
+        let mut gather = begin(Kind::Rename { spec, source, target, state }, 1);
+        let Progress::Next(asks) = gather.answer(0, Reply::Int(1)) else { panic!("the source is still there") };
+        assert_eq!((asks[0].core, asks[0].spec.op, &asks[0].args[0][..]), (0, Op::Del, &b"source"[..]));
         gather.waiting = 1;
-        assert_eq!(done(gather.answer(0, Reply::Int(1))), error);
+        assert_eq!(done(gather.answer(0, Reply::Int(1))), if op == Op::Rename { Reply::Ok } else { Reply::Int(1) });
     }
     let spec = spec_of(Op::Copy);
     let mut gather = begin(Kind::Copy { spec, target: (1, b"target".to_vec()), replace: false, read: true }, 1);

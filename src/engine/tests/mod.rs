@@ -11,4 +11,5 @@ mod pubsub;
 mod scan;
 mod split;
 mod talk;
+mod transactions;
 mod world;

@@ -1,0 +1,613 @@
+//! Several commands as one, or one command over several cores: its keys are held, its commands sent to where the
+//! keys live, and the keys let go behind them.
+//!
+//! ```text
+//!   MULTI … EXEC                 ─┐
+//!   MSET, RENAME … over cores    ─┴▶ hold core after core ─▶ run: every command to its core, in order
+//!   FLUSHALL                                                └▶ release, right behind the last command
+//! ```
+//!
+//! Everybody else meets the keys as they were before the first hold was granted or as they are after the last
+//! command: all holds are there before the first command is carried out, and none is let go before the last has
+//! been sent.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+
+use super::batch::{Batch, Job, Token};
+use super::gather::{Ask, Gather, Kind, Progress};
+use super::journal::Gate;
+use super::{Engine, GatherEntry, Outcome};
+use crate::command::{Op, Route, Spec, spec_of};
+use crate::connection::{Deferred, Modes, Pause};
+use crate::limits;
+use crate::reply::{Reply, ReplyError};
+use crate::request::{ArgRange, Args, Wire};
+
+/// What a client has said since MULTI, and what it watches.
+#[derive(Default)]
+pub(super) struct Open {
+    queue: Box<Batch>,
+    queued_bytes: usize,
+    /// A command was refused: EXEC will be.
+    has_failed: bool,
+    watched: Vec<WatchedKey>,
+}
+
+struct WatchedKey {
+    core: u32,
+    key: Bytes,
+    version: u64,
+}
+
+/// What a command of a transaction asks and answers, instead of its connection.
+#[derive(Default)]
+pub(super) struct Draft {
+    pub kind: Option<Kind>,
+    pub asks: Vec<Ask>,
+    pub reply: Option<Reply<'static>>,
+}
+
+pub struct Transaction {
+    queue: Box<Batch>,
+    /// By core, ascending.
+    shares: Vec<Share>,
+    /// How many of them are granted.
+    granted: usize,
+    /// A key that it watches has changed.
+    is_dirty: bool,
+    runs: Vec<Run>,
+    /// By the part of an answer: which command asked, and which part of it this is.
+    routes: Vec<(u32, u32)>,
+    /// Answers that have not come.
+    outstanding: usize,
+    is_released: bool,
+    /// Its one command's reply is the reply.
+    is_bare: bool,
+}
+
+/// What is held on one core.
+#[derive(Default)]
+struct Share {
+    core: u32,
+    is_whole: bool,
+    keys: Vec<Bytes>,
+    watched: Vec<(Bytes, u64)>,
+}
+
+enum Run {
+    Asked(Gather),
+    Answered(Reply<'static>),
+}
+
+/// The answer to a request for a hold.
+const HOLD_PART: u32 = u32::MAX;
+
+impl Transaction {
+    /// Whether the next command has to wait: the one before takes several steps.
+    fn is_in_steps(&self) -> bool {
+        match self.runs.last() {
+            Some(Run::Asked(gather)) => matches!(
+                gather.kind,
+                Kind::SetIfNone { .. }
+                    | Kind::Rename { .. }
+                    | Kind::Copy { .. }
+                    | Kind::Scan { .. }
+                    | Kind::Collect { .. }
+                    | Kind::AnyKey { .. }
+            ),
+            _ => false,
+        }
+    }
+
+    fn has_sent_all(&self) -> bool {
+        self.runs.len() == self.queue.commands.len() && !self.is_in_steps()
+    }
+
+    /// The place of a question's answer.
+    fn part_for(&mut self, run: usize, part: u32) -> u32 {
+        self.routes.push((run as u32, part));
+        self.outstanding += 1;
+        self.routes.len() as u32 - 1
+    }
+}
+
+impl Engine {
+    // ---- the client's side ----------------------------------------------------------------------
+
+    pub(super) fn multi(&mut self, index: u32, spec: &'static Spec) -> Outcome {
+        let Some(connection) = self.connections[index as usize].as_deref_mut() else { return Outcome::Answered };
+        if connection.modes.has(Modes::QUEUING) {
+            return self.answer(index, spec, &Reply::error("ERR MULTI calls can not be nested"));
+        }
+        connection.modes.set(Modes::QUEUING, true);
+        connection.record.queued = Some(0);
+        let open = self.open_transactions.entry(index).or_default();
+        *open.queue = Batch::default();
+        open.queued_bytes = 0;
+        open.has_failed = false;
+        self.write_reply(index, &Reply::Ok)
+    }
+
+    /// A command between MULTI and EXEC.
+    pub(super) fn queue(&mut self, index: u32, spec: &'static Spec, args: Args<'_>) {
+        let refused = self.refusal_in_queue(index, spec, args);
+        let Some(connection) = self.connections[index as usize].as_deref_mut() else { return };
+        let Some(open) = self.open_transactions.get_mut(&index) else { return };
+        let bytes: usize = args.iter().map(|arg| arg.len() + size_of::<ArgRange>()).sum();
+        let is_full = open.queued_bytes + bytes > limits::TRANSACTION_BYTES_MAX
+            || open.queue.commands.len() == limits::TRANSACTION_COMMANDS_MAX;
+        let refused = refused.or_else(|| is_full.then(|| ReplyError::Other("ERR transaction is too large".into())));
+        match refused {
+            Some(error) => {
+                open.has_failed = true;
+                self.counters.count_rejected(spec.op, &error);
+                self.write_reply(index, &Reply::Error(error));
+            }
+            None => {
+                open.queued_bytes += bytes;
+                open.queue.push(Token::Nobody, Job::Command, connection.wire, spec, 0, args);
+                connection.record.queued = Some(open.queue.commands.len() as u32);
+                self.write_reply(index, &Reply::Status("QUEUED"));
+            }
+        }
+    }
+
+    /// Why a command cannot be part of a transaction.
+    fn refusal_in_queue(&mut self, index: u32, spec: &'static Spec, args: Args<'_>) -> Option<ReplyError<'static>> {
+        match spec.op {
+            Op::Subscribe
+            | Op::PSubscribe
+            | Op::SSubscribe
+            | Op::Unsubscribe
+            | Op::PUnsubscribe
+            | Op::SUnsubscribe
+            | Op::ClientReply
+            | Op::Hello => return Some(ReplyError::Other("ERR Command not allowed inside a transaction".into())),
+            _ => {}
+        }
+        if spec.keys.first == 0 {
+            return None;
+        }
+        match self.common_owner(index, spec, args) {
+            Err(Reply::Error(error)) => Some(error),
+            _ => None,
+        }
+    }
+
+    /// A command could not be queued: EXEC will say so.
+    pub(super) fn fail_transaction(&mut self, index: u32) {
+        let is_queuing = self.connections[index as usize].as_deref().is_some_and(|it| it.modes.has(Modes::QUEUING));
+        if is_queuing && let Some(open) = self.open_transactions.get_mut(&index) {
+            open.has_failed = true;
+        }
+    }
+
+    pub(super) fn exec(&mut self, index: u32, spec: &'static Spec, args: Args<'_>) -> Outcome {
+        if !self.is_queuing(index) {
+            return self.answer(index, spec, &Reply::error("ERR EXEC without MULTI"));
+        }
+        if self.waits_for_answers(index, spec, args) {
+            return Outcome::Answered;
+        }
+        let open = self.leave_queue(index);
+        if open.has_failed {
+            self.unwatch(open.watched);
+            self.counters.transactions_refused += 1;
+            let error = "EXECABORT Transaction discarded because of previous errors.";
+            return self.answer(index, spec, &Reply::error(error));
+        }
+        if open.queue.commands.is_empty() && open.watched.is_empty() {
+            return self.write_reply(index, &Reply::Array(vec![]));
+        }
+        self.begin_transaction(index, spec, open.queue, open.watched, false)
+    }
+
+    pub(super) fn discard(&mut self, index: u32, spec: &'static Spec, args: Args<'_>) -> Outcome {
+        if !self.is_queuing(index) {
+            return self.answer(index, spec, &Reply::error("ERR DISCARD without MULTI"));
+        }
+        if self.waits_for_answers(index, spec, args) {
+            return Outcome::Answered;
+        }
+        let open = self.leave_queue(index);
+        self.unwatch(open.watched);
+        self.write_reply(index, &Reply::Ok)
+    }
+
+    fn is_queuing(&self, index: u32) -> bool {
+        self.connections[index as usize].as_deref().is_some_and(|connection| connection.modes.has(Modes::QUEUING))
+    }
+
+    /// Ends what MULTI and WATCH began.
+    fn leave_queue(&mut self, index: u32) -> Open {
+        if let Some(connection) = self.connections[index as usize].as_deref_mut() {
+            connection.modes.set(Modes::QUEUING, false);
+            connection.modes.set(Modes::WATCHING, false);
+            connection.record.queued = None;
+        }
+        self.open_transactions.remove(&index).unwrap_or_default()
+    }
+
+    /// What came before has to be answered first: a version that is watched may still be on its way. If so, the
+    /// command is carried out later.
+    fn waits_for_answers(&mut self, index: u32, spec: &'static Spec, args: Args<'_>) -> bool {
+        let Some(connection) = self.connections[index as usize].as_deref_mut() else { return false };
+        if connection.pending_len() == 0 {
+            return false;
+        }
+        let mut call = Box::<Batch>::default();
+        call.push(Token::Nobody, Job::Command, connection.wire, spec, 0, args);
+        connection.defer_until_answered(Deferred::Call(call));
+        self.counters.uncount_call(spec.op);
+        true
+    }
+
+    // ---- watching -------------------------------------------------------------------------------
+
+    pub(super) fn watch(&mut self, index: u32, spec: &'static Spec, args: Args<'_>) -> Outcome {
+        if self.is_queuing(index) {
+            return self.answer(index, spec, &Reply::error("ERR WATCH inside MULTI is not allowed"));
+        }
+        if let Err(error) = self.common_owner(index, spec, args) {
+            return self.redirect(index, spec, &error);
+        }
+        let known = self.open_transactions.get(&index).map_or(0, |open| open.watched.len());
+        if known + args.len() > limits::WATCHED_KEYS_MAX {
+            return self.answer(index, spec, &Reply::error("ERR too many watched keys"));
+        }
+        if let Some(connection) = self.connections[index as usize].as_deref_mut() {
+            connection.modes.set(Modes::WATCHING, true);
+        }
+        let keys: Vec<(u32, Bytes)> =
+            (0..args.len()).map(|arg| (self.owner_of(args.get(arg)), args.to_bytes(arg))).collect();
+        let versions = vec![0; keys.len()];
+        let asks = keys.clone();
+        self.gather(index, spec, Kind::Watch { keys, versions }, |this, gather| {
+            for (part, (core, key)) in asks.iter().enumerate() {
+                let ask = Ask { core: *core, part: part as u32, job: Job::Watch, spec, args: vec![key.clone()] };
+                this.ask(gather, ask);
+            }
+            asks.len() as u32
+        })
+    }
+
+    /// The versions have come.
+    pub(super) fn watched(&mut self, entry: &GatherEntry, keys: Vec<(u32, Bytes)>, versions: Vec<u64>) {
+        let keys = keys.into_iter().zip(versions).map(|((core, key), version)| WatchedKey { core, key, version });
+        let connection = self.connections[entry.connection as usize].as_deref();
+        if connection.is_some_and(|connection| connection.generation == entry.generation) {
+            self.open_transactions.entry(entry.connection).or_default().watched.extend(keys);
+        } else {
+            self.unwatch(keys.collect());
+        }
+    }
+
+    pub(super) fn unwatch_all(&mut self, index: u32, spec: &'static Spec, args: Args<'_>) -> Outcome {
+        if self.waits_for_answers(index, spec, args) {
+            return Outcome::Answered;
+        }
+        if !self.is_queuing(index) {
+            let open = self.leave_queue(index);
+            self.unwatch(open.watched);
+        }
+        self.write_reply(index, &Reply::Ok)
+    }
+
+    fn unwatch(&mut self, watched: Vec<WatchedKey>) {
+        let mut by_core: BTreeMap<u32, Vec<Bytes>> = BTreeMap::new();
+        for WatchedKey { core, key, .. } in watched {
+            by_core.entry(core).or_default().push(key);
+        }
+        for (core, keys) in by_core {
+            self.tell(core, Job::Unwatch, &keys);
+        }
+    }
+
+    /// The client is gone, or begins anew.
+    pub(super) fn abandon_transaction(&mut self, index: u32) {
+        let open = self.leave_queue(index);
+        self.unwatch(open.watched);
+    }
+
+    /// Something that is not answered.
+    fn tell(&mut self, core: u32, job: Job, args: &[Bytes]) {
+        let (mut bytes, mut ranges) = (Vec::new(), Vec::new());
+        for arg in args {
+            ranges.push(ArgRange::inline(bytes.len(), arg.len()));
+            bytes.extend_from_slice(arg);
+        }
+        let args = Args::new(&bytes, &ranges, &[]);
+        let spec = spec_of(Op::Exec);
+        if core == self.config.core {
+            self.share(job, spec, args);
+        } else {
+            self.outboxes[core as usize].open().push(Token::Nobody, job, Wire::Resp3, spec, 0, args);
+        }
+    }
+
+    // ---- one command over several cores ---------------------------------------------------------
+
+    /// A command that is carried out on several cores at once, as seen by everybody.
+    pub(super) fn as_transaction(&mut self, index: u32, spec: &'static Spec, args: Args<'_>) -> Outcome {
+        let mut queue = Box::<Batch>::default();
+        queue.push(Token::Nobody, Job::Command, Wire::Resp3, spec, 0, args);
+        self.begin_transaction(index, spec, queue, Vec::new(), true)
+    }
+
+    // ---- the coordinator's side -----------------------------------------------------------------
+
+    fn begin_transaction(
+        &mut self,
+        index: u32,
+        spec: &'static Spec,
+        queue: Box<Batch>,
+        watched: Vec<WatchedKey>,
+        is_bare: bool,
+    ) -> Outcome {
+        self.counters.transactions += 1;
+        let shares = self.shares(&queue, &watched);
+        let transaction = Transaction {
+            queue,
+            shares,
+            granted: 0,
+            is_dirty: false,
+            runs: Vec::new(),
+            routes: Vec::new(),
+            outstanding: 0,
+            is_released: false,
+            is_bare,
+        };
+        let Some(place) = self.enter_gather(index, spec, Kind::First) else { return Outcome::Answered };
+        if let Some(connection) = self.connections[index as usize].as_deref_mut() {
+            connection.pause.add(Pause::FENCE);
+        }
+        let first_own = self.own_asks.len();
+        self.drive(place, Box::new(transaction), first_own);
+        Outcome::Awaited
+    }
+
+    /// What has to be held where.
+    fn shares(&self, queue: &Batch, watched: &[WatchedKey]) -> Vec<Share> {
+        let mut shares: BTreeMap<u32, Share> = BTreeMap::new();
+        for command in &queue.commands {
+            let args = queue.args_of(command);
+            if matches!(command.spec.op, Op::FlushAll | Op::FlushDb) {
+                (0..self.config.cores).for_each(|core| shares.entry(core).or_default().is_whole = true);
+            }
+            if matches!(command.spec.route, Route::Key | Route::Split | Route::Pair) {
+                for arg in command.spec.key_args(args.len()) {
+                    shares.entry(self.owner_of(args.get(arg))).or_default().keys.push(args.to_bytes(arg));
+                }
+            }
+        }
+        for WatchedKey { core, key, version } in watched {
+            shares.entry(*core).or_default().watched.push((key.clone(), *version));
+        }
+        shares.into_iter().map(|(core, share)| Share { core, ..share }).collect()
+    }
+
+    /// Takes a transaction as far as it goes without answers that have not come. Those that this core gave itself
+    /// stand in `own_asks` from `first_own` on.
+    fn drive(&mut self, place: u32, mut transaction: Box<Transaction>, first_own: usize) {
+        while !transaction.is_dirty && transaction.granted < transaction.shares.len() {
+            match self.ask_for_hold(place, &transaction.shares[transaction.granted]) {
+                Some(reply) => transaction.hold_answered(&reply),
+                None => return self.park(place, transaction),
+            }
+        }
+        if transaction.is_dirty {
+            self.release_all(place, &mut transaction);
+            self.counters.transactions_dirty += 1;
+            return self.finish_gather(place, Reply::NilArray);
+        }
+        // All that is carried out here at once is one in the log as well.
+        self.journal.begin_run();
+        loop {
+            while self.own_asks.len() > first_own {
+                let (_, part, reply, group) = self.own_asks.remove(first_own);
+                self.wait_for_log(place, group);
+                self.run_answered(place, &mut transaction, part, reply);
+            }
+            if transaction.is_in_steps() || transaction.has_sent_all() {
+                break;
+            }
+            self.run_next(place, &mut transaction);
+        }
+        self.journal.end_run();
+        if transaction.has_sent_all() && !transaction.is_released {
+            self.release_all(place, &mut transaction);
+        }
+        if transaction.outstanding > 0 {
+            return self.park(place, transaction);
+        }
+        let Transaction { runs, is_bare, .. } = *transaction;
+        let mut replies = runs.into_iter().map(|run| match run {
+            Run::Answered(reply) => reply,
+            Run::Asked(_) => Reply::error("ERR internal: a command of a transaction has no answer"),
+        });
+        let reply = match is_bare {
+            true => replies.next().unwrap_or(Reply::Nil),
+            false => Reply::Array(replies.collect()),
+        };
+        self.finish_gather(place, reply);
+    }
+
+    /// The transaction is answered when this group of this core's log is durable.
+    fn wait_for_log(&mut self, place: u32, group: u64) {
+        if group > 0
+            && let Some(entry) = self.gathers.get_mut(place as usize).and_then(Option::as_mut)
+        {
+            entry.gates.push(Gate { core: self.config.core, group });
+        }
+    }
+
+    fn park(&mut self, place: u32, transaction: Box<Transaction>) {
+        if let Some(entry) = self.gathers.get_mut(place as usize).and_then(Option::as_mut) {
+            entry.gather.kind = Kind::Transaction(transaction);
+        }
+    }
+
+    /// An answer has come to a transaction.
+    pub(super) fn transaction_answered(&mut self, place: u32, part: u32, reply: Reply<'static>) {
+        let Some(entry) = self.gathers.get_mut(place as usize).and_then(Option::as_mut) else { return };
+        let Kind::Transaction(mut transaction) = std::mem::replace(&mut entry.gather.kind, Kind::First) else { return };
+        let first_own = self.own_asks.len();
+        match part {
+            HOLD_PART => transaction.hold_answered(&reply),
+            part => self.run_answered(place, &mut transaction, part, reply),
+        }
+        self.drive(place, transaction, first_own);
+    }
+
+    /// Asks a core for its keys; the answer if it is there at once.
+    fn ask_for_hold(&mut self, place: u32, share: &Share) -> Option<Reply<'static>> {
+        let mut bytes = Vec::new();
+        let mut ranges = Vec::new();
+        let mut push = |arg: &[u8]| {
+            ranges.push(ArgRange::inline(bytes.len(), arg.len()));
+            bytes.extend_from_slice(arg);
+        };
+        push(&self.hold_id(place).to_le_bytes());
+        push(&(share.is_whole as u64).to_le_bytes());
+        push(&(share.watched.len() as u64).to_le_bytes());
+        for (key, version) in &share.watched {
+            push(key);
+            push(&version.to_le_bytes());
+        }
+        share.keys.iter().for_each(|key| push(key));
+        let args = Args::new(&bytes, &ranges, &[]);
+        let token = Token::Gather { index: place, part: HOLD_PART };
+        let spec = spec_of(Op::Exec);
+        if share.core != self.config.core {
+            self.outboxes[share.core as usize].open().push(token, Job::Hold, Wire::Resp3, spec, 0, args);
+            self.counters.commands_forwarded_out += 1;
+            return None;
+        }
+        let mut call = Batch::default();
+        call.push(token, Job::Hold, Wire::Resp3, spec, 0, args);
+        self.claim(self.config.core, &call.commands[0], args).then(|| self.hold_share(args))
+    }
+
+    /// Who holds, as every core knows it.
+    fn hold_id(&self, place: u32) -> u64 {
+        u64::from(self.config.core) << 32 | u64::from(place)
+    }
+
+    /// Lets everything go that was granted, behind all commands that were sent there, and watches no more.
+    fn release_all(&mut self, place: u32, transaction: &mut Transaction) {
+        transaction.is_released = true;
+        for share in &mut transaction.shares {
+            let keys: Vec<Bytes> = share.watched.drain(..).map(|(key, _)| key).collect();
+            if !keys.is_empty() {
+                self.tell(share.core, Job::Unwatch, &keys);
+            }
+        }
+        let id = Bytes::copy_from_slice(&self.hold_id(place).to_le_bytes());
+        for share in &transaction.shares[..transaction.granted] {
+            self.tell(share.core, Job::Release, std::slice::from_ref(&id));
+        }
+    }
+
+    /// Sends the next command to its core, or carries it out.
+    fn run_next(&mut self, place: u32, transaction: &mut Transaction) {
+        let Some(entry) = self.gathers.get(place as usize).and_then(Option::as_ref) else { return };
+        let (index, generation) = (entry.connection, entry.generation);
+        let run = transaction.runs.len();
+        let queue = std::mem::take(&mut transaction.queue);
+        let command = &queue.commands[run];
+        let (spec, args) = (command.spec, queue.args_of(command));
+        if !transaction.is_bare {
+            self.counters.count_call(spec.op);
+        }
+        let is_there =
+            self.connections[index as usize].as_deref().is_some_and(|connection| connection.generation == generation);
+        let mut draft = Draft::default();
+        match spec.route {
+            Route::Key => {
+                let core = self.owner_of(args.get(spec.key_arg()));
+                draft.kind = Some(Kind::First);
+                let args = (0..args.len()).map(|arg| args.to_bytes(arg)).collect();
+                draft.asks.push(Ask { core, part: 0, job: Job::Command, spec, args });
+            }
+            // Its client is gone, and so is what this is about.
+            Route::Local if !is_there => draft.reply = Some(Reply::Nil),
+            _ => {
+                self.draft = Some(draft);
+                self.apply_other(index, spec, args);
+                draft = self.draft.take().unwrap_or_default();
+            }
+        }
+        transaction.queue = queue;
+        match draft.kind {
+            None => transaction.runs.push(Run::Answered(draft.reply.unwrap_or(Reply::Nil))),
+            Some(kind) => {
+                let mut gather = Gather::new(kind);
+                gather.waiting = draft.asks.len() as u32;
+                transaction.runs.push(Run::Asked(gather));
+                self.send_held(place, transaction, run, draft.asks);
+            }
+        }
+        if let Some(Run::Answered(Reply::Error(error))) = transaction.runs.last()
+            && !transaction.is_bare
+        {
+            self.counters.count_failed(spec.op, error);
+        }
+    }
+
+    /// The questions of a command, to cores that hold its keys for it.
+    fn send_held(&mut self, place: u32, transaction: &mut Transaction, run: usize, asks: Vec<Ask>) {
+        for mut ask in asks {
+            ask.part = transaction.part_for(run, ask.part);
+            match ask.job {
+                Job::Command => ask.job = Job::Held,
+                // This core goes through its own shard step by step.
+                Job::Scan if ask.core == self.config.core => {
+                    self.postponed.push((place, ask));
+                    continue;
+                }
+                _ => {}
+            }
+            self.ask(place, ask);
+        }
+    }
+
+    fn run_answered(&mut self, place: u32, transaction: &mut Transaction, part: u32, reply: Reply<'static>) {
+        let Some(&(run, part)) = transaction.routes.get(part as usize) else { return };
+        transaction.outstanding -= 1;
+        let run = run as usize;
+        let Some(Run::Asked(gather)) = transaction.runs.get_mut(run) else { return };
+        match gather.answer(part, reply) {
+            Progress::Waiting => {}
+            Progress::Next(asks) => {
+                gather.waiting = asks.len() as u32;
+                self.send_held(place, transaction, run, asks);
+            }
+            Progress::Done(reply) => {
+                let kind = std::mem::replace(&mut gather.kind, Kind::First);
+                let reply = match kind {
+                    Kind::Snapshots { parts, page } => {
+                        let connection = self.gathers[place as usize].as_ref().map_or(0, |entry| entry.connection);
+                        self.render(connection, &parts, page)
+                    }
+                    _ => reply,
+                };
+                if let Reply::Error(error) = &reply
+                    && !transaction.is_bare
+                {
+                    self.counters.count_failed(transaction.queue.commands[run].spec.op, error);
+                }
+                transaction.runs[run] = Run::Answered(reply);
+            }
+        }
+    }
+}
+
+impl Transaction {
+    /// `1` when the keys are held and nothing that is watched has changed.
+    fn hold_answered(&mut self, reply: &Reply<'_>) {
+        self.granted += 1;
+        self.is_dirty |= *reply != Reply::Int(1);
+    }
+}
