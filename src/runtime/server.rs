@@ -52,7 +52,7 @@ pub fn run(host: Host) -> u8 {
     host.run(|mut setup| {
         // The first core's set-up brings what all of them share.
         if ports.is_empty() {
-            ports = mesh(&setup.doorbells, limits::MESH_RING_BATCHES).into_iter().map(Some).collect();
+            ports = mesh(&setup.doorbells, mesh_bounds().0).into_iter().map(Some).collect();
         }
         let shared = shared
             .get_or_insert_with(|| {
@@ -103,6 +103,15 @@ pub fn run(host: Host) -> u8 {
     })
 }
 
+/// Batches under way from core to core, and batches that wait for that. Tests of debug builds ask for as few as
+/// there can be.
+fn mesh_bounds() -> (usize, usize) {
+    if cfg!(debug_assertions) && std::env::var_os("CRABTEST_TINY_MESH").is_some() {
+        return (1, 0);
+    }
+    (limits::MESH_RING_BATCHES, limits::MESH_OUTBOX_BATCHES)
+}
+
 fn engine_config(
     setup: &CoreSetup,
     run_id: &[u8; 20],
@@ -123,6 +132,7 @@ fn engine_config(
         enabled: config.cluster,
     };
     let facts = process::facts(setup, run_id, memory.clone());
+    let (mesh_in_flight_max, mesh_waiting_max) = mesh_bounds();
     EngineConfig {
         core: setup.index as u32,
         cores: setup.cores as u32,
@@ -135,8 +145,8 @@ fn engine_config(
         subscriber_hard_bytes: limits::SUBSCRIBER_OUTPUT_HARD_BYTES,
         subscriber_soft_bytes: limits::SUBSCRIBER_OUTPUT_SOFT_BYTES,
         interest,
-        mesh_in_flight_max: limits::MESH_RING_BATCHES,
-        mesh_waiting_max: limits::MESH_OUTBOX_BATCHES,
+        mesh_in_flight_max,
+        mesh_waiting_max,
         topology: Arc::new(topology),
         settings: setup.store.clone(),
         durable,
