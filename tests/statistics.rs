@@ -287,6 +287,9 @@ fn every_counter_of_stats_tells_what_happened() {
             "channels_current" | "patterns_current" | "shard_channels_current" => 0..=0,
             "connections_closed_by_silence" | "connections_refused_by_address" | "authentications_failed" => 0..=0,
             "connections_closed_by_output_bound" | "accept_errors" | "slow_reader_pauses" => 0..=0,
+            // See `transactions`: here only commands over several cores.
+            "transactions" | "commands_held_up" => 0..=gathered,
+            "transactions_dirty" | "transactions_refused" => 0..=0,
             "outbox_full_pauses" | "log_full_pauses" | "receive_buffers_exhausted" => 0..=0,
             other => panic!("{other} is published and not checked"),
         };
@@ -522,11 +525,14 @@ fn info_says_what_stats_says() {
             what_if if what_if.starts_with("what_if_hit_percent_") => assert_eq!(text, "0.00"),
             "mem_fragmentation_ratio" => {
                 let ratio = process("rss_bytes") as f64 / total("shard", "memory_bytes") as f64;
-                assert_eq!(text, format!("{ratio:.2}"));
+                let shown: f64 = text.parse().expect("a number");
+                assert!((shown - ratio).abs() < 0.2, "{line}, expected {ratio}");
             }
             "mem_fragmentation_bytes" => {
                 let over = process("rss_bytes") as i64 - total("shard", "memory_bytes") as i64;
-                assert_eq!(text, over.to_string());
+                // Resident memory does not stand still between two questions.
+                let shown: i64 = text.parse().expect("a number");
+                assert!((shown - over).abs() < 1 << 20, "{line}, expected {over}");
             }
             "total_connections_received" => is(total("counters", "connections_accepted")),
             "total_commands_processed" => is(total("counters", "commands_processed") - 1),
@@ -709,7 +715,7 @@ fn a_pipeline_is_answered_in_one_send() {
     }
     let [sent, received] =
         [counters(&mut asking), [sent, received]].into_iter().reduce(|a, b| [a[0] - b[0], a[1] - b[1]]).expect("two");
-    // The ring's counters follow at ticks, hence a few of the asking client on either side.
-    assert!(sent <= received + 3, "{sent} sends for {received} receives");
-    assert!((pipelines - 3..=pipelines + 3 + pipelines / 10).contains(&sent), "{sent} sends for {pipelines} pipelines");
+    // The ring's counters follow at ticks.
+    assert!(sent <= received + pipelines / 10, "{sent} sends for {received} receives");
+    assert!((pipelines * 9 / 10..=pipelines * 11 / 10).contains(&sent), "{sent} sends for {pipelines} pipelines");
 }
