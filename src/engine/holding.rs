@@ -225,6 +225,7 @@ impl Engine {
         let args = Args::new(&bytes, &ranges, &large);
         let outbox = self.outboxes[origin as usize].open();
         outbox.push(Token::Nobody, Job::Late, Wire::Resp3, spec_of(Op::Exec), 0, args);
+        self.counters.commands_forwarded_out += 1;
     }
 
     /// The reply of a command of this core that had to wait on another.

@@ -324,6 +324,7 @@ impl Engine {
             self.share(job, spec, args);
         } else {
             self.outboxes[core as usize].open().push(Token::Nobody, job, Wire::Resp3, spec, 0, args);
+            self.counters.commands_forwarded_out += 1;
         }
     }
 
