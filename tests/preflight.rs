@@ -5,7 +5,7 @@ mod harness;
 
 use std::fs;
 use std::io;
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, Ipv6Addr, TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -222,6 +222,14 @@ fn locked_memory_is_shared_out_to_the_cores_of_somebody_without_privileges() {
     });
     assert!(server.log().contains("64 KiB of I/O memory"), "{}", server.log());
     assert_stops(server);
+}
+
+#[test]
+fn too_little_mapped_memory_is_refused() {
+    let exit = run(&["--cores", "2"], limit(Resource::RLIMIT_AS, 300 * KIB * KIB, 300 * KIB * KIB));
+    assert_refused(&exit, 77, &["314572800 bytes of mapped memory", "LimitAS=", "ulimit -v", "--max-memory"]);
+    let exit = run(&["--cores", "2"], limit(Resource::RLIMIT_DATA, 300 * KIB * KIB, 300 * KIB * KIB));
+    assert_refused(&exit, 77, &["mapped memory", "LimitDATA=", "ulimit -d"]);
 }
 
 #[test]
@@ -473,6 +481,26 @@ fn a_privileged_port_is_refused_to_somebody_without_privileges() {
     }
     let exit = run(&["--cores", "1", "--port", "1", "--cluster", "no"], unprivileged());
     assert_refused(&exit, 1, &["127.0.0.1:1", "CAP_NET_BIND_SERVICE"]);
+}
+
+#[test]
+fn addresses_and_paths_that_cannot_be_name_their_setting() {
+    let exit = run(&["--cores", "1", "--bind", "192.0.2.1", "--protected-mode", "no"], free);
+    assert_refused(&exit, 1, &["192.0.2.1 is no address of this machine", "--bind"]);
+    if TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).is_ok() {
+        let exit = run(&["--cores", "1", "--bind", "fe80::1", "--protected-mode", "no"], free);
+        assert_refused(&exit, 1, &["fe80::1", "--bind"]);
+    }
+    let missing = socket_path("no-such-folder").join("crabcache.sock");
+    let exit = run(&["--cores", "1", "--unix-socket", missing.to_str().unwrap()], free);
+    assert_refused(&exit, 1, &["the folder of --unix-socket", missing.to_str().unwrap(), "does not exist"]);
+    let long = socket_path(&"x".repeat(120));
+    let exit = run(&["--cores", "1", "--unix-socket", long.to_str().unwrap()], free);
+    assert!(
+        [Some(1), Some(2), Some(78)].contains(&exit.code()) && exit.stderr.contains("unix-socket"),
+        "{}",
+        exit.stderr
+    );
 }
 
 #[test]

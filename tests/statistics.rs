@@ -422,7 +422,7 @@ fn the_process_is_this_one(server: &Server, stats: &Json) {
                 assert!(bytes > 32 << 20 && bytes <= machine / 100 * 75, "{bytes} of {machine}");
             }
             "memory_policy" => is("allkeys-lfu".into()),
-            "cluster_enabled" => is(false.into()),
+            "cluster_enabled" => is(true.into()),
             other => panic!("{other} is published and not checked"),
         }
     }

@@ -10,6 +10,7 @@ use std::fmt::Write;
 use std::net::IpAddr;
 
 use crate::command::Op;
+use crate::metrics::Node;
 use crate::number::parse_i64;
 use crate::reply::{Reply, ReplyError};
 use crate::request::Args;
@@ -52,6 +53,11 @@ impl Topology {
     /// Where clients find the nodes, when this client reached the server at `local_host`.
     fn host<'a>(&'a self, local_host: &'a str) -> &'a str {
         if self.advertised_host.is_empty() { local_host } else { &self.advertised_host }
+    }
+
+    /// This core, as a client of its own port sees it.
+    pub fn node(&self) -> Node {
+        Node { core: self.this_core, port: self.port(self.this_core) }
     }
 
     fn port(&self, core: u32) -> u16 {

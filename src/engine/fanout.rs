@@ -766,9 +766,8 @@ impl Engine {
     /// INFO, STATS, MEMORY STATS and MEMORY DOCTOR out of every core's counters.
     pub(super) fn render(&self, index: u32, snapshots: &[CoreSnapshot], page: Page) -> Reply<'static> {
         let mut facts = (self.config.facts)(self.now);
-        // Ordinary clients must not take the shared port for a cluster, nor cluster clients a core's own
-        // port for anything else.
-        facts.cluster_enabled &= self.connections[index as usize].as_deref().is_some_and(|found| found.own_port);
+        let own_port = self.connections[index as usize].as_deref().is_some_and(|found| found.own_port);
+        facts.node = own_port.then(|| self.config.topology.node());
         match page {
             Page::Info(sections) => Reply::Verbatim(metrics::info(sections, &facts, snapshots).into()),
             Page::Stats => Reply::owned(metrics::stats_json(&facts, snapshots)),

@@ -154,6 +154,19 @@ pub fn config_set(args: Args<'_>, settings: &dyn Settings) -> Reply<'static> {
         }
         changes.push((name, text(args.get(at + 1))));
     }
+    // Test suites and tools set what they rely on (`save ""`, `appendonly no`), also where it cannot be otherwise.
+    let known = settings.list();
+    let is_setting = |name: &str| {
+        known.iter().any(|shown| shown.key == name || shown.redis.as_ref().is_some_and(|(redis, _)| *redis == name))
+    };
+    let fixed: Vec<(&'static str, String)> = settings.facts().into_iter().chain(constants()).collect();
+    let fixed_value =
+        |name: &str| fixed.iter().find(|(fixed, _)| *fixed == name && !is_setting(name)).map(|(_, value)| value);
+    if let Some((name, _)) = changes.iter().find(|(name, value)| fixed_value(name).is_some_and(|fixed| fixed != value))
+    {
+        return failed(name, "can't set immutable config");
+    }
+    changes.retain(|(name, _)| fixed_value(name).is_none());
     match settings.set(&changes) {
         Ok(()) => Reply::Ok,
         Err(SetError::Unknown { name }) => {
@@ -336,6 +349,13 @@ mod tests {
         assert_eq!(
             set(&settings, &["spin-us", "1", "SPIN-US", "2"]),
             "ERR CONFIG SET failed (possibly related to argument 'spin-us') - duplicate parameter"
+        );
+        assert_eq!(settings.0.lock().unwrap().len(), 2);
+        // What is so anyway may be set to what it is, and to nothing else.
+        assert_eq!(set(&settings, &["save", "", "daemonize", "no"]), "OK");
+        assert_eq!(
+            set(&settings, &["spin-us", "1", "save", "60 1"]),
+            "ERR CONFIG SET failed (possibly related to argument 'save') - can't set immutable config"
         );
         assert_eq!(settings.0.lock().unwrap().len(), 2);
         let Reply::Error(error) = config_rewrite(&settings) else { panic!("no file") };

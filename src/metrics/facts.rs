@@ -24,6 +24,14 @@ pub struct ProcessFacts {
     pub system_memory_bytes: u64,
 }
 
+/// A core as a node of a cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Node {
+    pub core: u32,
+    /// Its own.
+    pub port: u16,
+}
+
 /// What INFO and STATS say besides counters.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ServerFacts {
@@ -50,5 +58,8 @@ pub struct ServerFacts {
     pub memory_policy: &'static str,
     /// Whether each core is presented as a node of a cluster.
     pub cluster_enabled: bool,
+    /// The core that the asking client took for a node, by coming to its own port. Ordinary clients must not take
+    /// the shared port for a cluster, nor cluster clients a core's own port for anything else.
+    pub node: Option<Node>,
     pub process: ProcessFacts,
 }

@@ -153,13 +153,13 @@ impl Page<'_> {
         line!(out, "redis_version:{REDIS_VERSION}");
         line!(out, "server_name:crabcache");
         line!(out, "crabcache_version:{CRABCACHE_VERSION}");
-        line!(out, "redis_mode:{}", if facts.cluster_enabled { "cluster" } else { "standalone" });
+        line!(out, "redis_mode:{}", if facts.node.is_some() { "cluster" } else { "standalone" });
         line!(out, "os:{}", facts.kernel);
         line!(out, "arch_bits:{}", usize::BITS);
         line!(out, "multiplexing_api:io_uring");
         line!(out, "process_id:{}", facts.pid);
         line!(out, "run_id:{}", facts.run_id);
-        line!(out, "tcp_port:{}", facts.port);
+        line!(out, "tcp_port:{}", facts.node.map_or(facts.port, |node| node.port));
         line!(out, "server_time_usec:{}", facts.unix_time_us);
         let uptime_seconds = facts.uptime_us / 1_000_000;
         line!(out, "uptime_in_seconds:{uptime_seconds}");
@@ -349,12 +349,14 @@ impl Page<'_> {
     }
 
     fn cluster(&self, out: &mut String) -> fmt::Result {
-        line!(out, "cluster_enabled:{}", self.facts.cluster_enabled as u8);
+        line!(out, "cluster_enabled:{}", self.facts.node.is_some() as u8);
         Ok(())
     }
 
     fn keyspace(&self, out: &mut String) -> fmt::Result {
-        let shard = &self.total.shard;
+        // A client of one node adds up the nodes by itself.
+        let node = self.facts.node.and_then(|node| self.snapshots.iter().find(|snapshot| snapshot.core == node.core));
+        let shard = node.map_or(&self.total.shard, |snapshot| &snapshot.shard);
         if shard.keys > 0 {
             line!(out, "db0:keys={},expires={}", shard.keys, shard.keys_with_expiry);
         }
@@ -400,7 +402,7 @@ impl fmt::Display for Human {
 mod tests {
     use super::*;
     use crate::command::Op;
-    use crate::metrics::{CoreCounters, LogSnapshot, ProcessFacts, RateSnapshot, ShardSnapshot};
+    use crate::metrics::{CoreCounters, LogSnapshot, Node, ProcessFacts, RateSnapshot, ShardSnapshot};
     use crate::reply::ReplyError;
     use crate::request::ArgRange;
 
@@ -517,8 +519,17 @@ mod tests {
         }
         assert_eq!(
             page("cluster keyspace"),
-            "# Cluster\r\ncluster_enabled:1\r\n\r\n# Keyspace\r\ndb0:keys=20,expires=4\r\n"
+            "# Cluster\r\ncluster_enabled:0\r\n\r\n# Keyspace\r\ndb0:keys=20,expires=4\r\n"
         );
+    }
+
+    #[test]
+    fn a_node_speaks_of_its_own_port_and_keys() {
+        let as_node = ServerFacts { node: Some(Node { core: 1, port: 7102 }), ..facts() };
+        let sections = Sections::named(b"server");
+        has(&info(sections, &as_node, &[core(0), core(1)]), &["redis_mode:cluster", "tcp_port:7102"]);
+        let sections = Sections::named(b"keyspace");
+        has(&info(sections, &as_node, &[core(0), core(1)]), &["db0:keys=10,expires=2"]);
     }
 
     fn has(text: &str, lines: &[&str]) {
@@ -532,7 +543,7 @@ mod tests {
         has(
             &page("server clients stats memory"),
             &[
-                "redis_mode:cluster",
+                "redis_mode:standalone",
                 "uptime_in_seconds:90061",
                 "uptime_in_days:1",
                 "connected_clients:6",

@@ -24,7 +24,7 @@ pub use counters::{
     CoreCounters, CoreSnapshot, ERROR_CODES, ErrorCode, Field, FieldKind, LogSnapshot, MalformedSnapshot, OP_COUNT,
     OpCounters, PerError, PerOp, ShardSnapshot,
 };
-pub use facts::{CRABCACHE_VERSION, ProcessFacts, REDIS_VERSION, ServerFacts};
+pub use facts::{CRABCACHE_VERSION, Node, ProcessFacts, REDIS_VERSION, ServerFacts};
 pub use info::{Sections, info};
 pub use json::stats_json;
 pub use latency::{CommandLatency, Family, Latency, LatencySnapshot};

@@ -99,7 +99,7 @@ impl Page {
         let seconds = |us: u64| us as f64 / 1e6;
         self.one("up", Gauge, "Whether the server answers.", 1)?;
         let info = self.head("instance_info", Gauge, "What runs here; always 1.")?;
-        let (mode, kernel) = (if facts.cluster_enabled { "cluster" } else { "standalone" }, Label(&facts.kernel));
+        let (mode, kernel) = (if facts.node.is_some() { "cluster" } else { "standalone" }, Label(&facts.kernel));
         let policy = facts.memory_policy;
         writeln!(
             self.out,

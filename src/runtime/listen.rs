@@ -190,7 +190,11 @@ fn explain_bind(address: SocketAddr, flag: &str, error: io::Error) -> Refusal {
         _ if error.raw_os_error() == Some(nix::libc::EAFNOSUPPORT) => {
             format!("{} cannot be used, the kernel has no IPv6: remove it from --bind", address.ip())
         }
-        _ => format!("listening on {address} fails: {error}"),
+        // A link-local address needs to say by which interface, which an address of --bind cannot.
+        _ if matches!(address.ip(), IpAddr::V6(ip) if ip.is_unicast_link_local()) => {
+            format!("{} is good on one link only ({error}): use another address in --bind", address.ip())
+        }
+        _ => format!("listening on {address} (--bind, {flag}) fails: {error}"),
     };
     Refusal::Failed(text)
 }
@@ -251,7 +255,18 @@ fn open_unix(unix: &UnixSocket) -> Result<(Socket, UnixSocketFile), Refusal> {
         socket.listen(BACKLOG)?;
         Ok((socket, file))
     };
-    open().map_err(|error| failed(&shown, "listening on", error))
+    open().map_err(|error| {
+        Refusal::Failed(match error.kind() {
+            ErrorKind::NotFound => {
+                format!("the folder of --unix-socket {shown} does not exist: make it, or choose another")
+            }
+            ErrorKind::PermissionDenied => {
+                format!("--unix-socket {shown} may not be made there: give this user the folder, or choose another")
+            }
+            ErrorKind::InvalidInput => format!("--unix-socket {shown} is too long: the kernel takes 107 bytes"),
+            _ => format!("listening on --unix-socket {shown} fails: {error}"),
+        })
+    })
 }
 
 /// Whether somebody listens there, be it with a full backlog.

@@ -51,6 +51,7 @@ pub fn check(config: &Config) -> Result<Ground, Refusal> {
         );
     }
     let locked_memory = LockedMemory::check(cpus.len())?;
+    limits::check_address_space(cpus.len())?;
     io_uring::check()?;
     Ok(Ground { kernel, cpus, core_ports, descriptors, locked_memory })
 }

@@ -20,6 +20,34 @@ fn raise(resource: Resource) -> Result<u64, Refusal> {
     Ok(read()?.0)
 }
 
+/// What a core maps before it has a single key: its rings, its executor, the first chunks of its shard, and the
+/// arenas that the allocator reserves for each thread.
+const ADDRESS_SPACE_PER_CORE: u64 = 256 << 20;
+/// What the process maps beside its cores: program, threads, listeners.
+const ADDRESS_SPACE_RESERVED: u64 = 512 << 20;
+
+/// Limits of mapped memory (ulimit -v, ulimit -d) strike anywhere, also where nothing can be refused. So they must
+/// leave room for all that is not keys and values.
+pub fn check_address_space(cores: usize) -> Result<(), Refusal> {
+    let limits = [(Resource::RLIMIT_AS, "LimitAS", "ulimit -v"), (Resource::RLIMIT_DATA, "LimitDATA", "ulimit -d")];
+    for (resource, systemd, shell) in limits {
+        fit_address_space(raise(resource)?, cores, systemd, shell)?;
+    }
+    Ok(())
+}
+
+fn fit_address_space(limit: u64, cores: usize, systemd: &str, shell: &str) -> Result<(), Refusal> {
+    let needed = ADDRESS_SPACE_RESERVED + cores as u64 * ADDRESS_SPACE_PER_CORE;
+    if limit >= needed {
+        return Ok(());
+    }
+    Err(Refusal::System(format!(
+        "a limit of {limit} bytes of mapped memory is too low: {cores} cores need {needed} before the first key: \
+         raise it or take it away ({systemd}=infinity of systemd, {shell} unlimited), or use fewer cores; \
+         --max-memory bounds what keys and values take"
+    )))
+}
+
 /// Descriptors, and how many clients they leave room for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Descriptors {
@@ -146,6 +174,16 @@ mod tests {
         assert_eq!(refusal.exit_code(), 77);
         assert!(refusal.to_string().contains(&format!("raise it to {}", own + CLIENTS_MIN as u64)), "{refusal}");
         assert_eq!(Descriptors::fit(own + 1, 2, 4, 1).map(|found| found.clients_max), Ok(1));
+    }
+
+    #[test]
+    fn mapped_memory_must_leave_room_for_the_cores() {
+        let needed = ADDRESS_SPACE_RESERVED + 4 * ADDRESS_SPACE_PER_CORE;
+        assert_eq!(fit_address_space(RLIM_INFINITY, 64, "", ""), Ok(()));
+        assert_eq!(fit_address_space(needed, 4, "", ""), Ok(()));
+        let refusal = fit_address_space(needed - 1, 4, "LimitAS", "ulimit -v").unwrap_err();
+        assert_eq!(refusal.exit_code(), 77);
+        assert!(refusal.to_string().contains("LimitAS=infinity"), "{refusal}");
     }
 
     #[test]
