@@ -3,20 +3,24 @@
 
 mod harness;
 
+use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crabcache::config::{Config, Cores, LogFormat, Sources, Store};
 use crabcache::limits::SHUTDOWN_MS_MAX;
 use crabcache::runtime::host::{CoreError, CoreSetup, Host};
 use crabcache::runtime::log;
 use glommio::timer;
-use harness::{Exit, Server, run_to_end};
+use harness::{Exit, PATIENCE, Server, run_to_end};
 use nix::sys::signal::{SigSet, Signal};
 
 const ROLE: &str = "CRABCACHE_TEST_ROLE";
+/// The file whose existence makes a core hang.
+const HANGS: &str = "CRABCACHE_TEST_HANGS";
 
 /// A server of two cores, of which core 1 plays the role of the environment.
 #[test]
@@ -44,8 +48,19 @@ async fn core(setup: CoreSetup, role: String) -> Result<(), CoreError> {
         "stays" => loop {
             timer::sleep(Duration::from_millis(50)).await;
         },
+        "hangs" => loop {
+            setup.pulses.beat(setup.index, Instant::now());
+            if std::env::var_os(HANGS).is_some_and(|file| Path::new(&file).exists()) {
+                // Not even the executor is let in any more.
+                loop {
+                    std::thread::park();
+                }
+            }
+            timer::sleep(Duration::from_millis(5)).await;
+        },
         _ => {
             while !setup.shutdown.is_requested() {
+                setup.pulses.beat(setup.index, Instant::now());
                 timer::sleep(Duration::from_millis(5)).await;
             }
             Ok(())
@@ -128,4 +143,36 @@ fn a_core_that_never_ends_is_given_up() {
     assert_eq!(exit.code(), Some(1), "{}", exit.stderr);
     assert!(exit.stderr.contains(&format!("core 1 did not end within {SHUTDOWN_MS_MAX} ms")), "{}", exit.stderr);
     assert!(exit.elapsed >= Duration::from_millis(SHUTDOWN_MS_MAX), "took {:?}", exit.elapsed);
+}
+
+/// A service whose core hangs is started again by systemd: it hears of the others no more.
+#[test]
+fn a_core_that_hangs_lets_the_watchdog_fire() {
+    let folder = std::env::temp_dir().join(format!("crabcache-hangs-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let (socket, file) = (folder.join("notify"), folder.join("hang"));
+    let systemd = UnixDatagram::bind(&socket).unwrap();
+    systemd.set_read_timeout(Some(PATIENCE)).unwrap();
+    let hear = || {
+        let mut piece = [0; 4096];
+        let len = systemd.recv(&mut piece).expect("systemd hears something");
+        String::from_utf8_lossy(&piece[..len]).into_owned()
+    };
+    let mut command = player("hangs");
+    command.env("NOTIFY_SOCKET", &socket).env("WATCHDOG_USEC", "1000000").env(HANGS, &file);
+    let server = Server::spawn(command);
+    for _ in 0..3 {
+        while hear() != "WATCHDOG=1" {}
+    }
+    std::fs::write(&file, "").unwrap();
+    while !hear().contains("STATUS=cores that make no turns: [1]") {}
+    server.wait_for_log("core 1 has made no turn for");
+    // Twice the time after which systemd acts; whatever is said meanwhile, it is not that all is well.
+    systemd.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+    let mut piece = [0; 4096];
+    while let Ok(len) = systemd.recv(&mut piece) {
+        assert_ne!(&piece[..len], b"WATCHDOG=1");
+    }
+    drop(server);
+    std::fs::remove_dir_all(&folder).unwrap();
 }

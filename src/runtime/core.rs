@@ -5,7 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -18,6 +18,7 @@ use super::host::Ready;
 use super::listen::CoreListeners;
 use super::mesh::MeshPort;
 use super::process;
+use super::pulse::Pulses;
 use super::ring::{Event, NetRing, RingStats, Stopped};
 use super::signals::Shutdown;
 use super::spin::Spin;
@@ -70,40 +71,22 @@ pub struct Shared {
     pub clients_max: usize,
     /// Cores that have no connections left at shutdown.
     pub drained: AtomicUsize,
-    /// Of each core: when it made its last turn with a tick, in milliseconds of uptime. 0: it is not ready yet.
-    beats: Box<[AtomicU64]>,
+    pub pulses: Arc<Pulses>,
     /// Clients of this process that wait to be served.
     invited: Mutex<Vec<UnixStream>>,
     has_invited: AtomicBool,
 }
 
 impl Shared {
-    pub fn new(clients_max: usize, cores: usize) -> Shared {
+    pub fn new(clients_max: usize, pulses: Arc<Pulses>) -> Shared {
         Shared {
             clients: AtomicUsize::new(0),
             clients_max,
             drained: AtomicUsize::new(0),
-            beats: (0..cores).map(|_| AtomicU64::new(0)).collect(),
+            pulses,
             invited: Mutex::default(),
             has_invited: AtomicBool::new(false),
         }
-    }
-
-    pub fn cores(&self) -> usize {
-        self.beats.len()
-    }
-
-    pub fn is_ready(&self) -> bool {
-        self.beats.iter().all(|beat| beat.load(Ordering::Relaxed) > 0)
-    }
-
-    /// Cores that hang, and for how long; those not ready yet do not count.
-    pub fn late_cores(&self, uptime_ms: u64) -> impl Iterator<Item = (usize, u64)> {
-        let beats = self.beats.iter().map(|beat| beat.load(Ordering::Relaxed)).enumerate();
-        beats
-            .filter(|(_, beat)| *beat > 0)
-            .map(move |(core, beat)| (core, uptime_ms.saturating_sub(beat)))
-            .filter(|(_, age_ms)| *age_ms > limits::CORE_SILENT_MS_MAX)
     }
 
     /// `client` is served as if it had connected, by whichever core is rung next.
@@ -222,6 +205,7 @@ pub async fn run(mut parts: CoreParts, ready: Ready) -> io::Result<()> {
         core.exchange();
         let is_loading = core.tend_log()?;
         if !is_loading && let Some(ready) = ready.take() {
+            core.shared.pulses.beat(core.core, now);
             ready.announce();
         }
         // 5. Replies are handed to the ring; they leave with the next enter.
@@ -639,9 +623,7 @@ impl Core {
     // ---- housekeeping ---------------------------------------------------------------------------
 
     fn tick(&mut self, now: Instant) {
-        // Never 0, which means not ready.
-        let uptime_ms = (now - self.started).as_millis() as u64 | 1;
-        self.shared.beats[self.core].store(uptime_ms, Ordering::Relaxed);
+        self.shared.pulses.beat(self.core, now);
         if self.store.version() != self.store_version {
             self.store_version = self.store.version();
             self.allowlist = self.store.allowlist();

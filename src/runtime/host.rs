@@ -16,7 +16,9 @@ use tracing::{error, info, warn};
 
 use super::doorbell::Doorbell;
 use super::listen::{self, Addresses, CoreListeners, Listeners};
+use super::notify::{Notify, Watch};
 use super::preflight::{self, Ground};
+use super::pulse::Pulses;
 use super::refusal::Refusal;
 use super::signals::{Shutdown, Signals};
 use crate::config::{Config, Store};
@@ -44,6 +46,8 @@ pub struct CoreSetup {
     /// Clients of all cores together.
     pub clients_max: usize,
     pub ready: Ready,
+    /// Beaten by every core as long as it makes turns.
+    pub pulses: Arc<Pulses>,
     /// Of the admin HTTP, with the first core.
     pub admin: Vec<TcpListener>,
 }
@@ -127,6 +131,8 @@ impl Host {
             }
         };
         let shutdown = Arc::new(Shutdown::new(doorbells.clone()));
+        let pulses = Arc::new(Pulses::new(cores, Instant::now()));
+        let serving = format!("{} serving on {}", count(cores, "core"), Reach(&addresses));
         let addresses = Arc::new(addresses);
         let (events, inbox) = mpsc::channel();
 
@@ -152,6 +158,7 @@ impl Host {
                 addresses: addresses.clone(),
                 clients_max: ground.descriptors.clients_max,
                 ready: Ready(events.clone()),
+                pulses: pulses.clone(),
                 admin: std::mem::take(&mut admin),
             };
             let io_memory_bytes = ground.locked_memory.io_memory_bytes;
@@ -160,7 +167,8 @@ impl Host {
             spawn_thread(&format!("core-{index}"), move || run_core(cpu, io_memory_bytes, start, report));
         }
         drop(events);
-        let exit = supervise(&inbox, &ground, &shutdown, &store);
+        let watch = Watch::new(Notify::from_environment(), pulses, serving);
+        let exit = supervise(&inbox, &ground, &shutdown, &store, watch);
         // Here rather than before the cores end: until then somebody may still connect.
         drop(unix_socket_file);
         exit
@@ -206,25 +214,40 @@ fn protect(config: &Config, store: &Store) -> Result<(), Refusal> {
 }
 
 /// Waits until every core has ended, and says how it went.
-fn supervise(inbox: &Receiver<Event>, ground: &Ground, shutdown: &Shutdown, store: &Store) -> u8 {
+fn supervise(inbox: &Receiver<Event>, ground: &Ground, shutdown: &Shutdown, store: &Store, mut watch: Watch) -> u8 {
     let cores = ground.cores();
     let mut running: Vec<usize> = (0..cores).collect();
     let mut ready = 0;
     let mut failed = false;
     let mut deadline: Option<Instant> = None;
     while !running.is_empty() {
-        let event = match deadline {
-            None => inbox.recv().map_err(|_| RecvTimeoutError::Disconnected),
-            Some(deadline) => inbox.recv_timeout(deadline.saturating_duration_since(Instant::now())),
+        let now = Instant::now();
+        if shutdown.is_requested() {
+            watch.stopping();
+            deadline.get_or_insert(now + Duration::from_millis(SHUTDOWN_MS_MAX));
+        }
+        watch.look(now);
+        let left = deadline.map_or(Duration::MAX, |deadline| deadline.saturating_duration_since(now));
+        let event = match inbox.recv_timeout(watch.look_within().min(left)) {
+            Err(RecvTimeoutError::Timeout) if deadline.is_none_or(|deadline| Instant::now() < deadline) => continue,
+            event => event,
         };
+        if shutdown.is_requested() {
+            // The last core to end may have been asked by a command.
+            watch.stopping();
+        }
         match event {
             Ok(Event::Ready) => {
                 ready += 1;
                 if ready == cores && !shutdown.is_requested() {
+                    watch.ready();
                     info!("ready");
                 }
             }
-            Ok(Event::Asked(Signal::SIGHUP)) => reload(store),
+            Ok(Event::Asked(Signal::SIGHUP)) => {
+                watch.reloading();
+                watch.reloaded(reload(store).as_deref());
+            }
             Ok(Event::Asked(signal)) => {
                 info!("{signal}: draining and ending; once more ends at once");
                 shutdown.request();
@@ -267,9 +290,6 @@ fn supervise(inbox: &Receiver<Event>, ground: &Ground, shutdown: &Shutdown, stor
                 return EXIT_FAILED;
             }
         }
-        if shutdown.is_requested() && deadline.is_none() {
-            deadline = Some(Instant::now() + Duration::from_millis(SHUTDOWN_MS_MAX));
-        }
     }
     if failed {
         return EXIT_FAILED;
@@ -278,8 +298,8 @@ fn supervise(inbox: &Receiver<Event>, ground: &Ground, shutdown: &Shutdown, stor
     0
 }
 
-/// SIGHUP: reads the configuration again and says what came of it.
-fn reload(store: &Store) {
+/// SIGHUP: reads the configuration again and says what came of it. Returns why nothing was changed.
+fn reload(store: &Store) -> Option<String> {
     if store.file().is_none() {
         info!("SIGHUP: there is no configuration file to read again (--config)");
     }
@@ -294,8 +314,12 @@ fn reload(store: &Store) {
             if reloaded.changed.is_empty() && reloaded.at_restart.is_empty() {
                 info!("SIGHUP: no setting has changed");
             }
+            None
         }
-        Err(error) => error!("SIGHUP: nothing is changed: {error}"),
+        Err(error) => {
+            error!("SIGHUP: nothing is changed: {error}");
+            Some(error.to_string())
+        }
     }
 }
 

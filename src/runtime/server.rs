@@ -56,7 +56,7 @@ pub fn run(host: Host) -> u8 {
         }
         let shared = shared
             .get_or_insert_with(|| {
-                let shared = Arc::new(Shared::new(setup.clients_max, setup.cores));
+                let shared = Arc::new(Shared::new(setup.clients_max, setup.pulses.clone()));
                 admin::start(admin::Parts {
                     listeners: std::mem::take(&mut setup.admin),
                     shared: shared.clone(),

@@ -1,7 +1,7 @@
 //! What each route answers.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::gateway::Gateway;
 use crate::admin::guard;
@@ -10,7 +10,7 @@ use crate::admin::routes::{self, Action, Found, Needs, Route, quoted};
 use crate::admin::{DASHBOARD, DASHBOARD_POLICY};
 use crate::command::{Op, spec_of};
 use crate::config::{SETTINGS, Store};
-use crate::limits::ADMIN_BODY_BYTES_MAX;
+use crate::limits::{ADMIN_BODY_BYTES_MAX, CORE_SILENT_MS_MAX};
 use crate::metrics::CRABCACHE_VERSION;
 use crate::number::parse_duration_ms;
 use crate::reply::Reply;
@@ -194,15 +194,19 @@ impl Answers {
         self.started.elapsed().as_millis() as u64
     }
 
+    fn late_cores(&self) -> impl Iterator<Item = (usize, u64)> {
+        self.shared.pulses.late(Instant::now(), Duration::from_millis(CORE_SILENT_MS_MAX))
+    }
+
     /// Why it does not do well; empty when it does.
     fn problems(&self) -> Vec<String> {
         let mut problems = Vec::new();
         if self.shutdown.is_requested() {
             problems.push("it is ending".to_string());
-        } else if !self.shared.is_ready() {
+        } else if !self.shared.pulses.is_serving() {
             problems.push("it is starting".to_string());
         }
-        for (core, age_ms) in self.shared.late_cores(self.uptime_ms()) {
+        for (core, age_ms) in self.late_cores() {
             problems.push(format!("core {core} has made no turn for {age_ms} ms"));
         }
         problems
@@ -222,7 +226,7 @@ impl Answers {
             if well { "ok" } else { "failing" },
             quoted(CRABCACHE_VERSION),
             self.uptime_ms() / 1000,
-            self.shared.cores(),
+            self.shared.pulses.cores(),
             self.shared.clients.load(std::sync::atomic::Ordering::Relaxed),
             problems.join(",")
         );
@@ -230,11 +234,8 @@ impl Answers {
     }
 
     fn live(&self) -> Response {
-        let late: Vec<String> = self
-            .shared
-            .late_cores(self.uptime_ms())
-            .map(|(core, age_ms)| format!("core {core}: no turn for {age_ms} ms"))
-            .collect();
+        let late: Vec<String> =
+            self.late_cores().map(|(core, age_ms)| format!("core {core}: no turn for {age_ms} ms")).collect();
         match late.as_slice() {
             [] => Response::text(200, "ok"),
             late => Response::text(503, late.join("\n")),
