@@ -11,13 +11,16 @@
 //!                     free runs by length:  warm (with memory) → cold (without), linked in a table beside
 //!   > 1 MiB           a mapping; freed ones wait to be unmapped, or to be used again
 //! ```
+//!
+//! A value is received on one core and freed on another, so the lists are everybody's. Nobody locks them: each change
+//! is one compare-and-swap, which fails only when somebody else's has succeeded. A core that is interrupted in the
+//! middle of anything here keeps nobody waiting.
 
 #![allow(unsafe_code)]
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::ptr::{NonNull, null_mut};
-use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 const PAGE_BYTES: usize = 4096;
 /// Below this the system's allocator serves.
@@ -31,47 +34,102 @@ const REGIONS_MAX: usize = 1024;
 /// Free pages that are kept with their memory.
 const WARM_PAGES_MAX: usize = 2048;
 /// Freed mappings that wait to be unmapped; the next one does not wait.
-const WAITING_MAX: usize = 128;
-const WAITING_BYTES_MAX: usize = 256 << 20;
+const WAITING_MAX: usize = 1024;
 const NONE: u32 = u32::MAX;
+
+const _: () = assert!(REGIONS_MAX * REGION_PAGES < NONE as usize, "every page has a number");
 
 /// The allocator of the server.
 pub struct Pages;
 
 static REGIONS: [AtomicPtr<u8>; REGIONS_MAX] = [const { AtomicPtr::new(null_mut()) }; REGIONS_MAX];
-static REGION_COUNT: AtomicUsize = AtomicUsize::new(0);
-static RUNS: Mutex<Runs> = Mutex::new(Runs::new());
-static WAITING: Mutex<Waiting> = Mutex::new(Waiting { pieces: [Piece { start: 0, bytes: 0 }; WAITING_MAX], bytes: 0 });
+/// By region, a word for each page: for the first page of a free run, the next run in its list.
+static LINKS: [AtomicPtr<u8>; REGIONS_MAX] = [const { AtomicPtr::new(null_mut()) }; REGIONS_MAX];
+/// The next page that was never used. Pages are numbered through all regions.
+static NEXT: AtomicUsize = AtomicUsize::new(0);
+/// Free runs by their length in pages, those with memory and those without.
+static WARM: [List; RUN_PAGES_MAX + 1] = [const { List::new() }; RUN_PAGES_MAX + 1];
+static COLD: [List; RUN_PAGES_MAX + 1] = [const { List::new() }; RUN_PAGES_MAX + 1];
+static WARM_PAGES: AtomicUsize = AtomicUsize::new(0);
+/// Mappings that nobody uses any more, see [`Piece`]; 0 is a free place.
+static WAITING: [AtomicU64; WAITING_MAX] = [const { AtomicU64::new(0) }; WAITING_MAX];
+/// How many of them there are, or will be in a moment.
+static WAITING_COUNT: AtomicUsize = AtomicUsize::new(0);
 
-/// Free runs. Pages are numbered through all regions.
-struct Runs {
-    /// By length in pages: the first free run with memory, and the first without.
-    warm: [u32; RUN_PAGES_MAX + 1],
-    cold: [u32; RUN_PAGES_MAX + 1],
-    warm_pages: usize,
-    /// The next page that was never used.
-    next: usize,
-    /// By region: for the first page of a free run, the next run in its list.
-    links: [*mut u32; REGIONS_MAX],
+/// Free runs of one length, the one freed last in front.
+///
+/// ```text
+///   63 ─────────── 32 31 ──────────── 0
+///   how often changed │ the first page     the next: in the page's link
+/// ```
+///
+/// The count tells a list from one that was changed and has the same first page again: without it, whoever read the
+/// link of that page before would put an outdated one in front. It comes round after 2^32 changes, far more than
+/// happen while a core is interrupted between two instructions.
+struct List(AtomicU64);
+
+impl List {
+    const fn new() -> List {
+        List(AtomicU64::new(NONE as u64))
+    }
+
+    fn changed(head: u64, first: u32) -> u64 {
+        ((head >> 32).wrapping_add(1) << 32) | first as u64
+    }
+
+    fn pop(&self) -> Option<u32> {
+        let mut head = self.0.load(Ordering::Acquire);
+        loop {
+            let first = head as u32;
+            if first == NONE {
+                return None;
+            }
+            // Perhaps somebody else has it by now: then what its link says is of no consequence.
+            let next = link_of(first).load(Ordering::Relaxed);
+            let changed = Self::changed(head, next);
+            match self.0.compare_exchange_weak(head, changed, Ordering::Acquire, Ordering::Acquire) {
+                Ok(_) => return Some(first),
+                Err(now) => head = now,
+            }
+        }
+    }
+
+    fn push(&self, page: u32) {
+        let mut head = self.0.load(Ordering::Relaxed);
+        loop {
+            link_of(page).store(head as u32, Ordering::Relaxed);
+            let changed = Self::changed(head, page);
+            match self.0.compare_exchange_weak(head, changed, Ordering::Release, Ordering::Relaxed) {
+                Ok(_) => return,
+                Err(now) => head = now,
+            }
+        }
+    }
 }
 
-// SAFETY: the tables that `links` leads to belong to `RUNS` alone, which is behind a mutex.
-unsafe impl Send for Runs {}
-
+/// A mapping in one word: the number of its first page in the upper 36 bits (addresses have 48), how many pages it
+/// has in the lower 28.
 #[derive(Clone, Copy)]
 struct Piece {
     start: usize,
     bytes: usize,
 }
 
-/// Mappings that nobody uses any more; those of no bytes are free places.
-struct Waiting {
-    pieces: [Piece; WAITING_MAX],
-    bytes: usize,
-}
+const PIECE_PAGES_BITS: u32 = 28;
+const PIECE_PAGES_MAX: usize = (1 << PIECE_PAGES_BITS) - 1;
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+impl Piece {
+    /// `None` for what is too long, or lies too high; the kernel puts nothing there unasked.
+    fn packed(self) -> Option<u64> {
+        let (page, pages) = (self.start / PAGE_BYTES, self.bytes / PAGE_BYTES);
+        let fits = pages <= PIECE_PAGES_MAX && page >> (u64::BITS - PIECE_PAGES_BITS) == 0;
+        fits.then_some((page as u64) << PIECE_PAGES_BITS | pages as u64)
+    }
+
+    fn unpacked(word: u64) -> Piece {
+        let pages = word as usize & PIECE_PAGES_MAX;
+        Piece { start: (word >> PIECE_PAGES_BITS) as usize * PAGE_BYTES, bytes: pages * PAGE_BYTES }
+    }
 }
 
 fn map(bytes: usize) -> *mut u8 {
@@ -98,78 +156,50 @@ fn whole_pages(bytes: usize) -> usize {
     bytes.div_ceil(PAGE_BYTES)
 }
 
-impl Runs {
-    const fn new() -> Runs {
-        Runs {
-            warm: [NONE; RUN_PAGES_MAX + 1],
-            cold: [NONE; RUN_PAGES_MAX + 1],
-            warm_pages: 0,
-            next: 0,
-            links: [null_mut(); REGIONS_MAX],
-        }
+/// Makes sure that `place` leads to a mapping of `bytes`; false when there is none to be had.
+fn is_mapped(place: &AtomicPtr<u8>, bytes: usize) -> bool {
+    if !place.load(Ordering::Acquire).is_null() {
+        return true;
     }
-
-    fn link(&mut self, page: u32) -> &mut u32 {
-        // SAFETY: a page has a number only once its region has a table with a word for each of its pages.
-        unsafe { &mut *self.links[page as usize / REGION_PAGES].add(page as usize % REGION_PAGES) }
+    let memory = map(bytes);
+    if memory.is_null() {
+        return false;
     }
-
-    fn pop(&mut self, pages: usize) -> Option<u32> {
-        if self.warm[pages] != NONE {
-            let page = self.warm[pages];
-            self.warm[pages] = *self.link(page);
-            self.warm_pages -= pages;
-            return Some(page);
-        }
-        if self.cold[pages] != NONE {
-            let page = self.cold[pages];
-            self.cold[pages] = *self.link(page);
-            return Some(page);
-        }
-        self.cut(pages)
+    // SAFETY: the range is the mapping just made; with huge pages more would be resident than is used.
+    unsafe { libc::madvise(memory.cast(), bytes, libc::MADV_NOHUGEPAGE) };
+    if place.compare_exchange(null_mut(), memory, Ordering::AcqRel, Ordering::Acquire).is_err() {
+        // Somebody else was faster.
+        unmap(memory as usize, bytes);
     }
+    true
+}
 
-    /// A run that was never used.
-    fn cut(&mut self, pages: usize) -> Option<u32> {
-        let region = self.next / REGION_PAGES;
-        let starts = self.next.is_multiple_of(REGION_PAGES);
-        if !starts && self.next % REGION_PAGES + pages > REGION_PAGES {
-            self.next = (region + 1) * REGION_PAGES;
-            return self.cut(pages);
-        }
-        if starts {
-            if region == REGIONS_MAX {
-                return None;
-            }
-            let memory = map(REGION_BYTES);
-            let links = map(REGION_PAGES * size_of::<u32>());
-            if memory.is_null() || links.is_null() {
-                for (start, bytes) in [(memory, REGION_BYTES), (links, REGION_PAGES * size_of::<u32>())] {
-                    if !start.is_null() {
-                        unmap(start as usize, bytes);
-                    }
-                }
-                return None;
-            }
-            // SAFETY: the range is the mapping just made; with huge pages more would be resident than is used.
-            unsafe { libc::madvise(memory.cast(), REGION_BYTES, libc::MADV_NOHUGEPAGE) };
-            self.links[region] = links.cast();
-            REGIONS[region].store(memory, Ordering::Release);
-            REGION_COUNT.store(region + 1, Ordering::Release);
-        }
-        let page = self.next as u32;
-        self.next += pages;
-        Some(page)
-    }
+fn link_of(page: u32) -> &'static AtomicU32 {
+    let links = LINKS[page as usize / REGION_PAGES].load(Ordering::Acquire).cast::<AtomicU32>();
+    // SAFETY: a page gets a number only once its region has a table with a word for each of its pages, which is
+    // never unmapped; zeroed words are valid ones.
+    unsafe { &*links.add(page as usize % REGION_PAGES) }
+}
 
-    fn push(&mut self, page: u32, pages: usize, is_warm: bool) {
-        let head = if is_warm { self.warm[pages] } else { self.cold[pages] };
-        *self.link(page) = head;
-        if is_warm {
-            self.warm[pages] = page;
-            self.warm_pages += pages;
-        } else {
-            self.cold[pages] = page;
+/// A run that was never used.
+fn cut(pages: usize) -> Option<u32> {
+    let mut next = NEXT.load(Ordering::Acquire);
+    loop {
+        let region = next / REGION_PAGES;
+        if region >= REGIONS_MAX {
+            return None;
+        }
+        let is_there = is_mapped(&LINKS[region], REGION_PAGES * size_of::<AtomicU32>())
+            && is_mapped(&REGIONS[region], REGION_BYTES);
+        if !is_there {
+            return None;
+        }
+        let fits = next % REGION_PAGES + pages <= REGION_PAGES;
+        let after = if fits { next + pages } else { (region + 1) * REGION_PAGES };
+        match NEXT.compare_exchange_weak(next, after, Ordering::AcqRel, Ordering::Acquire) {
+            Ok(_) if fits => return Some(next as u32),
+            Ok(_) => next = after,
+            Err(now) => next = now,
         }
     }
 }
@@ -181,70 +211,93 @@ fn address_of(page: u32) -> *mut u8 {
 
 /// The number of the page that starts at `start`, if it is in a region.
 fn page_at(start: *mut u8) -> Option<u32> {
-    (0..REGION_COUNT.load(Ordering::Acquire)).find_map(|region| {
-        let offset = (start as usize).wrapping_sub(REGIONS[region].load(Ordering::Acquire) as usize);
-        (offset < REGION_BYTES).then_some((region * REGION_PAGES + offset / PAGE_BYTES) as u32)
+    let regions = REGIONS.iter().map(|region| region.load(Ordering::Acquire));
+    regions.take_while(|region| !region.is_null()).enumerate().find_map(|(number, region)| {
+        let offset = (start as usize).wrapping_sub(region as usize);
+        (offset < REGION_BYTES).then_some((number * REGION_PAGES + offset / PAGE_BYTES) as u32)
     })
 }
 
 fn take_run(pages: usize) -> Option<NonNull<u8>> {
-    let page = lock(&RUNS).pop(pages)?;
+    let page = match WARM[pages].pop() {
+        Some(page) => {
+            WARM_PAGES.fetch_sub(pages, Ordering::Relaxed);
+            page
+        }
+        None => COLD[pages].pop().or_else(|| cut(pages))?,
+    };
     NonNull::new(address_of(page))
 }
 
 fn give_run(start: *mut u8, page: u32, pages: usize) {
-    let mut runs = lock(&RUNS);
-    if runs.warm_pages + pages <= WARM_PAGES_MAX {
-        return runs.push(page, pages, true);
+    if WARM_PAGES.fetch_add(pages, Ordering::Relaxed) + pages <= WARM_PAGES_MAX {
+        return WARM[pages].push(page);
     }
-    drop(runs);
+    WARM_PAGES.fetch_sub(pages, Ordering::Relaxed);
     // SAFETY: the run was freed by its user and is in no list yet: nobody else knows of it.
     unsafe { libc::madvise(start.cast(), pages * PAGE_BYTES, libc::MADV_DONTNEED) };
-    lock(&RUNS).push(page, pages, false);
+    COLD[pages].push(page);
+}
+
+/// A mapping that waits and `is_wanted`: nobody else has it any more.
+fn take_waiting(is_wanted: impl Fn(Piece) -> bool) -> Option<Piece> {
+    if WAITING_COUNT.load(Ordering::Acquire) == 0 {
+        return None;
+    }
+    WAITING.iter().find_map(|place| {
+        let word = place.load(Ordering::Acquire);
+        if word == 0 || !is_wanted(Piece::unpacked(word)) {
+            return None;
+        }
+        place.compare_exchange(word, 0, Ordering::Acquire, Ordering::Relaxed).ok()?;
+        WAITING_COUNT.fetch_sub(1, Ordering::Relaxed);
+        Some(Piece::unpacked(word))
+    })
+}
+
+/// Lets a mapping wait; false when there is no place for it.
+fn let_wait(piece: Piece) -> bool {
+    let Some(word) = piece.packed() else { return false };
+    WAITING_COUNT.fetch_add(1, Ordering::Relaxed);
+    let is_taken = |place: &AtomicU64| {
+        let is_free = place.load(Ordering::Relaxed) == 0;
+        is_free && place.compare_exchange(0, word, Ordering::Release, Ordering::Relaxed).is_ok()
+    };
+    let found = WAITING.iter().any(is_taken);
+    if !found {
+        WAITING_COUNT.fetch_sub(1, Ordering::Relaxed);
+    }
+    found
 }
 
 fn take_mapping(bytes: usize) -> *mut u8 {
-    let mut waiting = lock(&WAITING);
-    if waiting.bytes >= bytes
-        && let Some(piece) = waiting.pieces.iter_mut().find(|piece| piece.bytes == bytes)
-    {
-        let start = std::mem::replace(piece, Piece { start: 0, bytes: 0 }).start;
-        waiting.bytes -= bytes;
-        return start as *mut u8;
+    match take_waiting(|piece| piece.bytes == bytes) {
+        Some(piece) => piece.start as *mut u8,
+        None => map(bytes),
     }
-    drop(waiting);
-    map(bytes)
 }
 
 fn give_mapping(start: *mut u8, bytes: usize) {
-    let mut waiting = lock(&WAITING);
-    if waiting.bytes + bytes <= WAITING_BYTES_MAX
-        && let Some(place) = waiting.pieces.iter_mut().find(|piece| piece.bytes == 0)
-    {
-        *place = Piece { start: start as usize, bytes };
-        waiting.bytes += bytes;
-        return;
+    if !let_wait(Piece { start: start as usize, bytes }) {
+        unmap(start as usize, bytes);
     }
-    drop(waiting);
-    unmap(start as usize, bytes);
 }
 
 /// Gives up to `bytes_max` of freed mappings back to the kernel; whether more of them wait. For ticks.
 pub fn release_some(bytes_max: usize) -> bool {
     let mut left = bytes_max;
     while left > 0 {
-        let mut waiting = lock(&WAITING);
-        let Some(piece) = waiting.pieces.iter_mut().find(|piece| piece.bytes > 0) else { return false };
+        let Some(piece) = take_waiting(|_| true) else { break };
         // From the end, so that what is left begins where it did.
         let bytes = piece.bytes.min(left);
-        piece.bytes -= bytes;
-        let end = piece.start + piece.bytes;
-        waiting.bytes -= bytes;
-        drop(waiting);
-        unmap(end, bytes);
+        let rest = Piece { start: piece.start, bytes: piece.bytes - bytes };
+        unmap(piece.start + rest.bytes, bytes);
+        if rest.bytes > 0 && !let_wait(rest) {
+            unmap(rest.start, rest.bytes);
+        }
         left -= bytes;
     }
-    lock(&WAITING).bytes > 0
+    WAITING_COUNT.load(Ordering::Relaxed) > 0
 }
 
 #[derive(PartialEq)]
@@ -264,8 +317,8 @@ fn kind_of(layout: Layout) -> Kind {
 }
 
 // SAFETY: what is handed out is as large and as aligned as asked for, belongs to nobody else, and stays where it is
-// until it is freed: runs come from the lists, which hold free ones only, or were never used; mappings are new or
-// were freed. Nothing here allocates: all tables are static or mapped.
+// until it is freed: runs come from the lists, which hold free ones only and hand each to one taker, or were never
+// used; mappings are new, or were freed and waited. Nothing here allocates: all tables are static or mapped.
 unsafe impl GlobalAlloc for Pages {
     // SAFETY: see above; the caller promises what `GlobalAlloc` asks for.
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
@@ -344,6 +397,8 @@ unsafe impl GlobalAlloc for Pages {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{Mutex, PoisonError, mpsc};
+
     use super::*;
     use crate::random::{Announced, Random};
 
@@ -351,6 +406,18 @@ mod tests {
         start: *mut u8,
         layout: Layout,
         mark: u8,
+    }
+
+    // SAFETY: memory that its holder alone knows of.
+    unsafe impl Send for Held {}
+
+    /// The lists are the process's: tests take turns.
+    static TURN: Mutex<()> = Mutex::new(());
+
+    fn everything_went_back() {
+        assert!(WARM_PAGES.load(Ordering::Relaxed) <= WARM_PAGES_MAX);
+        while release_some(1 << 20) {}
+        assert!(WAITING.iter().all(|place| place.load(Ordering::Relaxed) == 0));
     }
 
     fn layout(bytes: usize) -> Layout {
@@ -372,7 +439,8 @@ mod tests {
 
     #[test]
     fn nothing_overlaps_and_nothing_is_lost_whatever_the_sizes() {
-        for seed in 0..4 {
+        let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+        for seed in 0..2 {
             let _announced = Announced(seed);
             let mut random = Random::new(seed);
             let mut held: Vec<Held> = Vec::new();
@@ -382,7 +450,7 @@ mod tests {
                 2 => RUN_BYTES_MAX + random.below(3 << 20),
                 _ => BYTES_MIN + random.below(200_000),
             };
-            for turn in 0..3_000 {
+            for turn in 0..2_000 {
                 let mark = turn as u8;
                 if held.len() < 40 && random.chance(60) {
                     let layout = layout(size(&mut random));
@@ -422,8 +490,65 @@ mod tests {
                 unsafe { Pages.dealloc(old.start, old.layout) };
             }
         }
-        assert!(lock(&RUNS).warm_pages <= WARM_PAGES_MAX);
-        while release_some(1 << 20) {}
-        assert_eq!(lock(&WAITING).bytes, 0);
+        everything_went_back();
+    }
+
+    /// What one core receives another frees: four threads hand each other what they allocate.
+    #[test]
+    fn what_one_thread_frees_another_uses_and_nobody_else() {
+        const THREADS: usize = 4;
+        let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+        const TURNS: usize = 2_000;
+        let (senders, receivers): (Vec<_>, Vec<_>) = (0..THREADS).map(|_| mpsc::channel::<Held>()).unzip();
+        let threads = receivers.into_iter().enumerate().map(|(number, inbox)| {
+            let peers = senders.clone();
+            std::thread::spawn(move || {
+                let mut random = Random::new(number as u64);
+                let free = |mut old: Held| {
+                    check(&mut old);
+                    // SAFETY: it was allocated with this layout, and is not used any more.
+                    unsafe { Pages.dealloc(old.start, old.layout) };
+                };
+                for turn in 0..TURNS {
+                    // Few lengths, so that the threads meet at the same lists.
+                    let bytes = [BYTES_MIN, BYTES_MIN + PAGE_BYTES, 2 * BYTES_MIN, RUN_BYTES_MAX + 1][random.below(4)];
+                    let (layout, mark) = (layout(bytes), (turn * THREADS + number) as u8);
+                    // SAFETY: the layout is not empty.
+                    let mut new = Held { start: unsafe { Pages.alloc(layout) }, layout, mark };
+                    bytes_of(&mut new).iter_mut().step_by(1021).for_each(|byte| *byte = mark);
+                    *bytes_of(&mut new).last_mut().unwrap() = mark;
+                    peers[random.below(THREADS)].send(new).unwrap();
+                    inbox.try_iter().take(3).for_each(free);
+                    if turn % 16 == 0 {
+                        release_some(1 << 20);
+                    }
+                }
+                drop(peers);
+                inbox
+            })
+        });
+        let threads: Vec<_> = threads.collect();
+        drop(senders);
+        for thread in threads {
+            for mut old in thread.join().unwrap() {
+                check(&mut old);
+                // SAFETY: as above.
+                unsafe { Pages.dealloc(old.start, old.layout) };
+            }
+        }
+        everything_went_back();
+    }
+
+    #[test]
+    fn a_piece_fits_into_a_word() {
+        for piece in [
+            Piece { start: PAGE_BYTES, bytes: PAGE_BYTES },
+            Piece { start: 0x7FFF_FFFF_F000, bytes: PIECE_PAGES_MAX * PAGE_BYTES },
+        ] {
+            let unpacked = Piece::unpacked(piece.packed().unwrap());
+            assert_eq!((unpacked.start, unpacked.bytes), (piece.start, piece.bytes));
+        }
+        assert!(Piece { start: 0, bytes: (PIECE_PAGES_MAX + 1) * PAGE_BYTES }.packed().is_none());
+        assert!(Piece { start: 1 << 56, bytes: PAGE_BYTES }.packed().is_none());
     }
 }
