@@ -11,7 +11,7 @@ use sha2::{Digest as _, Sha256};
 use crate::command::{Flags, Op, Route, Spec, TABLE};
 use crate::glob;
 use crate::limits::{AUTH_DELAY_MS_MAX, AUTH_FAILURES_TRACKED_MAX};
-use crate::ratelimit::Rate;
+use crate::ratelimit::{Rate, source_of};
 
 /// The name of the token that needs none, and of the one that `token` sets.
 pub const DEFAULT_NAME: &str = "default";
@@ -242,7 +242,7 @@ impl Access {
     }
 }
 
-/// Failed attempts by address: the next attempt has to wait, twice as long each time.
+/// Failed attempts by source: the next attempt has to wait, twice as long each time.
 #[derive(Debug, Default)]
 pub struct Failures {
     by_address: HashMap<IpAddr, Failed, ahash::RandomState>,
@@ -265,14 +265,14 @@ impl Failures {
 
     /// How long `address` has to wait before it may try (again).
     pub fn wait_ms(&self, address: IpAddr, now_us: u64) -> Option<u64> {
-        let failed = self.by_address.get(&address.to_canonical())?;
+        let failed = self.by_address.get(&source_of(address))?;
         let left_us = failed.until_us.checked_sub(now_us).filter(|left_us| *left_us > 0)?;
         Some(left_us.div_ceil(1000))
     }
 
     /// Another attempt has failed.
     pub fn add(&mut self, address: IpAddr, now_us: u64) {
-        let address = address.to_canonical();
+        let address = source_of(address);
         if self.by_address.len() >= AUTH_FAILURES_TRACKED_MAX && !self.by_address.contains_key(&address) {
             self.by_address.retain(|_, failed| failed.until_us > now_us);
             // Still full: whoever waits the shortest is let off.
@@ -292,7 +292,7 @@ impl Failures {
 
     pub fn forget(&mut self, address: IpAddr) {
         if !self.by_address.is_empty() {
-            self.by_address.remove(&address.to_canonical());
+            self.by_address.remove(&source_of(address));
         }
     }
 }

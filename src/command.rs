@@ -115,6 +115,7 @@ pub enum Op {
     AclCat,
     AclHelp,
     AclList,
+    AclLog,
     AclUsers,
     AclWhoAmI,
     Auth,
@@ -408,6 +409,7 @@ table! {
     "acl|cat" AclCat -2 SRV NO_KEYS Local "connection" "6.0.0" "Lists the scopes of tokens, or the commands of one.";
     "acl|help" AclHelp 2 SRV NO_KEYS Local "connection" "6.0.0" "Returns helpful text about the different subcommands.";
     "acl|list" AclList 2 ADM NO_KEYS Local "connection" "6.0.0" "Describes every token as Redis describes users.";
+    "acl|log" AclLog -2 ADM NO_KEYS Local "connection" "6.0.0" "Lists who was refused what lately.";
     "acl|users" AclUsers 2 ADM NO_KEYS Local "connection" "6.0.0" "Lists the names of all tokens.";
     "acl|whoami" AclWhoAmI 2 SRV NO_KEYS Local "connection" "6.0.0" "Returns the name of the token of this connection.";
     "auth" Auth -2 OPEN NO_KEYS Local "connection" "1.0.0" "Authenticates the connection.";

@@ -133,6 +133,22 @@ pub const ADMIN_IDLE_MS_MAX: u64 = 60_000;
 /// A core that has made no turn for so long hangs.
 pub const CORE_SILENT_MS_MAX: u64 = 5_000;
 
+/// Default of `max-client-memory`: this much of what the machine or the cgroup has, for what all clients together have sent
+/// and not finished, and have been answered and not read. More: whoever holds most is closed.
+pub const CLIENT_MEMORY_PERCENT_DEFAULT: u8 = 20;
+/// How often at most a core looks for whoever holds most.
+pub const CLIENT_MEMORY_SCANS_PER_SECOND: u64 = 100;
+/// A large value is received in pieces of this size, so that a client is seen to hold what has come of it.
+pub const LARGE_RECEIVE_BYTES_MAX: usize = 1024 * 1024;
+
+/// Default of `request-timeout`: how long a request may take from its first byte to its last, and how many of its bytes
+/// buy it another second, so that large values may come over slow lines. Longer: closed.
+pub const REQUEST_MS_MAX_DEFAULT: u64 = 60_000;
+pub const REQUEST_BYTES_PER_SECOND_MIN: u64 = 64 * 1024;
+
+/// Refusals that ACL LOG remembers. More: the oldest go.
+pub const ACCESS_LOG_ENTRIES_MAX: usize = 128;
+
 /// How long a client may take to say who it is. Longer: closed.
 pub const BEFORE_AUTH_MS_MAX: u64 = 10_000;
 /// How often every connection is looked at for silence.

@@ -1,5 +1,15 @@
 //! Token buckets: so much per second, and a burst on top. Reads no clock; callers pass `now_us`.
 
+use std::net::{IpAddr, Ipv6Addr};
+
+/// Who is behind an address: a v4 address, or the /64 of a v6 one, which is what one household gets.
+pub fn source_of(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX)).into(),
+        v4 => v4,
+    }
+}
+
 /// How much per second, and how much at once; 0 per second is no limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Rate {
@@ -91,6 +101,15 @@ mod tests {
 
     fn bucket(per_second: u64, burst: u64) -> Bucket {
         Bucket::new(Rate { per_second, burst }, 0)
+    }
+
+    #[test]
+    fn a_household_is_one_source() {
+        let source = |text: &str| source_of(text.parse().unwrap()).to_string();
+        assert_eq!(source("192.0.2.7"), "192.0.2.7");
+        assert_eq!(source("::ffff:192.0.2.7"), "192.0.2.7");
+        assert_eq!(source("2001:db8:1:2:3:4:5:6"), "2001:db8:1:2::");
+        assert_ne!(source("2001:db8:1:3::1"), source("2001:db8:1:2::1"));
     }
 
     #[test]

@@ -277,3 +277,30 @@ fn silent_clients_are_closed_and_others_are_not() {
     }
     silent.expect_closed();
 }
+
+/// Redis's fields, as a client in either protocol finds them.
+#[test]
+fn refusals_are_listed_with_who_and_what() {
+    let (server, _file) = start("acl-log", &[]);
+    let mut shop = client_of(&server, "shop-secret");
+    for _ in 0..3 {
+        shop.call("SET other:1 a");
+    }
+    shop.call("FLUSHALL");
+    assert!(shop.call("ACL LOG").is_error(), "it is for operators");
+    let mut ops = client_of(&server, "ops-secret");
+    let mut guesser = Client::connect(server.address());
+    guesser.call_words(&[&b"AUTH"[..], b"no\x1b[31m\nbody", b"wrong-secret"]);
+    let Value::Array(entries) = ops.call("ACL LOG") else { panic!("a list") };
+    let entry = |reason: &str| {
+        let entries = entries.iter().map(|entry| format!("{entry:?}"));
+        entries.filter(|entry| entry.contains(&format!("{reason:?}"))).collect::<Vec<_>>().join("\n")
+    };
+    assert!(entry("key").contains("other:1") && entry("key").contains("shop"), "{entries:?}");
+    assert!(entry("command").contains("flushall") || entry("command").contains("acl|log"), "{entries:?}");
+    assert!(entry("auth").contains("no [31m body"), "{entries:?}");
+    assert_eq!(ops.call("ACL LOG RESET"), Value::ok());
+    assert_eq!(ops.call("ACL LOG"), Value::Array(vec![]));
+    // Nothing of it steers the terminal of whoever reads the log.
+    assert!(!server.log().contains("31m"), "{}", server.log());
+}

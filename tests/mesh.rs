@@ -15,6 +15,7 @@ use crabcache::clock::Now;
 use crabcache::connection::Received;
 use crabcache::engine::clients::Address;
 use crabcache::engine::cluster::Topology;
+use crabcache::engine::commons::Commons;
 use crabcache::engine::journal::Durable;
 use crabcache::engine::memory::MemoryPool;
 use crabcache::engine::settings::Fixed;
@@ -184,6 +185,7 @@ fn engine_config(plan: &Plan, core: usize) -> EngineConfig {
     EngineConfig {
         core: core as u32,
         cores,
+        commons: Arc::new(Commons::new(plan.cores, &KeyHasher::with_seed([1, 2, 3, 4]))),
         hasher: KeyHasher::with_seed([1, 2, 3, 4]),
         random_seed: core as u64,
         value_bytes_max: limits::VALUE_BYTES_MAX_DEFAULT,

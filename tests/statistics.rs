@@ -292,6 +292,7 @@ fn every_counter_of_stats_tells_what_happened() {
             }
             "transactions_dirty" | "transactions_refused" | "commands_held_up" => 0..=0,
             "connections_closed_by_silence" | "connections_refused_by_address" | "authentications_failed" => 0..=0,
+            "connections_closed_by_memory" | "connections_closed_by_deadline" => 0..=0,
             "connections_closed_by_output_bound" | "accept_errors" | "slow_reader_pauses" => 0..=0,
             "outbox_full_pauses" | "log_full_pauses" | "receive_buffers_exhausted" => 0..=0,
             other => panic!("{other} is published and not checked"),

@@ -175,7 +175,11 @@ impl Store {
 
 /// What engines follow.
 fn live_of(config: &Config) -> Result<Live, ConfigError> {
-    Ok(Live { access: Arc::new(config.access()?), idle_timeout_ms: config.idle_timeout_ms })
+    Ok(Live {
+        access: Arc::new(config.access()?),
+        idle_timeout_ms: config.idle_timeout_ms,
+        request_timeout_ms: config.request_timeout_ms,
+    })
 }
 
 /// The file has either its old text or all of the new one, whatever happens.

@@ -179,6 +179,10 @@ settings! {
     /// What happens when that is full
     eviction "eviction": OneOf<EvictionPolicy>, "tinylfu", "POLICY", live, redis "maxmemory-policy";
 
+    /// Most memory for what all clients together are in the middle of sending or have not read yet: a size or a part of the
+    /// machine's or cgroup's; beyond it whoever holds most is closed; 0 is no bound
+    client_memory_max "max-client-memory": Memory, "20%", "SIZE|PERCENT", live, redis "maxmemory-clients";
+
     /// Keys whose time to live is given as a span expire up to so many percent sooner, each by chance: keys that were set
     /// together do not all expire together
     ttl_jitter_percent "ttl-jitter-percent": Number<u8>, "0", "PERCENT", live, in 0..=TTL_JITTER_PERCENT_MAX;
@@ -222,6 +226,9 @@ settings! {
 
     /// How long a client may be silent before it is closed; 0 is for ever
     idle_timeout_ms "idle-timeout": Milliseconds, "0ms", "DURATION", live, redis "timeout";
+
+    /// How long a request may take from its first byte to its last, and a second more for each 64 KiB of it; 0 is for ever
+    request_timeout_ms "request-timeout": Milliseconds, "60s", "DURATION", live;
 
     ["Admin"]
     /// Port of the admin HTTP (metrics, health, dashboard, keys): off for none, 0 for any free one; the default gives way when

@@ -101,6 +101,7 @@ impl Connection {
                 Stretch::Incomplete { from, at_least } => {
                     if from < input.len() {
                         self.partial = batch.piece();
+                        self.request_is_new = true;
                         self.partial.extend_from_slice(&input[from..]);
                         self.missing = at_least;
                     }
@@ -108,6 +109,7 @@ impl Connection {
                 }
                 Stretch::Large { from: start, end, len } => {
                     self.partial = batch.piece();
+                    self.request_is_new = true;
                     self.partial.extend_from_slice(&input[start..end]);
                     self.begin_large(index, len, batch);
                     from = end;
@@ -288,6 +290,7 @@ impl Connection {
         }
         let mut large = self.large_in.take()?;
         large.counted = large.bytes.len();
+        self.large_lent = large.bytes.len() + large.missing().min(limits::LARGE_RECEIVE_BYTES_MAX);
         // The command cannot be gone on with before the value is back.
         self.missing = usize::MAX;
         Some(large)
@@ -300,6 +303,7 @@ impl Connection {
 
     pub fn put_large_in(&mut self, large: LargeIn) {
         let whole = large.missing() == 0;
+        self.large_lent = 0;
         self.large_in = Some(large);
         if whole {
             self.large_arrived();
@@ -337,7 +341,30 @@ impl Connection {
     pub fn input_len(&self) -> usize {
         let large = self.large.iter().map(Bytes::len).sum::<usize>();
         let large_in = self.large_in.as_ref().map_or(0, |large| large.bytes.len());
-        self.partial.len() + self.stash_len() + large + large_in
+        self.partial.len() + self.stash_len() + large + large_in + self.large_lent
+    }
+
+    /// The memory that is there for its sake: input that is not a whole command yet, commands that wait, replies that have
+    /// not been sent.
+    #[inline]
+    pub fn held_bytes(&self) -> usize {
+        let large = self.large.iter().map(Bytes::len).sum::<usize>();
+        let large_in = self.large_in.as_ref().map_or(0, |large| large.bytes.len());
+        let input = self.partial.capacity() + self.stash.capacity() + large + large_in + self.large_lent;
+        input + self.deferred_bytes + self.unsent()
+    }
+
+    /// Whether the request that is on its way has been so for too long: longer than `timeout_ms` since it was first seen, and
+    /// a second for each so many bytes of it. Looked at now and then; while the server itself holds the connection up,
+    /// no time passes.
+    pub fn is_late(&mut self, now_us: u64, timeout_ms: u64) -> bool {
+        let is_new = std::mem::take(&mut self.request_is_new);
+        if is_new || self.partial.is_empty() || self.is_held() {
+            self.request_since_us = now_us;
+            return false;
+        }
+        let earned_us = self.input_len() as u64 * 1_000_000 / limits::REQUEST_BYTES_PER_SECOND_MIN;
+        now_us.saturating_sub(self.request_since_us) > timeout_ms * 1000 + earned_us
     }
 
     /// Whether more input is of use now: paused connections take only so much.

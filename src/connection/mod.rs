@@ -121,6 +121,15 @@ pub enum Deferred {
     Refusal(Refusal),
 }
 
+impl Deferred {
+    fn held_bytes(&self) -> usize {
+        match self {
+            Deferred::Call(call) => size_of::<Batch>() + call.held_bytes(),
+            Deferred::Refusal(_) => size_of::<Refusal>(),
+        }
+    }
+}
+
 pub struct Connection {
     /// Tells this connection from earlier ones in the same place.
     pub generation: u32,
@@ -133,6 +142,8 @@ pub struct Connection {
     pub is_trusted: bool,
     /// Bytes moved that its token has been charged for.
     pub bytes_charged: u64,
+    /// What it held when that was last taken note of.
+    pub bytes_accounted: usize,
     pub closing: Closing,
     replies: Replies,
     /// Its replies are on the list of those to be sent.
@@ -157,12 +168,18 @@ pub struct Connection {
     partial: Vec<u8>,
     /// At least so many bytes are missing behind `partial`.
     missing: usize,
+    /// A request has begun since somebody last looked, and when that look was.
+    request_is_new: bool,
+    request_since_us: u64,
     /// Decoded, but not to be carried out before the output has drained.
     deferred: VecDeque<Deferred>,
+    deferred_bytes: usize,
     /// Input that arrived while it could not be used, and how much of it has been used since.
     stash: Vec<u8>,
     stash_from: usize,
     large_in: Option<LargeIn>,
+    /// What the ring may receive into a large value that it has.
+    large_lent: usize,
     /// Large values of the incomplete command.
     large: Vec<Bytes>,
     pending: VecDeque<Pending>,
@@ -203,6 +220,7 @@ impl Connection {
             permit: None,
             is_trusted: false,
             bytes_charged: 0,
+            bytes_accounted: 0,
             closing: Closing::No,
             replies: Replies::On,
             dirty: false,
@@ -217,10 +235,14 @@ impl Connection {
             decoder: Decoder::default(),
             partial: Vec::new(),
             missing: 0,
+            request_is_new: false,
+            request_since_us: 0,
             deferred: VecDeque::new(),
+            deferred_bytes: 0,
             stash: Vec::new(),
             stash_from: 0,
             large_in: None,
+            large_lent: 0,
             large: Vec::new(),
             pending: VecDeque::new(),
             later: Later::default(),
@@ -240,6 +262,7 @@ impl Connection {
     }
 
     pub fn defer(&mut self, deferred: Deferred) {
+        self.deferred_bytes += deferred.held_bytes();
         self.deferred.push_back(deferred);
     }
 
@@ -247,7 +270,7 @@ impl Connection {
     /// behind it.
     pub fn defer_until_answered(&mut self, deferred: Deferred) {
         self.pause.add(Pause::FENCE);
-        self.deferred.push_front(deferred);
+        self.defer_first(deferred);
     }
 
     /// Whether a command waited for everything before it, and need not any more.
@@ -262,12 +285,15 @@ impl Connection {
 
     /// Puts a command back that could not be carried out after all.
     pub fn defer_first(&mut self, deferred: Deferred) {
+        self.deferred_bytes += deferred.held_bytes();
         self.deferred.push_front(deferred);
     }
 
     /// The next deferred command, if it may be carried out now.
     pub fn next_deferred(&mut self) -> Option<Deferred> {
-        if self.can_resume() { self.deferred.pop_front() } else { None }
+        let deferred = if self.can_resume() { self.deferred.pop_front() } else { None }?;
+        self.deferred_bytes -= deferred.held_bytes();
+        Some(deferred)
     }
 
     /// Whether the connection may go on. A barrier among the deferred commands holds up only what comes

@@ -7,13 +7,13 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::Engine;
+use super::access_log::Reason;
 use super::clients::{Address, DEFAULT_USER, printable};
 use super::settings::Live;
-use crate::auth::{DEFAULT_NAME, Failures, OpSet, Scopes, Token};
+use crate::auth::{DEFAULT_NAME, OpSet, Scopes, Token};
 use crate::command::{Flags, Op, Spec, TABLE};
 use crate::connection::{Closing, Modes};
-use crate::hash::KeyHasher;
-use crate::limits::{BEFORE_AUTH_MS_MAX, IDLE_SWEEPS_PER_SECOND};
+use crate::number::parse_i64;
 use crate::proto::DecodeLimits;
 use crate::ratelimit::Bucket;
 use crate::reply::{Reply, ReplyError};
@@ -35,23 +35,11 @@ pub(super) struct Gatekeeper {
     permits: Vec<Arc<Permit>>,
     /// What is left of this core's share of each token's rates: commands, bytes.
     buckets: Vec<(Bucket, Bucket)>,
-    failures: Failures,
-    /// The next connection that is looked at for silence, and when the last look was.
-    sweep_at: usize,
-    swept_us: u64,
 }
 
 impl Gatekeeper {
-    pub(super) fn new(version: u64, live: Arc<Live>, cores: u32, hasher: &KeyHasher) -> Gatekeeper {
-        let mut gatekeeper = Gatekeeper {
-            version,
-            live: live.clone(),
-            permits: Vec::new(),
-            buckets: Vec::new(),
-            failures: Failures::with_hasher(hasher.state()),
-            sweep_at: 0,
-            swept_us: 0,
-        };
+    pub(super) fn new(version: u64, live: Arc<Live>, cores: u32) -> Gatekeeper {
+        let mut gatekeeper = Gatekeeper { version, live: live.clone(), permits: Vec::new(), buckets: Vec::new() };
         gatekeeper.follow(version, live, cores, 0);
         gatekeeper
     }
@@ -78,6 +66,10 @@ impl Gatekeeper {
             })
             .collect();
         (self.version, self.live) = (version, live);
+    }
+
+    pub(super) fn live(&self) -> &Arc<Live> {
+        &self.live
     }
 
     /// The permit of the same token among the ones there are now.
@@ -137,10 +129,15 @@ impl Engine {
         }
         if !permit.operations.has(spec.op) {
             let name = spec.name.replace('|', " ");
+            let permit = permit.clone();
+            self.note_refusal(index, Reason::Command, spec.name, &permit.token.name);
             return error(format!("NOPERM User {} has no permissions to run the '{name}' command", permit.token.name));
         }
-        let keys = !permit.token.keys.is_empty();
-        if keys && !spec.key_args(args.len()).all(|arg| permit.token.allows_key(args.get(arg))) {
+        if !permit.token.keys.is_empty()
+            && let Some(arg) = spec.key_args(args.len()).find(|arg| !permit.token.allows_key(args.get(*arg)))
+        {
+            let permit = permit.clone();
+            self.note_refusal(index, Reason::Key, &printable(args.get(arg)), &permit.token.name);
             return error("NOPERM No permissions to access a key".into());
         }
         let now_us = self.now.uptime_us;
@@ -172,18 +169,20 @@ impl Engine {
         }
         let now_us = self.now.uptime_us;
         let address = self.address_of(index);
-        if let Some(wait_ms) = address.and_then(|address| self.gatekeeper.failures.wait_ms(address, now_us)) {
+        if let Some(wait_ms) = address.and_then(|address| self.config.commons.failures().wait_ms(address, now_us)) {
             return Err(Reply::error(format!("WRONGPASS too many failed attempts: retry in {wait_ms} ms")));
         }
         let Some(token) = access.find(name, secret) else {
             if let Some(address) = address {
-                self.gatekeeper.failures.add(address, now_us);
+                self.config.commons.failures().add(address, now_us);
             }
             self.counters.authentications_failed += 1;
+            let name = name.map_or(DEFAULT_NAME.into(), printable);
+            self.note_refusal(index, Reason::Auth, "AUTH", &name);
             return Err(Reply::error(WRONG_PASS));
         };
         if let Some(address) = address {
-            self.gatekeeper.failures.forget(address);
+            self.config.commons.failures().forget(address);
         }
         let permit = self.gatekeeper.renewed(token);
         self.grant(index, permit);
@@ -199,6 +198,16 @@ impl Engine {
         connection.bytes_charged = connection.activity.bytes_received + connection.activity.bytes_sent;
         connection.permit = permit;
         connection.modes.set(Modes::RESTRICTED, restricted && !connection.is_trusted);
+    }
+
+    /// For ACL LOG.
+    #[cold]
+    fn note_refusal(&mut self, index: u32, reason: Reason, object: &str, user: &str) {
+        let now = self.now;
+        let Some(connection) = self.connections[index as usize].as_deref_mut() else { return };
+        let is_in_transaction = connection.modes.has(Modes::QUEUING);
+        let mut log = self.config.commons.access_log();
+        log.add(now, reason, object, user, is_in_transaction, || connection.client_line(now));
     }
 
     fn address_of(&self, index: u32) -> Option<IpAddr> {
@@ -235,39 +244,7 @@ impl Engine {
         }
     }
 
-    /// Closes, a few connections at a time, those that are silent for too long and those that do not say who they are.
-    pub(super) fn sweep_silent(&mut self) {
-        let count = self.connections.len();
-        let elapsed_us = self.now.uptime_us.saturating_sub(self.gatekeeper.swept_us);
-        // So many that all are looked at in a second.
-        let due = (count as u64 * elapsed_us * IDLE_SWEEPS_PER_SECOND).div_ceil(1_000_000).min(count as u64);
-        if elapsed_us < 10_000 || due == 0 {
-            return;
-        }
-        self.gatekeeper.swept_us = self.now.uptime_us;
-        let idle_us = self.gatekeeper.live.idle_timeout_ms * 1000;
-        for _ in 0..due {
-            self.gatekeeper.sweep_at = (self.gatekeeper.sweep_at + 1) % count;
-            let index = self.gatekeeper.sweep_at as u32;
-            let must_authenticate = self.must_authenticate(index);
-            let Some(connection) = self.connections[index as usize].as_deref_mut() else { continue };
-            let age_us = self.now.uptime_us.saturating_sub(connection.record.created_us);
-            let silent_us = self.now.uptime_us.saturating_sub(connection.activity.last_used_us);
-            let is_idle = idle_us > 0
-                && silent_us > idle_us
-                && !connection.is_trusted
-                && !connection.modes.has(Modes::SUBSCRIBED)
-                && connection.pending_len() == 0;
-            if connection.closing == Closing::No && (is_idle || must_authenticate && age_us > BEFORE_AUTH_MS_MAX * 1000)
-            {
-                connection.closing = Closing::Now;
-                self.counters.connections_closed_by_silence += 1;
-                self.mark_dirty(index);
-            }
-        }
-    }
-
-    /// ACL WHOAMI, USERS, LIST, CAT.
+    /// ACL WHOAMI, USERS, LIST, LOG, CAT.
     pub(super) fn acl(&mut self, index: u32, op: Op, args: Args<'_>) -> Reply<'static> {
         let access = &self.gatekeeper.live.access;
         let user =
@@ -280,6 +257,22 @@ impl Engine {
                 Reply::Array(vec![Reply::text(described(&Token::unlimited(DEFAULT_NAME, None)))])
             }
             Op::AclList => Reply::Array(access.tokens().iter().map(|token| Reply::text(described(token))).collect()),
+            Op::AclLog => {
+                let reset = |arg: &[u8]| arg.eq_ignore_ascii_case(b"reset");
+                let mut log = self.config.commons.access_log();
+                match args.len() {
+                    0 => log.reply(ENTRIES_SHOWN, self.now),
+                    1 if reset(args.get(0)) => {
+                        log.clear();
+                        Reply::Ok
+                    }
+                    1 => match parse_i64(args.get(0)) {
+                        Some(count) => log.reply(count.try_into().unwrap_or(0), self.now),
+                        None => ReplyError::NotAnInteger.into(),
+                    },
+                    _ => ReplyError::Syntax.into(),
+                }
+            }
             Op::AclCat => match args.len() {
                 0 => Reply::Array(Scopes::NAMES.iter().map(|(name, _)| Reply::text(*name)).collect()),
                 1 => {
@@ -296,6 +289,9 @@ impl Engine {
         }
     }
 }
+
+/// Entries of ACL LOG that are shown to whoever does not say how many.
+const ENTRIES_SHOWN: usize = 10;
 
 /// A token as ACL LIST writes users.
 fn described(token: &Token) -> String {

@@ -146,6 +146,11 @@ impl Batch {
     }
 
     #[inline]
+    /// What it holds of its commands.
+    pub fn held_bytes(&self) -> usize {
+        self.bytes.len() + self.large_bytes + size_of::<ArgRange>() * self.args.len()
+    }
+
     pub fn args_of(&self, command: &Remote) -> Args<'_> {
         Args::new(&self.bytes, &self.args[command.args_from as usize..][..command.args_count as usize], &self.large)
     }

@@ -398,11 +398,12 @@ fn visible(text: &[u8]) -> Option<&str> {
     text.iter().all(u8::is_ascii_graphic).then(|| str::from_utf8(text).expect("ASCII is UTF-8"))
 }
 
-/// What a client sent, fit for a line of error text: bounded, and without line ends.
+/// What a client sent, fit for a line of text: bounded, and without line ends, escape sequences and other signs
+/// that would steer a terminal.
 pub(super) fn printable(text: &[u8]) -> String {
     const SHOWN_BYTES_MAX: usize = 128;
     let shown = &text[..text.len().min(SHOWN_BYTES_MAX)];
-    String::from_utf8_lossy(shown).replace(['\r', '\n', '\0'], " ")
+    String::from_utf8_lossy(shown).replace(char::is_control, " ")
 }
 
 #[cfg(test)]

@@ -25,6 +25,7 @@ impl Engine {
         if let Some(connection) = self.connections[index as usize].as_deref_mut() {
             connection.dirty = false;
         }
+        self.account(index);
         Some(index)
     }
 

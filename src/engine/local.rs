@@ -216,7 +216,7 @@ impl Engine {
                 Err(error) => error,
             }),
             Op::Hello => Some(self.hello(index, args).unwrap_or_else(|error| error)),
-            Op::AclCat | Op::AclList | Op::AclUsers | Op::AclWhoAmI => Some(self.acl(index, op, args)),
+            Op::AclCat | Op::AclList | Op::AclLog | Op::AclUsers | Op::AclWhoAmI => Some(self.acl(index, op, args)),
             _ => None,
         }
     }

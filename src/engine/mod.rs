@@ -31,9 +31,12 @@ mod effects;
 
 pub mod about;
 pub mod access;
+pub mod access_log;
 pub mod batch;
+mod bounds;
 pub mod clients;
 pub mod cluster;
+pub mod commons;
 pub mod durability;
 mod exchange;
 mod fanout;
@@ -54,6 +57,7 @@ mod turn;
 use batch::Outbox;
 use clients::{Activity, Address, ClientFlags, ClientRecord};
 use cluster::Topology;
+use commons::Commons;
 use durability::Waits;
 use effects::Listeners;
 use gather::Gather;
@@ -82,6 +86,8 @@ pub struct EngineConfig {
     pub mesh_waiting_max: usize,
     /// Which cores have subscribers for what.
     pub interest: Arc<Interest>,
+    /// What cores know of clients together.
+    pub commons: Arc<Commons>,
     pub topology: Arc<Topology>,
     pub settings: Arc<dyn Settings>,
     /// How far the logs of all cores have come.
@@ -151,6 +157,7 @@ pub struct Engine {
     rates: Rates,
     latency: Box<Latency>,
     gatekeeper: access::Gatekeeper,
+    kept: bounds::Kept,
     /// What the shard was told last that it may take, and what to do then.
     memory_limit: (u64, Eviction),
     journal: Journal,
@@ -226,12 +233,8 @@ impl Engine {
             is_watchful: false,
             rates: Rates::default(),
             latency: Box::default(),
-            gatekeeper: access::Gatekeeper::new(
-                config.settings.version(),
-                config.settings.live(),
-                config.cores,
-                &config.hasher,
-            ),
+            gatekeeper: access::Gatekeeper::new(config.settings.version(), config.settings.live(), config.cores),
+            kept: bounds::Kept::default(),
             memory_limit: (config.memory.granted(config.core as usize), config.memory.eviction()),
             journal: Journal::default(),
             waits: Waits::new(config.cores),
@@ -298,6 +301,7 @@ impl Engine {
         if let Some(connection) = self.connections[index as usize].take() {
             // Its place may be taken before the next run.
             self.turn.commands.retain(|command| command.connection != index);
+            self.forget_held(&connection);
             self.counters.connections_closed += 1;
             self.counters.connections_current -= 1;
             if connection.modes.any() {
@@ -316,7 +320,8 @@ impl Engine {
         self.rates.record(self.now.uptime_us, &self.counters);
         self.latency.turn(self.now.uptime_us);
         self.follow_settings();
-        self.sweep_silent();
+        self.sweep();
+        self.bound_clients();
         self.settle_memory();
         if !self.waits.deadlines.is_empty() {
             self.end_waits();

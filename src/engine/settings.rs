@@ -55,11 +55,13 @@ pub struct Live {
     pub access: Arc<Access>,
     /// Silent clients are closed after this; 0 is never.
     pub idle_timeout_ms: u64,
+    /// Requests that are longer on their way end their connection; 0 is never.
+    pub request_timeout_ms: u64,
 }
 
 /// Settings that nobody can change: for engines without a server around them.
 #[derive(Default)]
-pub struct Fixed(pub Vec<Shown>);
+pub struct Fixed(pub Vec<Shown>, pub Arc<Live>);
 
 impl Settings for Fixed {
     fn list(&self) -> Vec<Shown> {
@@ -86,7 +88,7 @@ impl Settings for Fixed {
     }
 
     fn live(&self) -> Arc<Live> {
-        Arc::default()
+        self.1.clone()
     }
 }
 

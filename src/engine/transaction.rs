@@ -33,6 +33,14 @@ pub(super) struct Open {
     /// A command was refused: EXEC will be.
     has_failed: bool,
     watched: Vec<WatchedKey>,
+    watched_bytes: usize,
+}
+
+impl Open {
+    /// What it takes to keep all that.
+    pub(super) fn held_bytes(&self) -> usize {
+        self.queued_bytes + self.watched_bytes
+    }
 }
 
 struct WatchedKey {
@@ -79,6 +87,11 @@ struct Share {
 enum Run {
     Asked(Gather),
     Answered(Reply<'static>),
+}
+
+/// What it takes to watch a key, here and where it lives.
+fn watched_bytes(key: &[u8]) -> usize {
+    2 * (key.len() + size_of::<WatchedKey>())
 }
 
 /// The answer to a request for a hold.
@@ -254,7 +267,9 @@ impl Engine {
             return self.redirect(index, spec, &error);
         }
         let known = self.open_transactions.get(&index).map_or(0, |open| open.watched.len());
-        if known + args.len() > limits::WATCHED_KEYS_MAX {
+        let bytes = self.open_transactions.get(&index).map_or(0, |open| open.watched_bytes);
+        let more: usize = args.iter().map(watched_bytes).sum();
+        if known + args.len() > limits::WATCHED_KEYS_MAX || bytes + more > limits::TRANSACTION_BYTES_MAX {
             return self.answer(index, spec, &Reply::error("ERR too many watched keys"));
         }
         if let Some(connection) = self.connections[index as usize].as_deref_mut() {
@@ -278,7 +293,11 @@ impl Engine {
         let keys = keys.into_iter().zip(versions).map(|((core, key), version)| WatchedKey { core, key, version });
         let connection = self.connections[entry.connection as usize].as_deref();
         if connection.is_some_and(|connection| connection.generation == entry.generation) {
-            self.open_transactions.entry(entry.connection).or_default().watched.extend(keys);
+            let open = self.open_transactions.entry(entry.connection).or_default();
+            let before = open.watched.len();
+            open.watched.extend(keys);
+            open.watched_bytes +=
+                open.watched[before..].iter().map(|watched| watched_bytes(&watched.key)).sum::<usize>();
         } else {
             self.unwatch(keys.collect());
         }

@@ -22,6 +22,7 @@ impl Engine {
             connection.activity.bytes_received += input.len() as u64;
         }
         self.take_input(index, input, Source::Buffer(buffer), received);
+        self.account(index);
         // Who has put aside all it may has to be told to receive no more.
         if self.connection(index).is_some_and(|connection| !connection.wants_input()) {
             self.mark_dirty(index);
@@ -339,6 +340,7 @@ impl Engine {
             connection.activity.bytes_received += large.arrived() as u64;
             connection.put_large_in(large);
             self.take_input(index, &[], Source::Scratch, received);
+            self.account(index);
         }
     }
 

@@ -124,6 +124,10 @@ words! {
         shard_channels_current: gauge,
         /// Connections closed because they were silent for too long, or never said who they are.
         connections_closed_by_silence: counter,
+        /// Connections closed because all clients together held more than they may, and they the most.
+        connections_closed_by_memory: counter,
+        /// Connections closed because a request of theirs did not come to its end in time.
+        connections_closed_by_deadline: counter,
         /// Connections refused because of their address.
         connections_refused_by_address: counter,
         /// Attempts to authenticate that failed.

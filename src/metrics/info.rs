@@ -266,7 +266,7 @@ impl Page<'_> {
         ] {
             line!(out, "what_if_hit_percent_{memory}:{:.2}", percent(hits, shard.what_if_look_ups));
         }
-        line!(out, "evicted_clients:0");
+        line!(out, "evicted_clients:{}", counters.connections_closed_by_memory);
         line!(out, "keyspace_hits:{}", shard.keyspace_hits);
         line!(out, "keyspace_misses:{}", shard.keyspace_misses);
         line!(out, "pubsub_channels:{}", counters.channels_current);

@@ -91,6 +91,11 @@ impl Subscriptions {
         self.clients.len()
     }
 
+    /// What a client listens to, as it is counted.
+    pub fn bytes_of(&self, client: u32) -> usize {
+        self.clients.get(&client).map_or(0, |entry| entry.bytes)
+    }
+
     /// Whether the name is new to this core, so that others have to know of it.
     pub fn subscribe(&mut self, client: u32, kind: Kind, name: &[u8]) -> Result<bool, TooMany> {
         let entry = self.clients.entry(client).or_default();

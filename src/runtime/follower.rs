@@ -6,20 +6,24 @@ use super::host::CoreSetup;
 use super::listen::{Addresses, BACKLOG, KEEPALIVE};
 use super::{log, process};
 use crate::config::{Config, ConfigError, EvictionPolicy, Follower, MemorySize, Setting};
+use crate::engine::commons::Commons;
 use crate::engine::memory::MemoryPool;
 use crate::limits::MEMORY_BYTES_PER_CORE_MIN;
 use crate::store::Eviction;
 
 pub struct ServerFollower {
     memory: Arc<MemoryPool>,
+    commons: Arc<Commons>,
     addresses: Arc<Addresses>,
     cores: usize,
     clients_max: usize,
 }
 
 impl ServerFollower {
-    pub fn new(setup: &CoreSetup) -> ServerFollower {
+    pub fn new(setup: &CoreSetup, commons: Arc<Commons>) -> ServerFollower {
+        commons.held.set_bytes_max(bytes_asked(setup.config.client_memory_max));
         ServerFollower {
+            commons,
             memory: Arc::new(memory_pool(&setup.config, setup.cores)),
             addresses: setup.addresses.clone(),
             cores: setup.cores,
@@ -37,9 +41,14 @@ impl ServerFollower {
     }
 }
 
-/// What `max-memory` asks for, in bytes; none is `u64::MAX`.
+/// What `max-memory` asks for.
 fn memory_asked(config: &Config) -> u64 {
-    match config.memory_max {
+    bytes_asked(config.memory_max)
+}
+
+/// In bytes; no bound is `u64::MAX`.
+fn bytes_asked(size: MemorySize) -> u64 {
+    match size {
         MemorySize::Bytes(0) => u64::MAX,
         MemorySize::Bytes(bytes) => bytes,
         MemorySize::Percent(percent) => process::memory_bytes_allowed() / 100 * percent as u64,
@@ -91,6 +100,9 @@ impl Follower for ServerFollower {
         if old.memory_max != new.memory_max {
             self.memory.set_bytes_max(memory_asked(new).max(self.memory_bytes_min()));
         }
+        if old.client_memory_max != new.client_memory_max {
+            self.commons.held.set_bytes_max(bytes_asked(new.client_memory_max));
+        }
         if old.ttl_jitter_percent != new.ttl_jitter_percent {
             self.memory.set_ttl_jitter_percent(new.ttl_jitter_percent);
         }
@@ -107,6 +119,9 @@ impl Follower for ServerFollower {
             "port" => self.addresses.port.to_string(),
             "cores" => self.cores.to_string(),
             "max-clients" => self.clients_max.to_string(),
+            "max-client-memory" if !matches!(config.client_memory_max, MemorySize::Bytes(_)) => {
+                self.commons.held.bytes_max().to_string()
+            }
             "max-memory" if !matches!(config.memory_max, MemorySize::Bytes(_)) => self.memory.bytes_max().to_string(),
             _ => return None,
         })

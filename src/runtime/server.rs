@@ -11,6 +11,7 @@ use super::mesh::{MeshPort, mesh};
 use super::{process, wal};
 use crate::engine::EngineConfig;
 use crate::engine::cluster::Topology;
+use crate::engine::commons::Commons;
 use crate::engine::journal::Durable;
 use crate::engine::memory::MemoryPool;
 use crate::hash::KeyHasher;
@@ -49,6 +50,7 @@ pub fn run(host: Host) -> u8 {
     let mut shared = None;
     let mut memory = None;
     let mut interest = None;
+    let commons = Arc::new(Commons::new(host.cores(), &hasher));
     host.run(|mut setup| {
         // The first core's set-up brings what all of them share.
         if ports.is_empty() {
@@ -70,14 +72,15 @@ pub fn run(host: Host) -> u8 {
             .clone();
         let memory = memory
             .get_or_insert_with(|| {
-                let follower = ServerFollower::new(&setup);
+                let follower = ServerFollower::new(&setup, commons.clone());
                 let memory = follower.memory();
                 setup.store.set_follower(Box::new(follower));
                 memory
             })
             .clone();
         let interest = interest.get_or_insert_with(|| Arc::new(Interest::new(setup.cores))).clone();
-        let engine = engine_config(&setup, &run_id, hasher.clone(), random_seed, memory, interest, durable.clone());
+        let pools = Pools { memory, interest, commons: commons.clone(), durable: durable.clone() };
+        let engine = engine_config(&setup, &run_id, hasher.clone(), random_seed, pools);
         let log = plan.clone();
         let mesh = ports[setup.index].take().expect("every core is set up once");
         let unix_path = setup.addresses.unix_socket.as_ref().map(|path| path.display().to_string().into());
@@ -112,14 +115,20 @@ fn mesh_bounds() -> (usize, usize) {
     (limits::MESH_RING_BATCHES, limits::MESH_OUTBOX_BATCHES)
 }
 
+/// What engines have in common.
+struct Pools {
+    memory: Arc<MemoryPool>,
+    interest: Arc<Interest>,
+    commons: Arc<Commons>,
+    durable: Arc<Durable>,
+}
+
 fn engine_config(
     setup: &CoreSetup,
     run_id: &[u8; 20],
     hasher: KeyHasher,
     random_seed: u64,
-    memory: Arc<MemoryPool>,
-    interest: Arc<Interest>,
-    durable: Arc<Durable>,
+    Pools { memory, interest, commons, durable }: Pools,
 ) -> EngineConfig {
     let config = &setup.config;
     let topology = Topology {
@@ -145,6 +154,7 @@ fn engine_config(
         subscriber_hard_bytes: limits::SUBSCRIBER_OUTPUT_HARD_BYTES,
         subscriber_soft_bytes: limits::SUBSCRIBER_OUTPUT_SOFT_BYTES,
         interest,
+        commons,
         mesh_in_flight_max,
         mesh_waiting_max,
         topology: Arc::new(topology),

@@ -66,6 +66,7 @@ pub(super) fn syntax(op: Op) -> &'static str {
         Op::CommandGetKeys => "command [arg]...",
         Op::CommandList => "[FILTERBY (MODULE module-name|ACLCAT category|PATTERN pattern)]",
         Op::AclCat => "[category]",
+        Op::AclLog => "[count|RESET]",
         Op::ConfigGet => "parameter...",
         Op::ConfigSet => "(parameter value)...",
         Op::FlushAll | Op::FlushDb => "[ASYNC|SYNC]",

@@ -11,6 +11,8 @@ use crate::clock::Now;
 use crate::connection::{Closing, Received};
 use crate::engine::batch::Batch;
 use crate::engine::clients::Address;
+use crate::engine::commons::Commons;
+use crate::engine::settings::{Fixed, Live};
 use crate::engine::{Engine, EngineConfig, Peer};
 use crate::pubsub::Interest;
 use crate::random::Random;
@@ -42,20 +44,35 @@ pub struct Lab {
     pub engines: Vec<Engine>,
     pub clients: Vec<LabClient>,
     pub now: Now,
+    pub commons: Arc<Commons>,
     forward: Vec<Vec<VecDeque<Box<Batch>>>>,
     back: Vec<Vec<VecDeque<Box<Batch>>>>,
 }
 
 impl Lab {
     pub fn new(random: Random, bounds: &Bounds) -> Lab {
+        Lab::with(random, bounds, Live::default())
+    }
+
+    pub fn with(random: Random, bounds: &Bounds, live: Live) -> Lab {
         let interest = Arc::new(Interest::new(bounds.cores));
-        let engine = |core| Engine::new(EngineConfig { interest: interest.clone(), ..engine_config(bounds, core) });
+        let commons = engine_config(bounds, 0).commons;
+        let settings = Arc::new(Fixed(Vec::new(), Arc::new(live)));
+        let engine = |core| {
+            Engine::new(EngineConfig {
+                interest: interest.clone(),
+                commons: commons.clone(),
+                settings: settings.clone(),
+                ..engine_config(bounds, core)
+            })
+        };
         let ways = || (0..bounds.cores).map(|_| (0..bounds.cores).map(|_| VecDeque::new()).collect()).collect();
         let mut lab = Lab {
             random,
             engines: (0..bounds.cores).map(engine).collect(),
             clients: Vec::new(),
             now: Now::at_ms(UNIX_MS),
+            commons: commons.clone(),
             forward: ways(),
             back: ways(),
         };

@@ -5,6 +5,7 @@ mod bounds;
 mod cores;
 mod flood;
 mod lab;
+mod limits;
 mod model;
 mod order;
 mod pubsub;

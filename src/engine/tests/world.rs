@@ -12,6 +12,7 @@ use crate::connection::{Closing, LargeIn, Pause, Received};
 use crate::engine::batch::Batch;
 use crate::engine::clients::Address;
 use crate::engine::cluster::Topology;
+use crate::engine::commons::Commons;
 use crate::engine::journal::Durable;
 use crate::engine::memory::MemoryPool;
 use crate::engine::settings::Fixed;
@@ -75,10 +76,12 @@ impl Bounds {
 
 pub fn engine_config(bounds: &Bounds, core: usize) -> EngineConfig {
     let cores = bounds.cores as u32;
+    let hasher = KeyHasher::with_seed([1, 2, 3, 4]);
     EngineConfig {
         core: core as u32,
         cores,
-        hasher: KeyHasher::with_seed([1, 2, 3, 4]),
+        commons: Arc::new(Commons::new(bounds.cores, &hasher)),
+        hasher,
         random_seed: core as u64,
         value_bytes_max: bounds.value_bytes_max,
         memory: Arc::new(MemoryPool::unbounded(bounds.cores)),

@@ -277,7 +277,7 @@ impl NetRing {
 
     /// Receives the rest of a large value straight into its memory. Only while not receiving otherwise.
     pub fn receive_large(&mut self, index: u32, mut large: LargeIn) {
-        let missing = large.missing().min(i32::MAX as usize & !4095);
+        let missing = large.missing().min(limits::LARGE_RECEIVE_BYTES_MAX);
         let socket = &mut self.sockets[index as usize];
         debug_assert!(socket.receiving == Receiving::Idle && socket.large.is_none());
         let buffer = large.buffer();

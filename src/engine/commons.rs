@@ -1,0 +1,89 @@
+//! What all cores know of clients together: who has failed to say who he is, who was refused what, and how much all
+//! clients hold. None of it lies on the way of an ordinary command: a lock is taken when somebody is refused, and the rest
+//! is a few words that are read once per tick.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use super::access_log::AccessLog;
+use crate::auth::Failures;
+use crate::hash::KeyHasher;
+
+pub struct Commons {
+    failures: Mutex<Failures>,
+    access_log: Mutex<AccessLog>,
+    pub held: HeldByClients,
+}
+
+impl Commons {
+    pub fn new(cores: usize, hasher: &KeyHasher) -> Commons {
+        Commons {
+            failures: Mutex::new(Failures::with_hasher(hasher.state())),
+            access_log: Mutex::default(),
+            held: HeldByClients::new(cores),
+        }
+    }
+
+    /// Failed attempts to authenticate, on whatever core.
+    pub fn failures(&self) -> MutexGuard<'_, Failures> {
+        self.failures.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn access_log(&self) -> MutexGuard<'_, AccessLog> {
+        self.access_log.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What the clients of every core hold: input that is not a whole command yet, transactions that are being queued,
+/// replies that have not been sent.
+pub struct HeldByClients {
+    /// Together; `u64::MAX` for no bound.
+    bytes_max: AtomicU64,
+    cores: Box<[HeldOnCore]>,
+}
+
+/// Written by its core alone.
+#[repr(align(64))]
+#[derive(Default)]
+struct HeldOnCore {
+    bytes: AtomicU64,
+    /// By the one client that holds most.
+    largest: AtomicU64,
+}
+
+impl HeldByClients {
+    fn new(cores: usize) -> HeldByClients {
+        HeldByClients {
+            bytes_max: AtomicU64::new(u64::MAX),
+            cores: (0..cores).map(|_| HeldOnCore::default()).collect(),
+        }
+    }
+
+    pub fn bytes_max(&self) -> u64 {
+        self.bytes_max.load(Ordering::Relaxed)
+    }
+
+    pub fn set_bytes_max(&self, bytes_max: u64) {
+        self.bytes_max.store(bytes_max, Ordering::Relaxed);
+    }
+
+    pub fn publish(&self, core: usize, bytes: u64) {
+        self.cores[core].bytes.store(bytes, Ordering::Relaxed);
+    }
+
+    pub fn publish_largest(&self, core: usize, bytes: u64) {
+        self.cores[core].largest.store(bytes, Ordering::Relaxed);
+    }
+
+    /// What is held beyond the bound.
+    pub fn excess(&self) -> u64 {
+        let bytes: u64 = self.cores.iter().map(|held| held.bytes.load(Ordering::Relaxed)).sum();
+        bytes.saturating_sub(self.bytes_max())
+    }
+
+    /// The most that one client of another core holds.
+    pub fn largest_elsewhere(&self, core: usize) -> u64 {
+        let others = self.cores.iter().enumerate().filter(|(other, _)| *other != core);
+        others.map(|(_, held)| held.largest.load(Ordering::Relaxed)).max().unwrap_or(0)
+    }
+}

@@ -1,0 +1,197 @@
+//! What clients may hold and how long they may take, with a clock that is moved: who holds most goes first, whoever sends
+//! byte by byte goes in time, and nobody else is bothered.
+
+use std::sync::Arc;
+
+use super::lab::Lab;
+use super::world::Bounds;
+use crate::auth::{Access, OpSet, Token};
+use crate::engine::settings::Live;
+use crate::limits;
+use crate::random::Random;
+
+const MIB: u64 = 1 << 20;
+
+fn lab(live: Live) -> Lab {
+    Lab::with(Random::new(3), &Bounds { cores: 2, ..Bounds::default() }, live)
+}
+
+/// The beginning of a command: so many kilobytes, and more to come.
+fn unfinished(kilobytes: usize) -> Vec<u8> {
+    let mut bytes = b"*1000\r\n$4\r\nMGET\r\n".to_vec();
+    for _ in 0..kilobytes {
+        bytes.extend_from_slice(b"$1000\r\n");
+        bytes.extend(std::iter::repeat_n(b'k', 1000));
+        bytes.extend_from_slice(b"\r\n");
+    }
+    bytes
+}
+
+fn let_pass(lab: &mut Lab, seconds: u64) {
+    for _ in 0..seconds * 20 {
+        lab.pass_ms(50);
+        lab.settle();
+    }
+}
+
+fn is_open(lab: &Lab, client: usize) -> bool {
+    !lab.clients[client].is_closed
+}
+
+fn closed_by_memory(lab: &Lab) -> u64 {
+    lab.engines.iter().map(|engine| engine.counters.connections_closed_by_memory).sum()
+}
+
+#[test]
+fn whoever_holds_most_goes_first_wherever_he_is() {
+    let mut lab = lab(Live::default());
+    let held = |lab: &Lab| lab.engines.iter().map(|engine| engine.held_by_clients()).sum::<u64>();
+    lab.commons.held.set_bytes_max(4 * MIB);
+    let small: Vec<usize> = (0..4).map(|at| lab.connect(at % 2)).collect();
+    let (large, larger) = (lab.connect(0), lab.connect(1));
+    for &client in &small {
+        lab.send(client, &unfinished(50));
+    }
+    lab.send(large, &unfinished(300));
+    lab.send(larger, &unfinished(700));
+    let_pass(&mut lab, 1);
+    lab.commons.held.set_bytes_max(held(&lab) + 20_000);
+    let_pass(&mut lab, 1);
+    assert!((0..lab.clients.len()).all(|client| is_open(&lab, client)), "there is room for all");
+    // It is a small one that goes too far, and another that pays for it.
+    lab.send(small[0], &unfinished(60)[17..]);
+    let_pass(&mut lab, 1);
+    assert!(!is_open(&lab, larger) && is_open(&lab, large) && small.iter().all(|&client| is_open(&lab, client)));
+    assert_eq!(closed_by_memory(&lab), 1);
+    // What is finished is not held any more.
+    for &client in &small[1..] {
+        lab.disconnect(client);
+    }
+    let_pass(&mut lab, 1);
+    lab.commons.held.set_bytes_max(held(&lab) + 100_000);
+    lab.send(small[0], &unfinished(800)[17..]);
+    let_pass(&mut lab, 1);
+    assert!(!is_open(&lab, small[0]) && is_open(&lab, large));
+    lab.disconnect(large);
+    assert_eq!(held(&lab), 0);
+}
+
+#[test]
+fn replies_that_nobody_reads_count_and_who_is_not_to_be_evicted_stays() {
+    let mut lab = lab(Live::default());
+    let value = "v".repeat(20_000);
+    let (reader, deaf, precious) = (lab.connect(0), lab.connect(0), lab.connect(1));
+    assert_eq!(lab.call(reader, &format!("SET key {value}")), "+OK\r\n");
+    assert_eq!(lab.call(precious, "CLIENT NO-EVICT ON"), "+OK\r\n");
+    lab.commons.held.set_bytes_max(MIB);
+    for client in [deaf, precious] {
+        lab.clients[client].reads = false;
+        lab.send(client, &b"GET key\r\n".repeat(if client == deaf { 20 } else { 45 }));
+    }
+    let_pass(&mut lab, 1);
+    assert!(!is_open(&lab, deaf) && is_open(&lab, precious) && is_open(&lab, reader));
+    assert_eq!(lab.call(reader, "PING"), "+PONG\r\n");
+    // A transaction that is being queued counts, too.
+    lab.disconnect(precious);
+    lab.call(reader, "MULTI");
+    for _ in 0..80 {
+        lab.send(reader, format!("SET key {value}\r\n").as_bytes());
+    }
+    let_pass(&mut lab, 1);
+    assert!(!is_open(&lab, reader));
+    assert_eq!(closed_by_memory(&lab), 2);
+}
+
+#[test]
+fn a_request_that_comes_byte_by_byte_ends_its_connection_in_every_protocol() {
+    let mut lab = lab(Live { request_timeout_ms: 5_000, ..Live::default() });
+    let requests: [&[u8]; 4] = [
+        b"*2\r\n$3\r\nGET\r\n$20\r\nkkkkkkkkkkkkkkkkkkkk\r\n",
+        b"GET a-key-that-is-spelt-out\r\n",
+        b"\xcb\x01\x20\x00\x00\x00\x10\x00\x1c\x00kkkkkkkkkkkkkkkkkkkkkkkkkkkk",
+        b"*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$1000000\r\nvvvvvvvvvvvvvvvvvvvvvvvvvvvvv",
+    ];
+    let slow: Vec<usize> = (0..requests.len()).map(|at| lab.connect(at % 2)).collect();
+    let busy = lab.connect(0);
+    for second in 0..20 {
+        for (&client, request) in slow.iter().zip(requests) {
+            if is_open(&lab, client) {
+                lab.send(client, &request[second..=second]);
+            }
+        }
+        // It has always begun something, but never the same.
+        lab.send(busy, if second == 0 { b"*1\r\n$4\r\nPING\r\n*1\r\n$4" } else { b"\r\nPING\r\n*1\r\n$4" });
+        let_pass(&mut lab, 1);
+        if second == 3 {
+            assert!(slow.iter().all(|&client| is_open(&lab, client)), "they have time");
+        }
+    }
+    assert!(slow.iter().all(|&client| !is_open(&lab, client)));
+    assert!(is_open(&lab, busy));
+    assert_eq!(lab.heard(busy), b"+PONG\r\n".repeat(20));
+    assert_eq!(lab.engines.iter().map(|engine| engine.counters.connections_closed_by_deadline).sum::<u64>(), 4);
+}
+
+#[test]
+fn a_large_value_may_take_as_long_as_it_comes_at_a_decent_pace() {
+    let mut lab = lab(Live { request_timeout_ms: 2_000, ..Live::default() });
+    let (client, slower) = (lab.connect(0), lab.connect(1));
+    let pace = limits::REQUEST_BYTES_PER_SECOND_MIN as usize;
+    for client in [client, slower] {
+        lab.send(client, format!("*3\r\n$3\r\nSET\r\n$1\r\nk\r\n${}\r\n", 4 * pace).as_bytes());
+    }
+    for _ in 0..4 {
+        lab.send(client, &vec![b'v'; pace]);
+        if is_open(&lab, slower) {
+            lab.send(slower, &vec![b'v'; pace / 10]);
+        }
+        let_pass(&mut lab, 1);
+    }
+    assert!(!is_open(&lab, slower));
+    lab.send(client, b"\r\n");
+    let_pass(&mut lab, 1);
+    assert_eq!(lab.heard(client), b"+OK\r\n");
+}
+
+#[test]
+fn who_does_not_say_who_he_is_has_ten_seconds() {
+    let access = Access::new(vec![Token::unlimited("default", Some(b"a secret"))], OpSet::none()).unwrap();
+    let mut lab = lab(Live { access: Arc::new(access), ..Live::default() });
+    let (silent, talks, binary) = (lab.connect(0), lab.connect(1), lab.connect(0));
+    assert_eq!(lab.call(talks, "GET a"), "-NOAUTH Authentication required.\r\n");
+    // AUTH as a binary frame: a command by its name.
+    let auth = b"\xcb\x01\x14\x00\x00\x00\x60\x00\x02\x00\x04\x00\x00\x00AUTH\x08\x00\x00\x00a secret";
+    let frame_len = (auth.len() - 6) as u8;
+    let mut auth = auth.to_vec();
+    auth[2] = frame_len;
+    lab.send(binary, &auth);
+    lab.settle();
+    assert_eq!(lab.heard(binary), [0x00], "the binary OK");
+    let_pass(&mut lab, 8);
+    assert!(is_open(&lab, silent) && is_open(&lab, talks));
+    assert_eq!(lab.call(talks, "PING"), "-NOAUTH Authentication required.\r\n");
+    let_pass(&mut lab, 4);
+    assert!(!is_open(&lab, silent) && !is_open(&lab, talks), "answers to what they may not are no excuse");
+    assert!(is_open(&lab, binary));
+}
+
+#[test]
+fn an_address_that_guesses_has_to_wait_on_every_core() {
+    let access = Access::new(vec![Token::unlimited("default", Some(b"a secret"))], OpSet::none()).unwrap();
+    let mut lab = lab(Live { access: Arc::new(access), ..Live::default() });
+    let clients = [lab.connect(0), lab.connect(1)];
+    let mut wait_ms = 0;
+    for round in 0..6 {
+        let [guesses, waits] = if round % 2 == 0 { clients } else { [clients[1], clients[0]] };
+        assert!(lab.call(guesses, "AUTH wrong").starts_with("-WRONGPASS invalid"), "round {round}");
+        let refused = lab.call(waits, "AUTH wrong-too");
+        let told: u64 = refused.split(' ').rev().nth(1).and_then(|number| number.parse().ok()).expect(&refused);
+        assert!(refused.contains("retry in") && told > wait_ms, "round {round}: {refused} after {wait_ms}");
+        wait_ms = told;
+        lab.pass_ms(told);
+    }
+    let right = b"*2\r\n$4\r\nAUTH\r\n$8\r\na secret\r\n";
+    lab.send(clients[0], right);
+    lab.settle();
+    assert_eq!(lab.heard(clients[0]), b"+OK\r\n");
+}
