@@ -30,6 +30,16 @@ pub const COMMAND_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// An inline line or a RESP header line without its end after this many bytes: protocol error, closed.
 pub const INLINE_BYTES_MAX: usize = 64 * 1024;
 
+/// A line of JSON, in and out. A longer request is refused and the connection lives on; instead of a longer value
+/// there is an error.
+pub const JSON_LINE_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// How deep a line of JSON may nest before it is said to be too deep: no request needs as much.
+pub const JSON_DEPTH_MAX: usize = 8;
+/// The `id` of a line that is echoed. Longer: an error.
+pub const JSON_ID_BYTES_MAX: usize = 256;
+/// The name of a namespace. Longer: an error.
+pub const NAMESPACE_BYTES_MAX: usize = 64;
+
 /// What one command may hold while its client has not said who it is: as Redis. More: protocol error,
 /// connection closed.
 pub const BEFORE_AUTH_ARGS_MAX: usize = 10;

@@ -143,6 +143,8 @@ pub enum Wire {
     Resp2,
     Resp3,
     Binary,
+    /// JSON lines: what stands behind the beginning of the line, which the connection has written.
+    Json,
 }
 
 /// When a write is on disk, compared with its reply.

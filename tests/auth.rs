@@ -304,3 +304,38 @@ fn refusals_are_listed_with_who_and_what() {
     // Nothing of it steers the terminal of whoever reads the log.
     assert!(!server.log().contains("31m"), "{}", server.log());
 }
+
+/// Lines of JSON are held to the same rules, and nobody is thrown out for asking.
+#[test]
+fn json_lines_say_who_they_are_as_well() {
+    let (server, _file) = start("json", &[]);
+    let mut client = Client::connect(server.address());
+    let long = format!("{{\"action\":\"SET\",\"key\":\"k\",\"value\":\"{}\"}}", "v".repeat(20_000));
+    let lines = [
+        r#"{"action":"GET","key":"shop:1","id":1}"#,
+        r#"{"action":"PING"}"#,
+        &long,
+        "garbage",
+        r#"{"action":"AUTH","token":"shop-secret","name":"shop","id":2}"#,
+        &long.replace("\"k\"", "\"shop:1\""),
+        r#"{"action":"GET","key":"other","id":3}"#,
+        r#"{"action":"STATS","namespace":"x"}"#,
+        r#"{"action":"AUTH","token":"nobody's"}"#,
+        "",
+    ];
+    client.send(lines.join("\n").as_bytes());
+    client.half_close();
+    let said = String::from_utf8(client.rest()).expect("text");
+    let mut said = said.lines();
+    let mut next = || said.next().expect("a reply to each line");
+    assert_eq!(next(), r#"{"id":1,"error":{"code":"NOAUTH","message":"Authentication required."}}"#);
+    assert!(next().contains(r#""code":"NOAUTH""#));
+    assert_eq!(next(), r#"{"error":{"code":"TOOLONG","message":"a line may have 16384 bytes"}}"#);
+    assert!(next().contains(r#""code":"BADJSON""#));
+    assert_eq!(next(), r#"{"id":2,"result":"OK"}"#);
+    assert_eq!(next(), r#"{"result":"OK"}"#);
+    assert_eq!(next(), r#"{"id":3,"error":{"code":"NOPERM","message":"No permissions to access a key"}}"#);
+    assert!(next().starts_with(r#"{"result":{"#));
+    assert!(next().contains(r#""code":"WRONGPASS""#));
+    assert_eq!(said.next(), None);
+}

@@ -240,6 +240,30 @@ fn redis_py() {
     assert!(said.contains("passed"), "{said}");
 }
 
+// ---- JSON lines -----------------------------------------------------------------------------------
+
+/// The shipped schema, the server and a validator agree about every line.
+#[test]
+fn json_lines_by_their_schema() {
+    let list = include_str!("clients/json_lines_requirements.txt");
+    let installation = Installation::of("json_lines", list, |folder| {
+        try_run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(folder.join("venv")))?;
+        let mut pip = Command::new(folder.join("venv/bin/pip"));
+        pip.args(["install", "--quiet", "--disable-pip-version-check", "-r"]);
+        try_run(pip.arg(source("json_lines_requirements.txt")))
+    });
+    let installation = match installation {
+        Ok(installation) => installation,
+        Err(reason) => return skip("json_lines_by_their_schema", &reason),
+    };
+    let server = server();
+    let mut python = Command::new(installation.folder.join("venv/bin/python"));
+    let schema = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/proto/json/json_lines.schema.json");
+    let script = source("json_lines.py");
+    let said = said(python.arg("-B").arg(script).arg(server.port().to_string()).arg(schema));
+    assert!(said.contains("lines passed"), "{said}");
+}
+
 #[test]
 fn ioredis() {
     let list = include_str!("clients/package.json");

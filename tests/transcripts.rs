@@ -196,7 +196,7 @@ fn the_server_speaks_as_protocol_md_says() {
     let transcripts = blocks_of("PROTOCOL.md");
     assert!(transcripts.len() >= 20, "PROTOCOL.md has {} transcripts; have they lost their mark?", transcripts.len());
     let starting = |byte: u8| transcripts.iter().filter(move |it| it.said_by_client().first() == Some(&byte)).count();
-    assert!(starting(b'*') > 0 && starting(0xCB) > 0, "a protocol has no transcript");
+    assert!(starting(b'*') > 0 && starting(0xCB) > 0 && starting(b'{') > 0, "a protocol has no transcript");
     assert!(transcripts.iter().any(Transcript::is_closed), "no transcript of bad input");
     replay_all(&transcripts);
 }

@@ -200,16 +200,28 @@ impl Connection {
         }
     }
 
-    /// Replies of a binary connection are binary from the first one on.
+    /// Replies of a binary connection are binary from the first one on, and those to lines are lines.
     #[inline]
     fn detect_wire(&mut self) {
-        if self.wire == Wire::Resp2 && self.decoder.protocol() == Some(Protocol::Binary) {
-            self.wire = Wire::Binary;
+        if self.wire != Wire::Resp2 {
+            return;
+        }
+        match self.decoder.protocol() {
+            Some(Protocol::Binary) => self.wire = Wire::Binary,
+            Some(Protocol::Json) => {
+                self.wire = Wire::Json;
+                self.speak_lines();
+            }
+            _ => {}
         }
     }
 
     fn push(&mut self, index: u32, verb: Verb, source: Source, input: &[u8], args_from: usize, batch: &mut TurnBatch) {
         self.detect_wire();
+        if self.wire == Wire::Json {
+            let id = self.decoder.take_id();
+            self.line_ids.push_back(id);
+        }
         let large_from = batch.large.len();
         if !self.large.is_empty() {
             batch.large.append(&mut self.large);

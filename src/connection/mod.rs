@@ -31,6 +31,7 @@ use crate::engine::batch::Batch;
 use crate::engine::clients::{Activity, ClientRecord};
 use crate::limits;
 use crate::proto::Decoder;
+use crate::proto::json::Id;
 use crate::reply::Out;
 use crate::request::Wire;
 
@@ -146,6 +147,8 @@ pub struct Connection {
     pub bytes_accounted: usize,
     pub closing: Closing,
     replies: Replies,
+    /// What the replies to come have to echo: one for each command that was decoded, if it speaks JSON lines.
+    line_ids: VecDeque<Option<Id>>,
     /// Its replies are on the list of those to be sent.
     pub dirty: bool,
     /// Its bytes wait on the list of those to be decoded again.
@@ -223,6 +226,7 @@ impl Connection {
             bytes_accounted: 0,
             closing: Closing::No,
             replies: Replies::On,
+            line_ids: VecDeque::new(),
             dirty: false,
             resuming: false,
             own_port,

@@ -30,6 +30,8 @@ pub(super) enum Replies {
     Off,
     /// All but the next command's.
     SkipNext,
+    /// All of them, each on a line that begins with what its request wants echoed.
+    Lines,
 }
 
 /// A reply that is not there yet.
@@ -163,12 +165,39 @@ impl Connection {
     }
 
     /// Whether the reply of the command being applied is to be sent.
+    #[inline(never)]
     fn reply_wanted(&mut self) -> bool {
-        if self.replies == Replies::SkipNext {
-            self.replies = Replies::On;
-            return false;
+        match self.replies {
+            Replies::On => true,
+            Replies::Off => false,
+            Replies::SkipNext => {
+                self.replies = Replies::On;
+                false
+            }
+            Replies::Lines => {
+                self.begin_line();
+                true
+            }
         }
-        self.replies == Replies::On
+    }
+
+    /// From now on every reply is a line, and commands bring what it has to echo.
+    pub(super) fn speak_lines(&mut self) {
+        self.replies = Replies::Lines;
+    }
+
+    /// Writes the beginning of the next reply's line where that reply, or its place, comes next.
+    fn begin_line(&mut self) {
+        let id = self.line_ids.pop_front().flatten();
+        match self.pending.back_mut() {
+            None => proto::json::begin_line(id, &mut self.out),
+            Some(last) => {
+                let before = self.later.out.len();
+                proto::json::begin_line(id, &mut self.later.out);
+                self.held_up += self.later.out.len() - before;
+                last.followers_end = self.later.end();
+            }
+        }
     }
 
     /// CLIENT REPLY; says whether the command itself is answered.

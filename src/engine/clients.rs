@@ -131,6 +131,7 @@ impl ClientRecord {
             Wire::Resp2 => "resp2",
             Wire::Resp3 => "resp3",
             Wire::Binary => "binary",
+            Wire::Json => "json",
         };
         write!(line, " core={} proto={protocol}", self.core)?;
         let activity = &self.activity;

@@ -16,6 +16,7 @@ use crate::connection::{Closing, Pause};
 use crate::limits;
 use crate::metrics::{self, CoreSnapshot, Sections, ShardSnapshot};
 use crate::number::parse_i64;
+use crate::proto;
 use crate::pubsub;
 use crate::reply::{Reply, ReplyError};
 use crate::request::{ArgRange, Args, Call, Wire};
@@ -770,7 +771,12 @@ impl Engine {
         facts.node = own_port.then(|| self.config.topology.node());
         match page {
             Page::Info(sections) => Reply::Verbatim(metrics::info(sections, &facts, snapshots).into()),
-            Page::Stats => Reply::owned(metrics::stats_json(&facts, snapshots)),
+            Page::Stats => {
+                let json = metrics::stats_json(&facts, snapshots);
+                let is_json = self.connections[index as usize].as_deref().is_some_and(|found| found.wire == Wire::Json);
+                let structure = if is_json { proto::json::structure_of(json.as_bytes()) } else { None };
+                structure.unwrap_or_else(|| Reply::owned(json))
+            }
             Page::MemoryStats => metrics::memory_stats(&facts, snapshots),
             Page::MemoryDoctor => Reply::Verbatim(metrics::memory_doctor(&facts, snapshots).into()),
             Page::Metrics(names) => Reply::owned(metrics::prometheus(&facts, snapshots, names)),

@@ -60,7 +60,9 @@ impl Engine {
         self.end_subscriptions(index);
         self.abandon_transaction(index);
         if let Some(connection) = self.connections[index as usize].as_deref_mut() {
-            connection.wire = if connection.wire == Wire::Binary { Wire::Binary } else { Wire::Resp2 };
+            if connection.wire == Wire::Resp3 {
+                connection.wire = Wire::Resp2;
+            }
             connection.set_reply_mode(ReplyMode::On);
             connection.record.name.clear();
             connection.record.flags = ClientFlags::default();

@@ -9,6 +9,8 @@
 //! the other. A message does not overtake what its publisher sent before it either: PUBLISH waits until that has
 //! been answered, so that who hears of a change finds it done.
 
+use bytes::Bytes;
+
 use super::batch::{Batch, Job, Token};
 use super::gather::Kind as GatherKind;
 use super::{Engine, Outcome};
@@ -40,28 +42,47 @@ impl Engine {
         if let Some(refused) = self.refuses_to_listen(index, spec, args) {
             return refused;
         }
+        let in_one_line = self.speaks_lines(index);
+        let mut refused = None;
         for name in args.iter() {
             match self.subscriptions.subscribe(index, kind, name) {
                 Ok(is_new) => {
                     if is_new {
                         self.config.interest.add(self.config.core, kind, self.config.hasher.hash(name));
                     }
-                    self.confirm(index, spec, kind, Reply::Bulk(name));
+                    if !in_one_line {
+                        self.confirm(index, spec, kind, Reply::Bulk(name));
+                    }
                 }
                 Err(TooMany) => {
-                    let error = Reply::error("ERR too many subscriptions of this client");
-                    self.answer(index, spec, &error);
+                    refused = Some(Reply::error("ERR too many subscriptions of this client"));
                     break;
                 }
             }
         }
         self.note_subscriptions(index);
+        if let Some(error) = refused {
+            return self.answer(index, spec, &error);
+        }
+        if in_one_line {
+            self.confirm_all(index, "subscribed", args.iter().map(Reply::Bulk).collect());
+        }
         Outcome::Answered
     }
 
     /// UNSUBSCRIBE, PUNSUBSCRIBE, SUNSUBSCRIBE: without names, from all of the kind.
     pub(super) fn unsubscribe(&mut self, index: u32, spec: &'static Spec, args: Args<'_>) -> Outcome {
         let kind = Kind::of(spec.op);
+        if self.speaks_lines(index) {
+            let names = match args.len() {
+                0 => self.subscriptions.names_of(index, kind),
+                _ => args.iter().map(Bytes::copy_from_slice).collect(),
+            };
+            names.iter().for_each(|name| self.stop_listening(index, kind, name));
+            self.note_subscriptions(index);
+            self.confirm_all(index, "unsubscribed", names.iter().map(|name| Reply::Bulk(name)).collect());
+            return Outcome::Answered;
+        }
         if args.is_empty() {
             let names = self.subscriptions.names_of(index, kind);
             if names.is_empty() {
@@ -106,6 +127,18 @@ impl Engine {
         let count = self.subscriptions.counts(index).shown_for(kind);
         let confirmation = Reply::Push(vec![Reply::Bulk(spec.name.as_bytes()), name, Reply::Int(count)]);
         self.write_reply(index, &confirmation);
+    }
+
+    /// Whether each command has one reply, whatever it is about.
+    fn speaks_lines(&self, index: u32) -> bool {
+        self.connections[index as usize].as_deref().is_some_and(|connection| connection.wire == Wire::Json)
+    }
+
+    /// All names at once, and how many the client listens to by now.
+    fn confirm_all(&mut self, index: u32, what: &'static str, names: Vec<Reply<'_>>) {
+        let count = self.subscriptions.counts(index).shown_for(Kind::Channel);
+        let members = vec![(Reply::text(what), Reply::Array(names)), (Reply::text("count"), Reply::Int(count))];
+        self.write_reply(index, &Reply::Map(members));
     }
 
     /// Lets the connection know what it listens to.
@@ -279,14 +312,19 @@ impl Crowd<'_> {
         shared: Option<&bytes::Bytes>,
         listeners: impl Iterator<Item = u32>,
     ) {
-        let mut written: [Option<Out>; 2] = [None, None];
+        let mut written: [Option<Out>; 3] = [None, None, None];
         for index in listeners {
             let Some(connection) = self.connections[index as usize].as_deref_mut() else { continue };
             self.told += 1;
             if connection.closing != Closing::No {
                 continue;
             }
-            let written = &mut written[(connection.wire == Wire::Resp3) as usize];
+            let form = match connection.wire {
+                Wire::Resp2 | Wire::Binary => 0,
+                Wire::Resp3 => 1,
+                Wire::Json => 2,
+            };
+            let written = &mut written[form];
             let message = match written {
                 Some(message) => message,
                 None => {

@@ -301,7 +301,7 @@ words! {
 }
 
 /// First words of error replies that are counted each on its own.
-pub const ERROR_CODES: [&str; 14] = [
+pub const ERROR_CODES: [&str; 27] = [
     "ERR",
     "MOVED",
     "WRONGTYPE",
@@ -315,6 +315,20 @@ pub const ERROR_CODES: [&str; 14] = [
     "LOADING",
     "MISCONF",
     "RATELIMITED",
+    // Lines of JSON that are not understood.
+    "BADBASE64",
+    "BADJSON",
+    "BADNAMESPACE",
+    "BADUTF8",
+    "DUPLICATEFIELD",
+    "FIELDTYPE",
+    "MISSINGFIELD",
+    "OUTOFRANGE",
+    "TOODEEP",
+    "TOOLARGE",
+    "TOOLONG",
+    "UNKNOWNACTION",
+    "UNKNOWNFIELD",
     // Whatever is not listed above; no reply carries this word itself.
     "OTHER",
 ];

@@ -1,7 +1,7 @@
 //! The decoder of one connection: which protocol it speaks, and where it stopped inside a command that
 //! is not whole yet.
 
-use super::{ProtocolError, Verb, binary, resp, verb};
+use super::{ProtocolError, Verb, binary, json, resp, verb};
 use crate::limits;
 use crate::request::{ArgRange, Args};
 
@@ -11,6 +11,7 @@ use crate::request::{ArgRange, Args};
 pub enum Protocol {
     Resp,
     Binary,
+    Json,
 }
 
 /// What one call of [`Decoder::next`] found.
@@ -75,6 +76,7 @@ pub struct DecodeLimits {
     pub(super) args_max: usize,
     pub(super) command_bytes_max: usize,
     pub(super) line_bytes_max: usize,
+    pub(super) json_line_bytes_max: usize,
     pub(super) authenticated: bool,
 }
 
@@ -86,6 +88,7 @@ impl DecodeLimits {
             args_max: limits::ARGS_MAX,
             command_bytes_max: limits::COMMAND_BYTES_MAX,
             line_bytes_max: limits::INLINE_BYTES_MAX,
+            json_line_bytes_max: limits::JSON_LINE_BYTES_MAX,
             authenticated: true,
         }
     }
@@ -95,6 +98,7 @@ impl DecodeLimits {
         DecodeLimits {
             value_bytes_max: self.value_bytes_max.min(limits::BEFORE_AUTH_VALUE_BYTES_MAX),
             args_max: self.args_max.min(limits::BEFORE_AUTH_ARGS_MAX),
+            json_line_bytes_max: self.json_line_bytes_max.min(limits::BEFORE_AUTH_VALUE_BYTES_MAX),
             authenticated: false,
             ..self
         }
@@ -140,6 +144,8 @@ pub struct Decoder {
     /// Binary: bytes of the frame from the operation's start on, large values that were taken out not counted.
     pub(super) frame_left: u32,
     pub(super) found: Vec<ArgRange>,
+    /// JSON: what the last line wants echoed.
+    pub(super) id: Option<json::Id>,
 }
 
 const _: () = assert!(size_of::<Decoder>() <= 64);
@@ -165,6 +171,10 @@ pub(super) enum Stage {
     Frame,
     /// Binary: before a piece of an operation.
     Piece,
+    /// JSON: in a line.
+    Line,
+    /// JSON: in a line that is too long.
+    Overlong,
 }
 
 impl Decoder {
@@ -199,6 +209,10 @@ impl Decoder {
                     self.protocol = Some(Protocol::Binary);
                     self.stage = Stage::Frame;
                 }
+                Some(b'{') if self.protocol.is_none() => {
+                    self.protocol = Some(Protocol::Json);
+                    self.stage = Stage::Line;
+                }
                 Some(_) => {
                     self.protocol = Some(Protocol::Resp);
                     self.stage = Stage::Inline;
@@ -207,16 +221,22 @@ impl Decoder {
         }
         match (self.protocol, self.stage) {
             (Some(Protocol::Binary), _) => self.binary(input, from, arguments, limits),
+            (Some(Protocol::Json), _) => Ok(self.json(input, from, arguments, limits)),
             (_, Stage::Inline) => self.inline(input, from, arguments, limits),
             _ => self.resp(input, from, arguments, limits),
         }
+    }
+
+    /// What the reply to the command decoded last has to echo.
+    pub fn take_id(&mut self) -> Option<json::Id> {
+        self.id.take()
     }
 
     /// How many of the bytes `more`, received behind a command that misses `at_least` bytes, belong to that
     /// command for certain: where it stopped inside a line, all up to the line's end.
     pub fn belonging(&self, at_least: usize, more: &[u8]) -> usize {
         match self.stage {
-            Stage::Count | Stage::Header | Stage::Inline => {
+            Stage::Count | Stage::Header | Stage::Inline | Stage::Line | Stage::Overlong => {
                 memchr::memchr(b'\n', more).map_or(more.len(), |line_end| line_end + 1)
             }
             _ => at_least.min(more.len()),
@@ -235,6 +255,7 @@ impl Decoder {
         const WORDS_KEPT: usize = 64;
         self.stage = match self.protocol {
             Some(Protocol::Binary) => Stage::Frame,
+            Some(Protocol::Json) => Stage::Line,
             _ => Stage::Fresh,
         };
         self.at = 0;

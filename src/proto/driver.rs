@@ -8,7 +8,12 @@ use super::{Arguments, DecodeLimits, Decoder, ProtocolError, Step, Verb, refusal
 
 /// Small bounds, so that inputs past them stay short.
 pub fn tight_limits() -> DecodeLimits {
-    DecodeLimits { line_bytes_max: 100, command_bytes_max: 200_000, ..DecodeLimits::new(70_000) }
+    DecodeLimits {
+        line_bytes_max: 100,
+        json_line_bytes_max: 200,
+        command_bytes_max: 200_000,
+        ..DecodeLimits::new(70_000)
+    }
 }
 
 /// Everything that one connection's input was decoded to.
@@ -105,7 +110,7 @@ impl Caller {
             match step {
                 Ok(Step::Command { verb, source, end }) => {
                     assert!(end > from && end <= input.len() && end >= from + std::mem::take(&mut self.end_min));
-                    assert!(self.arguments.scratch.len() - before <= 64 + end - from, "the scratch outgrew its input");
+                    assert!(self.arguments.scratch.len() - before <= 128 + end - from, "the scratch outgrew its input");
                     let args = self.arguments.args(first, source, &input, &self.large);
                     self.outcome.commands.push(Command {
                         name: match verb {

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::binary;
+use super::{binary, json};
 use crate::limits::LARGE_VALUE_BYTES_MIN;
 use crate::reply::{Out, Reply};
 use crate::request::Wire;
@@ -14,6 +14,7 @@ pub fn encode(wire: Wire, reply: &Reply<'_>, out: &mut Out) {
         Wire::Resp2 => resp(reply, Resp::Two, out),
         Wire::Resp3 => resp(reply, Resp::Three, out),
         Wire::Binary => binary::encode(reply, out),
+        Wire::Json => json::encode(reply, out),
     }
 }
 
@@ -157,6 +158,9 @@ pub(super) fn one_line(text: &str) -> std::borrow::Cow<'_, str> {
 /// if it may be shared.
 pub fn message(wire: Wire, words: &[&[u8]], payload: &[u8], shared: Option<&Bytes>, out: &mut Out) {
     debug_assert!(wire != Wire::Binary, "nobody subscribes in frames");
+    if wire == Wire::Json {
+        return json::message(words, payload, out);
+    }
     header(if wire == Wire::Resp3 { b'>' } else { b'*' }, words.len() + 1, out);
     for word in words {
         bulk(word, out);

@@ -3,7 +3,8 @@
 //! ```text
 //!                 ┌ resp    `*2\r\n$3\r\nGET\r\n$1\r\nk\r\n` ┐
 //!   bytes ─▶ Decoder ┤ inline  `GET k\r\n`                     ├─▶ Step::Command { verb, .. } + Arguments
-//!                 └ binary  `CB 01 05 00 00 00 | 10 00 01 00 k` ┘
+//!                 ├ binary  `CB 01 05 00 00 00 | 10 00 01 00 k` ┤
+//!                 └ json    `{"action":"GET","key":"k"}\n`       ┘
 //!
 //!   Reply ─▶ encode ─▶ Out             bytes of a reply ─▶ reply::parse ─▶ Reply
 //! ```
@@ -63,6 +64,7 @@ pub mod driver;
 mod encode;
 mod error;
 mod inline;
+pub mod json;
 pub mod reply;
 mod resp;
 mod verb;

@@ -168,7 +168,13 @@ impl Decoder {
                     self.words_left -= 1;
                     self.stage = Stage::Header;
                 }
-                Stage::Fresh | Stage::Large | Stage::Inline | Stage::Frame | Stage::Piece => {
+                Stage::Fresh
+                | Stage::Large
+                | Stage::Inline
+                | Stage::Frame
+                | Stage::Piece
+                | Stage::Line
+                | Stage::Overlong => {
                     unreachable!("not inside a RESP command")
                 }
             }

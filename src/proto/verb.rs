@@ -14,6 +14,8 @@ pub enum Verb {
     UnknownSubcommand(&'static Spec),
     /// In the table, but not with this number of arguments.
     WrongArity(&'static Spec),
+    /// Not understood. The one argument is the text of the error.
+    Refused,
 }
 
 impl Verb {
@@ -55,6 +57,7 @@ pub fn refusal_text(verb: Verb, args: &Args<'_>) -> String {
             let container = container.name.to_ascii_uppercase();
             format!("ERR unknown subcommand '{}'. Try {container} HELP.", excerpt(args.get(1), TEXT_BYTES_MAX))
         }
+        Verb::Refused => String::from_utf8_lossy(args.get(0)).into_owned(),
         Verb::Unknown => {
             let mut beginning = String::new();
             for arg in args.iter().skip(1) {
