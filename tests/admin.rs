@@ -101,6 +101,8 @@ fn every_route_that_reads_answers() {
     }
     let page = admin.get("/dashboard");
     assert!(page.head.contains("content-security-policy: default-src 'none'") && page.text().contains("<html lang"));
+    assert!(page.head.contains("script-src 'sha256-") && !page.head.contains("unsafe"), "{}", page.head);
+    assert_eq!(admin.get("/hotkeys?count=many").status, 400);
 }
 
 #[test]

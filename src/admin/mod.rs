@@ -5,10 +5,23 @@ pub mod guard;
 pub mod http;
 pub mod routes;
 
-/// The one page: no resources from elsewhere.
-pub const DASHBOARD: &str = include_str!("dashboard.html");
+/// The style and the program of the dashboard.
+pub const STYLE: &str = include_str!("dashboard/style.css");
+pub const SCRIPT: &str = concat!(include_str!("dashboard/chart.js"), "\n", include_str!("dashboard/page.js"));
 
-/// What a page of ours may load: itself.
-pub const DASHBOARD_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; \
-                                    connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; \
-                                    frame-ancestors 'none'";
+/// The dashboard: one page without resources from elsewhere.
+pub fn dashboard() -> String {
+    let page = include_str!("dashboard/page.html");
+    page.replace("/*STYLE*/", STYLE).replace("/*SCRIPT*/", SCRIPT)
+}
+
+/// What the dashboard may load and run: itself. `digest` is that of SHA-256, in base64. Keys of clients are shown there;
+/// should one ever become markup, it still does nothing.
+pub fn dashboard_policy(digest: impl Fn(&str) -> String) -> String {
+    format!(
+        "default-src 'none'; style-src 'sha256-{}'; script-src 'sha256-{}'; connect-src 'self'; img-src data:; base-uri 'none'; \
+         form-action 'none'; frame-ancestors 'none'",
+        digest(STYLE),
+        digest(SCRIPT)
+    )
+}

@@ -13,6 +13,7 @@ pub enum Action {
     Live,
     Ready,
     Stats,
+    HotKeys,
     Config,
     OpenApi,
     Dashboard,
@@ -75,6 +76,8 @@ routes! {
     Get "/livez" Live Nothing "Whether every core makes its turns" [] [200 TEXT "ok", 503 TEXT "A core hangs"];
     Get "/readyz" Ready Nothing "Whether it takes requests" [] [200 TEXT "ok", 503 TEXT "Not yet, or no longer"];
     Get "/stats" Stats Token "Everything that is counted, as STATS answers it" [] [200 JSON "See the command STATS"];
+    Get "/hotkeys" HotKeys Token "The keys asked for most, and about how often lately"
+        ["count": "how many: 16 unless given, at most 64"] [200 JSON "A list of `key` and `count`", 400 TEXT "No such count"];
     Get "/config" Config Token "The settings in effect; secrets are not shown" [] [200 JSON "Values by key"];
     Get "/openapi.json" OpenApi Nothing "This description" [] [200 JSON "OpenAPI 3.1"];
     Get "/dashboard" Dashboard Nothing "A page to watch the server by" [] [200 HTML "The page"];

@@ -15,6 +15,7 @@
 //!            "rates":    { every field of RateSnapshot },
 //!            "commands": { "get": { "calls", "failed", "rejected" }, … }   only those that occurred
 //!            "latency":  { "get": { "total": TIMES, "minute": TIMES }, … }                only those that occurred
+//!            "latency_all": { "total": TIMES, "minute": TIMES }                           of all commands together
 //!            "errors":   { "ERR": count, … } }                                            only those that occurred
 //! ```
 //!
@@ -27,7 +28,7 @@
 
 use super::counters::{CoreCounters, CoreSnapshot, Field, LogSnapshot, OpCounters, ShardSnapshot};
 use super::facts::{CRABCACHE_VERSION, REDIS_VERSION, ServerFacts};
-use super::latency::{PERCENTILES, percentile_us, us};
+use super::latency::{PERCENTILES, Times, percentile_us, us};
 use super::rates::RateSnapshot;
 use crate::command::TABLE;
 use crate::slot;
@@ -106,16 +107,14 @@ fn core(json: &mut Json, snapshot: &CoreSnapshot) {
     json.key("latency").object(|json| {
         for command in &latency.commands {
             json.key(crate::command::spec_of(command.op).name).object(|json| {
-                for (name, times) in [("total", &command.total), ("minute", &command.minute)] {
-                    json.key(name).object(|json| {
-                        json.key("count").number(times.len());
-                        for (name, percentile) in PERCENTILES {
-                            json.key(name).decimal(percentile_us(times, percentile));
-                        }
-                        json.key("max_us").decimal(us(times.max()));
-                    });
-                }
+                json.key("total").object(|json| times(json, &command.total));
+                json.key("minute").object(|json| times(json, &command.minute));
             });
+        }
+    });
+    json.key("latency_all").object(|json| {
+        for (name, all) in ["total", "minute"].into_iter().zip(latency.all()) {
+            json.key(name).object(|json| times(json, &all));
         }
     });
     json.key("errors").object(|json| {
@@ -123,6 +122,14 @@ fn core(json: &mut Json, snapshot: &CoreSnapshot) {
             json.key(code).number(count);
         }
     });
+}
+
+fn times(json: &mut Json, times: &Times) {
+    json.key("count").number(times.len());
+    for (name, percentile) in PERCENTILES {
+        json.key(name).decimal(percentile_us(times, percentile));
+    }
+    json.key("max_us").decimal(us(times.max()));
 }
 
 fn fields(json: &mut Json, fields: &[Field], words: &[u64]) {

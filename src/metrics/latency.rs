@@ -69,8 +69,11 @@ impl Family {
     }
 }
 
+/// How times are spread.
+pub type Times = Histogram<u64>;
+
 /// The histograms of one command.
-struct Times {
+struct Measured {
     total: Histogram<u64>,
     slots: [Histogram<u64>; SLOTS],
     sum_ns: u64,
@@ -78,7 +81,7 @@ struct Times {
 
 /// What one core measures.
 pub struct Latency {
-    times: Vec<Option<Box<Times>>>,
+    times: Vec<Option<Box<Measured>>>,
     /// Commands answered since the last batch ended, by operation, and which operations those are.
     answered: [u32; OP_COUNT],
     touched: Vec<Op>,
@@ -127,7 +130,7 @@ impl Latency {
     pub fn record(&mut self, op: Op, elapsed_ns: u64, count: u64) {
         let slot = self.slot;
         let times = self.times[op as usize].get_or_insert_with(|| {
-            Box::new(Times { total: histogram(), slots: std::array::from_fn(|_| histogram()), sum_ns: 0 })
+            Box::new(Measured { total: histogram(), slots: std::array::from_fn(|_| histogram()), sum_ns: 0 })
         });
         times.slots[slot].saturating_record_n(elapsed_ns.max(1), count);
         times.sum_ns = times.sum_ns.saturating_add(elapsed_ns.saturating_mul(count));
@@ -206,6 +209,17 @@ impl LatencySnapshot {
                 }
             }
         }
+    }
+
+    /// All commands together: since the start, and over the last minute.
+    pub fn all(&self) -> [Histogram<u64>; 2] {
+        let mut all = [histogram(), histogram()];
+        for command in &self.commands {
+            for (all, one) in all.iter_mut().zip([&command.total, &command.minute]) {
+                all.add(one).expect("the same bounds");
+            }
+        }
+        all
     }
 
     /// The commands of a family together: how many nanoseconds, and how they are spread.
@@ -298,6 +312,7 @@ mod tests {
         assert_eq!(snapshot.of(Op::Set).unwrap().total.len(), 1);
         assert!(snapshot.of(Op::Del).is_none());
         assert_eq!(snapshot.family(Family::Read).1.len(), 3);
+        assert_eq!(snapshot.all().map(|all| all.len()), [4, 4]);
         assert_eq!(snapshot.family(Family::Write).0, 5_000);
     }
 

@@ -3,11 +3,13 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use sha2::{Digest, Sha256};
+
 use super::gateway::Gateway;
 use crate::admin::guard;
 use crate::admin::http::{Request, Response};
 use crate::admin::routes::{self, Action, Found, Needs, Route, quoted};
-use crate::admin::{DASHBOARD, DASHBOARD_POLICY};
+use crate::admin::{dashboard, dashboard_policy};
 use crate::command::{Op, spec_of};
 use crate::config::{SETTINGS, Store};
 use crate::limits::{ADMIN_BODY_BYTES_MAX, CORE_SILENT_MS_MAX};
@@ -35,6 +37,8 @@ pub struct Answers {
     shutdown: Arc<Shutdown>,
     store: Arc<Store>,
     started: Instant,
+    dashboard: String,
+    dashboard_policy: String,
 }
 
 impl Answers {
@@ -45,7 +49,8 @@ impl Answers {
         store: Arc<Store>,
         started: Instant,
     ) -> Answers {
-        Answers { gateway, shared, shutdown, store, started }
+        let dashboard_policy = dashboard_policy(sha256_base64);
+        Answers { gateway, shared, shutdown, store, started, dashboard: dashboard(), dashboard_policy }
     }
 
     pub fn body_bytes_max(&self) -> usize {
@@ -85,10 +90,11 @@ impl Answers {
             Action::Live => self.live().into(),
             Action::Ready => self.ready().into(),
             Action::Stats => self.stats().into(),
+            Action::HotKeys => self.hot_keys(request).into(),
             Action::Config => Response::json(200, self.config()).into(),
             Action::OpenApi => Response::json(200, routes::openapi(CRABCACHE_VERSION)).into(),
-            Action::Dashboard => Response::new(200, "text/html; charset=utf-8", DASHBOARD)
-                .with("content-security-policy", DASHBOARD_POLICY)
+            Action::Dashboard => Response::new(200, "text/html; charset=utf-8", self.dashboard.as_bytes())
+                .with("content-security-policy", &self.dashboard_policy)
                 .into(),
             Action::Events => Answer::Events(Response::new(200, "text/event-stream", self.event())),
             Action::ReadKey => self.read(&key).into(),
@@ -117,6 +123,7 @@ impl Answers {
             Action::WriteKey => Op::Set,
             Action::DeleteKey => Op::Del,
             Action::Config => Op::ConfigGet,
+            Action::HotKeys => Op::HotKeys,
             _ => Op::Stats,
         };
         let key_allowed = key.is_none_or(|key| token.allows_key(key));
@@ -165,6 +172,23 @@ impl Answers {
 
     fn stats(&mut self) -> Response {
         self.text_of(&[b"STATS"]).map_or_else(|refused| refused, |json| Response::json(200, json))
+    }
+
+    fn hot_keys(&mut self, request: &Request) -> Response {
+        let mut words: Vec<&[u8]> = vec![b"HOTKEYS"];
+        words.extend(request.parameter("count").map(str::as_bytes));
+        let reply = match self.call(&words) {
+            Ok(Reply::Array(reply)) => reply,
+            Ok(_) => return Response::text(500, "an answer of an unexpected kind"),
+            Err(refused) => return refused,
+        };
+        let entries = reply.chunks_exact(2).filter_map(|pair| match pair {
+            [Reply::Owned(key), Reply::Int(count)] => {
+                Some(format!("{{\"key\":{},\"count\":{count}}}", quoted(&readable(key))))
+            }
+            _ => None,
+        });
+        Response::json(200, format!("[{}]", entries.collect::<Vec<_>>().join(",")))
     }
 
     /// STATS as a server-sent event.
@@ -286,7 +310,49 @@ impl Answers {
     }
 }
 
+/// As policies of web pages name what they allow.
+fn sha256_base64(text: &str) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let digest = Sha256::digest(text.as_bytes());
+    let mut base64 = String::new();
+    for three in digest.chunks(3) {
+        let bits = three.iter().fold(0u32, |bits, byte| bits << 8 | u32::from(*byte)) << (8 * (3 - three.len()));
+        for digit in 0..4 {
+            let is_padding = digit > three.len();
+            let index = (bits >> (18 - 6 * digit)) as usize % 64;
+            base64.push(if is_padding { '=' } else { DIGITS[index] as char });
+        }
+    }
+    base64
+}
+
+/// A key for people: what is no UTF-8 stands there as `\xff`.
+fn readable(key: &[u8]) -> String {
+    let mut text = String::new();
+    for chunk in key.utf8_chunks() {
+        text.push_str(chunk.valid());
+        chunk.invalid().iter().for_each(|byte| text.push_str(&format!("\\x{byte:02x}")));
+    }
+    text
+}
+
 /// The namespace `default` is that of all clients that name none; keys of others stand behind their name.
 fn key_of(namespace: &[u8], key: &[u8]) -> Vec<u8> {
     if namespace == b"default" { key.to_vec() } else { [namespace, b":", key].concat() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn digests_are_those_that_browsers_compute() {
+        assert_eq!(sha256_base64(""), "47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=");
+        assert_eq!(sha256_base64("abc"), "ungWv48Bz+pBQUDeXa4iI7ADYaOWF3qctBD/YfIAFa0=");
+    }
+
+    #[test]
+    fn keys_that_are_no_text_can_be_read() {
+        assert_eq!(readable(b"a\xff\xc3\xa9\n\xfe"), "a\\xff\u{e9}\n\\xfe");
+    }
 }
