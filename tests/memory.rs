@@ -151,3 +151,32 @@ fn a_large_value_finds_room_on_a_server_that_holds_little() {
         }
     }
 }
+
+#[test]
+fn a_value_of_the_largest_size_that_can_be_set_goes_in_and_comes_out() {
+    const VALUE_BYTES: usize = 512 << 20;
+    let server = Server::start(&["--cores", "2", "--max-value-bytes", "512mb", "--max-memory", "2gb"]);
+    let mut client = Client::connect(server.address());
+    // In pieces, so that this side holds none of it twice.
+    let piece: Vec<u8> = (0..1 << 20).map(|at: u32| (at ^ at >> 8) as u8).collect();
+    client.send(format!("*3\r\n$3\r\nSET\r\n$1\r\nk\r\n${VALUE_BYTES}\r\n").as_bytes());
+    for _ in 0..VALUE_BYTES / piece.len() {
+        client.send(&piece);
+    }
+    client.send(b"\r\n");
+    assert_eq!(client.reply(), Value::ok());
+    assert_eq!(client.call("STRLEN k"), Value::Int(VALUE_BYTES as i64));
+    let end = &piece[piece.len() - 16..];
+    assert_eq!(client.call("GETRANGE k -16 -1"), Value::Bulk(end.to_vec()));
+
+    client.send(b"*2\r\n$3\r\nGET\r\n$1\r\nk\r\n");
+    let head = format!("${VALUE_BYTES}\r\n").into_bytes();
+    assert_eq!(client.bytes(head.len()), head);
+    for _ in 0..VALUE_BYTES / piece.len() {
+        assert!(client.bytes(piece.len()) == piece, "the value comes back as it went in");
+    }
+    assert_eq!(client.bytes(2), b"\r\n");
+    // One byte more is refused before any of it is sent.
+    client.send(format!("*3\r\n$3\r\nSET\r\n$1\r\nk\r\n${}\r\n", VALUE_BYTES + 1).as_bytes());
+    assert!(matches!(client.reply(), Value::Error(_)));
+}

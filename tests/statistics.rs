@@ -723,3 +723,24 @@ fn a_pipeline_is_answered_in_one_send() {
     assert!(sent <= received + pipelines / 10, "{sent} sends for {received} receives");
     assert!((pipelines * 9 / 10..=pipelines * 11 / 10).contains(&sent), "{sent} sends for {pipelines} pipelines");
 }
+
+#[test]
+fn a_server_that_nobody_asks_anything_rests() {
+    let server = Server::start(&["--cores", &CORES.to_string()]);
+    let mut client = Client::connect(server.address());
+    // Deadlines far and near keep the wheels in use.
+    for key in 0..100 {
+        assert_eq!(client.call(&format!("SET key:{key} v PX {}", 400_000 + key)), Value::ok());
+    }
+    let cpu_ticks = || -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/stat", server.pid())).expect("stat");
+        let fields: Vec<&str> = status.rsplit(") ").next().expect("fields").split(' ').collect();
+        fields[11..13].iter().map(|field| field.parse::<u64>().expect("ticks")).sum()
+    };
+    std::thread::sleep(Duration::from_millis(500));
+    let before = cpu_ticks();
+    std::thread::sleep(Duration::from_secs(5));
+    // A hundredth of a CPU, with as much again for a build without optimisation on a crowded machine.
+    let used = cpu_ticks() - before;
+    assert!(used <= 10, "{used} ticks of 10 ms in five seconds");
+}
