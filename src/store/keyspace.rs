@@ -8,7 +8,8 @@ use super::counters::ShardCounters;
 use super::deadlines::Deadlines;
 use super::evict::what_if::{Estimate, WhatIf};
 use super::evict::{Eviction, History};
-use super::item::{Content, Head};
+use super::idle::Idle;
+use super::item::{Content, Head, Times};
 use super::large::LargeValues;
 use super::table::{Position, Reshape, Table};
 use crate::hash::KeyHasher;
@@ -84,6 +85,9 @@ pub struct Keyspace {
     /// Where the search for sparse segments goes on.
     pub(super) clean_at: usize,
     deadlines: Deadlines,
+    idle: Idle,
+    /// What items are written and read with now.
+    pub(super) times: Times,
     keys_in_slot: Box<[u32]>,
     keys_with_expiry: u64,
     key_bytes: u64,
@@ -106,6 +110,11 @@ struct Retired {
 const INDEX_BYTES_PER_ITEM: usize = 8;
 
 const RECENT_MISSES: usize = 256;
+
+const DAY_MS: u64 = 86_400_000;
+/// How far back the floor of expiries lies ([`Times::floor_ms`]).
+const FLOOR_BEHIND_MS: u64 = 14 * DAY_MS;
+const FLOOR_STEP_MS: u64 = 7 * DAY_MS;
 
 /// Pieces of retired memory given back by each flush itself: more than an empty keyspace has, so that
 /// flushing again and again does not pile them up.
@@ -151,6 +160,8 @@ impl Keyspace {
             opened_seen: 0,
             clean_at: 0,
             deadlines: Deadlines::default(),
+            idle: Idle::default(),
+            times: Times::default(),
             keys_in_slot: vec![0; SLOT_COUNT as usize].into(),
             keys_with_expiry: 0,
             key_bytes: 0,
@@ -240,7 +251,7 @@ impl Keyspace {
     /// The key of `found` was asked for (a look-up), or written.
     #[inline(always)]
     pub fn touch(&mut self, hash: u64, found: Found, is_look_up: bool) {
-        if !found.head.is_visited() {
+        if !found.head.is_used(self.times) {
             self.touch_first(hash, found);
         }
         if hash & self.sample_mask == 0 {
@@ -250,7 +261,12 @@ impl Keyspace {
 
     #[inline(never)]
     fn touch_first(&mut self, hash: u64, found: Found) {
-        Head::set_visited(self.arena.slot_mut(found.item), true);
+        let slot = self.arena.slot_mut(found.item);
+        Head::set_used(slot, self.times.used);
+        if found.head.is_visited() {
+            return;
+        }
+        Head::set_visited(slot, true);
         if let Some(history) = &mut self.history {
             history.sketch.count(hash);
         }
@@ -351,7 +367,7 @@ impl Keyspace {
 
     #[inline(always)]
     pub fn expires_at_ms(&self, found: Found) -> Option<u64> {
-        if found.head.has_expiry() { found.head.expires_at_ms(self.arena.slot(found.item)) } else { None }
+        if found.head.has_expiry() { found.head.expires_at_ms(self.arena.slot(found.item), self.times) } else { None }
     }
 
     #[cfg(any(test, fuzzing))]
@@ -385,11 +401,14 @@ impl Keyspace {
         expires_at_ms: Option<u64>,
         now_ms: u64,
     ) -> Result<(), OutOfMemory> {
+        if expires_at_ms.is_some() {
+            self.floor_for(now_ms);
+        }
         if self.what_if.is_some() {
             self.arrives(hash);
         }
         let content = self.content_for(value, None)?;
-        let head = Head::new(key.len(), content, expires_at_ms);
+        let head = Head::new(key.len(), content, expires_at_ms, self.times);
         let size = size_of_item(key.len() + value.bytes().len());
         let home = self.arena.allocate(Kind::Window, size, head.item_bytes()).and_then(|item| {
             head.write(self.arena.slot_mut(item), key, content, expires_at_ms);
@@ -422,6 +441,14 @@ impl Keyspace {
         Ok(())
     }
 
+    /// The first expiry ever comes before the first tick.
+    #[inline]
+    fn floor_for(&mut self, now_ms: u64) {
+        if self.times.floor_ms == 0 {
+            self.times.floor_ms = now_ms.saturating_sub(FLOOR_BEHIND_MS);
+        }
+    }
+
     /// Takes the place of an item back that nothing refers to any more.
     #[inline]
     pub(super) fn discard(&mut self, item: ItemRef, head: Head) {
@@ -440,7 +467,7 @@ impl Keyspace {
     ) -> Result<(), OutOfMemory> {
         let Found { at, item, head: old } = found;
         let bytes = value.bytes();
-        if bytes.len() < LARGE_VALUE_BYTES_MIN && old.takes(bytes.len(), expires_at_ms) {
+        if bytes.len() < LARGE_VALUE_BYTES_MIN && old.takes(bytes.len(), expires_at_ms, self.times) {
             let (old_bytes, old_value_bytes) = (old.item_bytes(), old.inline_value_bytes());
             if bytes.len() == old_value_bytes || same_slot(old_bytes, old_bytes - old_value_bytes + bytes.len()) {
                 old.overwrite(self.arena.slot_mut(item), bytes, expires_at_ms);
@@ -468,7 +495,7 @@ impl Keyspace {
         let is_large = bytes.len() >= LARGE_VALUE_BYTES_MIN;
         // What can fail comes first. The number of a large value does not change the size of the item.
         let planned = if is_large { Content::Apart(0) } else { Content::Inline(bytes) };
-        let draft = Head::new(key.len(), planned, expires_at_ms).with_visited(true);
+        let draft = Head::new(key.len(), planned, expires_at_ms, self.times).with_visited(true);
         let target = if same_slot(old.item_bytes(), draft.item_bytes()) {
             item
         } else {
@@ -490,7 +517,7 @@ impl Keyspace {
         } else {
             planned
         };
-        let head = Head::new(key.len(), content, expires_at_ms).with_visited(true);
+        let head = Head::new(key.len(), content, expires_at_ms, self.times).with_visited(true);
         if target == item {
             head.write(self.arena.slot_mut(item), key, content, expires_at_ms);
         } else {
@@ -583,8 +610,9 @@ impl Keyspace {
     }
 
     pub fn set_expiry(&mut self, found: Found, expires_at_ms: Option<u64>, now_ms: u64) -> Result<(), OutOfMemory> {
+        self.floor_for(now_ms);
         let Found { at, item, head: old } = found;
-        let head = old.with_expiry(expires_at_ms);
+        let head = old.with_expiry(expires_at_ms, self.times);
         if same_slot(old.item_bytes(), head.item_bytes()) {
             head.rewrite_expiry(old, self.arena.slot_mut(item), expires_at_ms);
         } else {
@@ -675,7 +703,7 @@ impl Keyspace {
         for item in self.table.items_of(bucket) {
             visited += 1;
             let slot = self.arena.slot(item);
-            if let Some(expires_at_ms) = Head::read(slot).expires_at_ms(slot) {
+            if let Some(expires_at_ms) = Head::read(slot).expires_at_ms(slot, self.times) {
                 if now_ms > expires_at_ms {
                     expired.push(item);
                 } else {
@@ -730,29 +758,67 @@ impl Keyspace {
 
     /// Visits the bucket at `cursor`; see [`Table::scan`].
     pub fn scan(&self, cursor: u64, now_ms: u64, mut visit: impl FnMut(&[u8])) -> u64 {
-        let (bucket, next) = self.table.scan(cursor);
-        self.table.items_of(bucket).for_each(|item| self.arena.prefetch(item));
-        for item in self.table.items_of(bucket) {
-            let slot = self.arena.slot(item);
-            let head = Head::read(slot);
-            if head.expires_at_ms(slot).is_none_or(|expires_at_ms| now_ms <= expires_at_ms) {
-                visit(head.key(slot));
+        self.scan_found(cursor, |key, found| {
+            let expires_at_ms = found.head.expires_at_ms(self.arena.slot(found.item), self.times);
+            if expires_at_ms.is_none_or(|expires_at_ms| now_ms <= expires_at_ms) {
+                visit(key);
             }
-        }
-        next
+        })
     }
 
     /// Visits the bucket at `cursor` whatever has expired; see [`Table::scan`].
     pub fn scan_found(&self, cursor: u64, mut visit: impl FnMut(&[u8], Found)) -> u64 {
-        let (bucket, next) = self.table.scan(cursor);
-        self.table.items_of(bucket).for_each(|item| self.arena.prefetch(item));
-        for item in self.table.items_of(bucket) {
+        let step = self.table.scan(cursor);
+        self.table.items_of(step.bucket).for_each(|item| self.arena.prefetch(item));
+        for item in self.table.items_of(step.bucket) {
             let slot = self.arena.slot(item);
             let head = Head::read(slot);
-            // Its place in the index is not asked for.
-            visit(head.key(slot), Found { at: Position::default(), item, head });
+            if step.is_ahead(|| self.hasher.hash(head.key(slot))) {
+                // Its place in the index is not asked for.
+                visit(head.key(slot), Found { at: Position::default(), item, head });
+            }
         }
-        next
+        step.next
+    }
+
+    /// How long the key has not been used, as far as is known; see [`idle`](super::idle).
+    pub fn idle_ms(&self, found: Found) -> u64 {
+        self.idle.idle_ms(found.head.used())
+    }
+
+    /// Tells items that were not used for long so, about as many as `budget`, and lets the time go on in which items
+    /// are used.
+    pub fn sweep(&mut self, now_ms: u64, budget: usize) {
+        let mut used = 0;
+        while used < budget
+            && let Some(cursor) = self.idle.next(now_ms)
+        {
+            let step = self.table.scan(cursor);
+            self.table.items_of(step.bucket).for_each(|item| self.arena.prefetch(item));
+            for item in self.table.items_of(step.bucket) {
+                used += 1;
+                let slot = self.arena.slot(item);
+                let head = Head::read(slot);
+                let aged = self.idle.aged(head.used());
+                if aged != head.used() && step.is_ahead(|| self.hasher.hash(head.key(slot))) {
+                    Head::set_used(self.arena.slot_mut(item), aged);
+                }
+            }
+            used += 1;
+            self.idle.swept(step.next);
+        }
+        self.times.used = self.idle.now();
+    }
+
+    /// Keeps the floor of expiries two weeks behind the clock. To be called when everything that has expired by
+    /// `now_ms` is gone: the floor moves by a week at most, and by no more before that has been so again.
+    pub fn raise_floor(&mut self, now_ms: u64) {
+        let wanted = now_ms.saturating_sub(FLOOR_BEHIND_MS);
+        if !self.has_expiries() || self.times.floor_ms == 0 {
+            self.times.floor_ms = wanted;
+        } else if wanted > self.times.floor_ms {
+            self.times.floor_ms = wanted.min(self.times.floor_ms + FLOOR_STEP_MS);
+        }
     }
 
     /// Walks everything and compares it with what was counted along the way.
@@ -782,7 +848,7 @@ impl Keyspace {
                         assert!(self.large.get(number).len() >= LARGE_VALUE_BYTES_MIN);
                     }
                 }
-                if let Some(expires_at_ms) = head.expires_at_ms(slot) {
+                if let Some(expires_at_ms) = head.expires_at_ms(slot, self.times) {
                     keys_with_expiry += 1;
                     assert!(self.deadlines.covers(bucket, expires_at_ms));
                 }

@@ -17,6 +17,7 @@ mod deadlines;
 mod evict;
 mod extended;
 mod hot;
+mod idle;
 mod inspect;
 mod item;
 mod keys;
@@ -129,6 +130,8 @@ pub struct Shard {
     expired: Vec<ItemRef>,
 }
 
+/// Items whose idle times a tick looks at, of which there are ten in a second at the least: some 50 µs.
+const SWEPT_ITEMS: usize = 1024;
 /// What giving back one chunk of flushed memory takes of a tick's budget: 512 pages, about 0.15 ms.
 const RELEASE_COST: usize = 1024;
 
@@ -234,6 +237,9 @@ impl Shard {
             let due = self.keyspace.next_due(now.unix_ms, &mut steps);
             used = budget - steps;
             let Some(bucket) = due else {
+                if steps > 0 {
+                    self.keyspace.raise_floor(now.unix_ms);
+                }
                 break;
             };
             let mut expired = std::mem::take(&mut self.expired);
@@ -247,6 +253,7 @@ impl Shard {
             }
             self.expired = expired;
         }
+        self.keyspace.sweep(now.unix_ms, SWEPT_ITEMS);
         if used < budget {
             used += self.keyspace.tidy(budget - used, now.unix_ms, &mut self.counters, effects);
         }
@@ -268,8 +275,8 @@ impl Shard {
     /// Calls `visit` with the keys of the next `budget_buckets` buckets of the index after `cursor` and returns
     /// the cursor to go on with, 0 at the end. Start with 0. Cursors stay below 2^32.
     ///
-    /// Every key that is there from the first step to the last is visited at least once, however the
-    /// shard grows or shrinks meanwhile; keys may be visited more than once. Any number is a valid cursor.
+    /// Every key that is there from the first step to the last is visited exactly once, however the
+    /// shard grows or shrinks meanwhile, and no key is visited twice. Any number is a valid cursor.
     pub fn scan_step(&self, cursor: u64, budget_buckets: usize, now: Now, mut visit: impl FnMut(&[u8])) -> u64 {
         let mut cursor = cursor;
         for _ in 0..budget_buckets.max(1) {

@@ -291,7 +291,7 @@ impl Keyspace {
                 continue;
             }
             let hash = self.hasher.hash(head.key(slot));
-            let expires_at_ms = if head.has_expiry() { head.expires_at_ms(slot) } else { None };
+            let expires_at_ms = if head.has_expiry() { head.expires_at_ms(slot, self.times) } else { None };
             let found = self.locate(hash, item, head);
             if expires_at_ms.is_some_and(|expires_at_ms| now_ms > expires_at_ms) {
                 self.arena.pass(segment, head.item_bytes());

@@ -145,6 +145,26 @@ pub struct Reshape {
     pub with: u32,
 }
 
+/// One step of a scan.
+#[derive(Clone, Copy, Debug)]
+pub struct ScanStep {
+    /// Whose items are visited.
+    pub bucket: u32,
+    /// The cursor after it; 0 when the scan is over.
+    pub next: u64,
+    cursor: u32,
+    /// Only a part of the bucket lies ahead of the cursor.
+    is_partial: bool,
+}
+
+impl ScanStep {
+    /// Whether an item of the bucket was not visited before this step.
+    #[inline]
+    pub fn is_ahead(&self, hash: impl FnOnce() -> u64) -> bool {
+        !self.is_partial || (hash() as u32).reverse_bits() >= self.cursor.reverse_bits()
+    }
+}
+
 pub struct Table {
     home: Row<Bucket>,
     pool: Pool,
@@ -497,19 +517,21 @@ impl Table {
         })
     }
 
-    /// The bucket a scan visits at `cursor`, and the cursor after it (0: the scan is over).
+    /// What a scan visits at `cursor`.
     ///
     /// Cursors count up in *reversed* bits: a bucket `level` (or `level + 1`) bits deep covers all cursors
     /// that agree with it in those low bits, and splitting or merging divides or joins exactly such ranges.
     /// So whatever the table did between two steps, every range is visited: items present throughout
-    /// are returned at least once. (The idea is Redis's `dictScan`, here for tables of mixed depth.)
-    pub fn scan(&self, cursor: u64) -> (u32, u64) {
+    /// are returned at least once. (The idea is Redis's `dictScan`, here for tables of mixed depth.) When buckets were
+    /// merged, a cursor may lead into the middle of one; what lies before it there was visited already, and its hash
+    /// tells ([`ScanStep::is_ahead`]). So nothing is returned twice either.
+    pub fn scan(&self, cursor: u64) -> ScanStep {
         let home = self.home_of(cursor);
         let low = (1u32 << self.level) - 1;
         let is_deep = home > low || home < self.buckets - (1 << self.level);
         let mask = if is_deep { low << 1 | 1 } else { low };
         let next = ((cursor as u32 | !mask).reverse_bits().wrapping_add(1)).reverse_bits();
-        (home, next as u64)
+        ScanStep { bucket: home, next: next as u64, cursor: cursor as u32, is_partial: cursor as u32 & !mask != 0 }
     }
 
     #[cfg(any(test, fuzzing))]

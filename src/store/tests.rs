@@ -3,6 +3,7 @@
 mod memory;
 mod model;
 mod random;
+mod time;
 
 use bytes::Bytes;
 
