@@ -80,7 +80,23 @@ pub enum Op {
     Unwatch,
     Watch,
     // server
+    Debug,
     HotKeys,
+    Latency,
+    LatencyDoctor,
+    LatencyGraph,
+    LatencyHelp,
+    LatencyHistogram,
+    LatencyHistory,
+    LatencyLatest,
+    LatencyReset,
+    Monitor,
+    SlowLog,
+    SlowLogGet,
+    SlowLogHelp,
+    SlowLogLen,
+    SlowLogReset,
+    Wait,
     BgRewriteAof,
     LastSave,
     Shutdown,
@@ -128,9 +144,12 @@ pub enum Op {
     ClientList,
     ClientNoEvict,
     ClientNoTouch,
+    ClientPause,
     ClientReply,
     ClientSetInfo,
     ClientSetName,
+    ClientUnblock,
+    ClientUnpause,
     Echo,
     Hello,
     Ping,
@@ -386,11 +405,13 @@ table! {
     "config|help" ConfigHelp 2 SRV NO_KEYS Local "server" "5.0.0" "Returns helpful text about the different subcommands.";
     "config|resetstat" ConfigResetStat 2 ADM NO_KEYS Every "server" "2.0.0" "Resets the server's statistics.";
     "config|rewrite" ConfigRewrite 2 ADM NO_KEYS Local "server" "2.8.0" "Persists the effective configuration to file.";
-    "config|set" ConfigSet -4 ADM NO_KEYS Local "server" "2.0.0" "Sets configuration parameters in-flight.";
+    "config|set" ConfigSet -4 ADM NO_KEYS Every "server" "2.0.0" "Sets configuration parameters in-flight.";
+    "debug" Debug -2 ADM NO_KEYS Local "server" "1.0.0" "Helps test suites; off unless enable-debug-command says otherwise.";
     "dbsize" DbSize 1 RF NO_KEYS Every "server" "1.0.0" "Returns the number of keys in the database.";
     "bgrewriteaof" BgRewriteAof 1 ADM NO_KEYS Every "server" "1.0.0" "Asynchronously rewrites the append-only file to disk.";
     "lastsave" LastSave 1 SRVF NO_KEYS Local "server" "1.0.0" "Returns the Unix timestamp of the last successful save to disk.";
     "shutdown" Shutdown -1 ADM NO_KEYS Local "server" "1.0.0" "Synchronously saves the database(s) to disk and shuts down the Redis server.";
+    "wait" Wait 3 WAITS NO_KEYS Local "generic" "3.0.0" "Blocks until the asynchronous replication of all preceding write commands sent by the connection is completed.";
     "waitaof" WaitAof 4 WAITS NO_KEYS Every "generic" "7.2.0" "Blocks until all of the preceding write commands sent by the connection are written to the append-only file of the master and/or replicas. Returns when all conditions are met or the timeout passed.";
     "flushall" FlushAll -1 W NO_KEYS Every "server" "1.0.0" "Removes all keys from all databases.";
     "flushdb" FlushDb -1 W NO_KEYS Every "server" "1.0.0" "Remove all keys from the current database.";
@@ -401,6 +422,20 @@ table! {
     "memory|help" MemoryHelp 2 SRV NO_KEYS Local "server" "4.0.0" "Returns helpful text about the different subcommands.";
     "memory|stats" MemoryStats 2 SRV NO_KEYS Every "server" "4.0.0" "Returns details about memory usage.";
     "memory|usage" MemoryUsage -3 R SUB_KEY Key "server" "4.0.0" "Estimates the memory usage of a key.";
+    "latency" Latency -2 BOX NO_KEYS Local "server" "2.8.13" "A container for latency diagnostics commands.";
+    "latency|doctor" LatencyDoctor 2 ADM NO_KEYS Every "server" "2.8.13" "Returns a human-readable latency analysis report.";
+    "latency|graph" LatencyGraph 3 ADM NO_KEYS Every "server" "2.8.13" "Returns a latency graph for an event.";
+    "latency|help" LatencyHelp 2 SRV NO_KEYS Local "server" "2.8.13" "Returns helpful text about the different subcommands.";
+    "latency|histogram" LatencyHistogram -2 ADM NO_KEYS Every "server" "7.0.0" "Returns the cumulative distribution of latencies of a subset or all commands.";
+    "latency|history" LatencyHistory 3 ADM NO_KEYS Every "server" "2.8.13" "Returns timestamp-latency samples for an event.";
+    "latency|latest" LatencyLatest 2 ADM NO_KEYS Every "server" "2.8.13" "Returns the latest latency samples for all events.";
+    "latency|reset" LatencyReset -2 ADM NO_KEYS Every "server" "2.8.13" "Resets the latency data for one or more events.";
+    "monitor" Monitor 1 ADM NO_KEYS Every "server" "1.0.0" "Listens for all requests received by the server in real-time.";
+    "slowlog" SlowLog -2 BOX NO_KEYS Local "server" "2.2.12" "A container for slow log commands.";
+    "slowlog|get" SlowLogGet -2 ADM NO_KEYS Every "server" "2.2.12" "Returns the slow log's entries.";
+    "slowlog|help" SlowLogHelp 2 SRV NO_KEYS Local "server" "6.2.0" "Returns helpful text about the different subcommands.";
+    "slowlog|len" SlowLogLen 2 ADM NO_KEYS Every "server" "2.2.12" "Returns the number of entries in the slow log.";
+    "slowlog|reset" SlowLogReset 2 ADM NO_KEYS Every "server" "2.2.12" "Clears all entries from the slow log.";
     "stats" Stats -1 SRV NO_KEYS Every "server" "0.1.0" "Returns statistics about the server and each of its cores as JSON.";
     "time" Time 1 SRVF NO_KEYS Local "server" "2.6.0" "Returns the server time.";
 
@@ -422,9 +457,12 @@ table! {
     "client|list" ClientList -2 ADM NO_KEYS Every "connection" "2.4.0" "Lists open connections.";
     "client|no-evict" ClientNoEvict 3 ADM NO_KEYS Local "connection" "7.0.0" "Sets the client eviction mode of the connection.";
     "client|no-touch" ClientNoTouch 3 SRV NO_KEYS Local "connection" "7.2.0" "Controls whether commands sent by the client affect the last access time of accessed keys.";
+    "client|pause" ClientPause -3 ADM NO_KEYS Every "connection" "3.0.0" "Suspends commands processing.";
     "client|reply" ClientReply 3 SRV NO_KEYS Local "connection" "3.2.0" "Instructs the server whether to reply to commands.";
     "client|setinfo" ClientSetInfo 4 SRV NO_KEYS Local "connection" "7.2.0" "Sets information specific to the client or connection.";
     "client|setname" ClientSetName 3 SRV NO_KEYS Local "connection" "2.6.9" "Sets the connection name.";
+    "client|unblock" ClientUnblock -3 ADM NO_KEYS Every "connection" "5.0.0" "Unblocks a client blocked by a blocking command from a different connection.";
+    "client|unpause" ClientUnpause 2 ADM NO_KEYS Every "connection" "3.2.0" "Resumes processing commands from paused clients.";
     "echo" Echo 2 SRVF NO_KEYS Local "connection" "1.0.0" "Returns the given string.";
     "hello" Hello -1 OPEN NO_KEYS Local "connection" "6.0.0" "Handshakes with the server.";
     "ping" Ping -1 SRVF NO_KEYS Local "connection" "1.0.0" "Returns the server's liveliness response.";
@@ -600,7 +638,16 @@ pub fn lookup_subcommand(container: &Spec, name: &[u8]) -> Option<&'static Spec>
 pub fn has_subcommands(spec: &Spec) -> bool {
     matches!(
         spec.op,
-        Op::Acl | Op::Client | Op::Cluster | Op::Command | Op::Config | Op::Memory | Op::Object | Op::PubSub
+        Op::Acl
+            | Op::Client
+            | Op::Cluster
+            | Op::Command
+            | Op::Config
+            | Op::Latency
+            | Op::Memory
+            | Op::Object
+            | Op::PubSub
+            | Op::SlowLog
     )
 }
 

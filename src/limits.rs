@@ -168,6 +168,11 @@ pub const AUTH_FAILURES_TRACKED_MAX: usize = 4096;
 /// Longest wait after failed attempts.
 pub const AUTH_DELAY_MS_MAX: u64 = 30_000;
 
+/// Most of `slowlog-max-len`; an entry takes at most 5 KiB. Full: the oldest is forgotten.
+pub const SLOWLOG_LEN_MAX: u64 = 10_000;
+/// The name a client gives itself, and those of its library. Longer: an error.
+pub const CLIENT_NAME_BYTES_MAX: usize = 1024;
+
 /// How deep replies of aggregates may nest when a reply is parsed (loadgen, gathered replies).
 pub const REPLY_DEPTH_MAX: usize = 32;
 

@@ -141,12 +141,18 @@ fn cluster() {
 }
 
 #[test]
+fn operations() {
+    run_file("tests/commands/operations.txt", include_str!("commands/operations.txt"));
+}
+
+#[test]
 fn every_command_of_the_table_is_covered() {
     let text = [
         include_str!("commands/strings.txt"),
         include_str!("commands/keys.txt"),
         include_str!("commands/connection.txt"),
         include_str!("commands/cluster.txt"),
+        include_str!("commands/operations.txt"),
         include_str!("commands/transactions.txt"),
     ]
     .concat();

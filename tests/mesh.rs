@@ -16,6 +16,7 @@ use crabcache::connection::Received;
 use crabcache::engine::clients::Address;
 use crabcache::engine::cluster::Topology;
 use crabcache::engine::commons::Commons;
+use crabcache::engine::debug::DebugAccess;
 use crabcache::engine::journal::Durable;
 use crabcache::engine::memory::MemoryPool;
 use crabcache::engine::settings::Fixed;
@@ -209,6 +210,8 @@ fn engine_config(plan: &Plan, core: usize) -> EngineConfig {
             enabled: false,
         }),
         settings: Arc::new(Fixed::default()),
+        stopwatch: Arc::new(|| 0),
+        debug_access: DebugAccess::Nobody,
         facts: Arc::new(|_| ServerFacts::default()),
     }
 }

@@ -99,6 +99,20 @@ words! { EvictionPolicy:
     "none" None "noeviction", "All keys stay; writes are refused";
 }
 
+/// Who may use DEBUG.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DebugAccess {
+    No,
+    Local,
+    Yes,
+}
+
+words! { DebugAccess:
+    "no" No "no", "Nobody";
+    "local" Local "local", "Clients on this machine";
+    "yes" Yes "yes", "Everybody";
+}
+
 /// What a write's reply promises.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WalSync {

@@ -179,6 +179,9 @@ fn live_of(config: &Config) -> Result<Live, ConfigError> {
         access: Arc::new(config.access()?),
         idle_timeout_ms: config.idle_timeout_ms,
         request_timeout_ms: config.request_timeout_ms,
+        slowlog_slower_than_us: config.slowlog_slower_than_us,
+        slowlog_len_max: config.slowlog_len_max as usize,
+        latency_threshold_ms: config.latency_threshold_ms,
     })
 }
 

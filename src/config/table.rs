@@ -10,8 +10,8 @@
 //! After a change: `CRABCACHE_BLESS=1 cargo test --test tidy settings` writes the pages that show the table.
 
 use super::value::*;
-use super::{EvictionPolicy, LogFormat, LogLevel, Origins, WalRecover, WalSync};
-use crate::limits::{TTL_JITTER_PERCENT_MAX, VALUE_BYTES_MAX_CEILING};
+use super::{DebugAccess, EvictionPolicy, LogFormat, LogLevel, Origins, WalRecover, WalSync};
+use crate::limits::{SLOWLOG_LEN_MAX, TTL_JITTER_PERCENT_MAX, VALUE_BYTES_MAX_CEILING};
 
 /// When a changed value takes effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -240,6 +240,19 @@ settings! {
 
     /// Names under which the admin HTTP may be asked for, beside its addresses and localhost
     admin_hosts "admin-hosts": Texts, "", "NAME", live;
+
+    ["Diagnostics"]
+    /// Microseconds from which on a command is slow and SLOWLOG remembers it; 0: every command; below 0: none
+    slowlog_slower_than_us "slowlog-log-slower-than": Signed, "10000", "MICROSECONDS", live, redis "slowlog-log-slower-than";
+
+    /// How many of them
+    slowlog_len_max "slowlog-max-len": Number<u64>, "128", "N", live, redis "slowlog-max-len", in 0..=SLOWLOG_LEN_MAX;
+
+    /// Milliseconds from which on LATENCY remembers when something took so long; 0: never
+    latency_threshold_ms "latency-monitor-threshold": Number<u64>, "0", "MILLISECONDS", live, redis "latency-monitor-threshold";
+
+    /// Who may use DEBUG, which is there for test suites
+    debug_access "enable-debug-command": OneOf<DebugAccess>, "no", "WHO", restart, redis "enable-debug-command";
 
     ["Log"]
     /// How much to log

@@ -82,6 +82,26 @@ impl<T: FromStr + ToString + Clone + Debug + PartialEq> Kind for Number<T> {
     }
 }
 
+/// A whole number that may be below 0.
+pub struct Signed;
+
+impl Kind for Signed {
+    type Value = i64;
+    const FORM: Form = Form::Number;
+
+    fn parse(text: &str) -> Result<i64, String> {
+        let digits = text.strip_prefix('-').unwrap_or(text);
+        if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+            return Err("not a whole number".into());
+        }
+        text.parse().map_err(|_| "too large: the largest here has 63 bits".into())
+    }
+
+    fn show(value: &i64) -> String {
+        value.to_string()
+    }
+}
+
 /// Bytes: `64mb`.
 pub struct Size;
 

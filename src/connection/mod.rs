@@ -56,8 +56,10 @@ impl Pause {
     pub const FENCE: Pause = Pause(1 << 3);
     /// A write waits for room in the log.
     pub const LOG: Pause = Pause(1 << 4);
+    /// CLIENT PAUSE.
+    pub const CLIENTS: Pause = Pause(1 << 5);
     /// What keeps commands waiting that have been decoded.
-    const DEFERS: Pause = Pause(Self::OUTPUT.0 | Self::FENCE.0 | Self::LOG.0);
+    const DEFERS: Pause = Pause(Self::OUTPUT.0 | Self::FENCE.0 | Self::LOG.0 | Self::CLIENTS.0);
 
     pub fn any(self) -> bool {
         self.0 != 0
@@ -87,6 +89,8 @@ impl Modes {
     pub const QUEUING: Modes = Modes(1 << 1);
     /// It watches keys.
     pub const WATCHING: Modes = Modes(1 << 2);
+    /// It is shown every command.
+    pub const MONITORING: Modes = Modes(1 << 3);
     /// It may not do everything: each command is looked at.
     pub const RESTRICTED: Modes = Modes(1 << 7);
 
@@ -206,7 +210,7 @@ pub fn is_barrier(spec: &Spec) -> bool {
         Route::Pair | Route::Addressed => true,
         Route::Split => spec.op == Op::MSetNx,
         // What follows may depend on who it is.
-        Route::Local => matches!(spec.op, Op::Quit | Op::Auth | Op::Hello),
+        Route::Local => matches!(spec.op, Op::Quit | Op::Auth | Op::Hello | Op::Wait | Op::Debug),
         // Every core answers: one such command of a connection at a time.
         Route::Every => true,
         Route::Key => false,
@@ -310,6 +314,7 @@ impl Connection {
                 && !self.pause.has(Pause::MESH)
                 && !self.pause.has(Pause::FENCE)
                 && !self.pause.has(Pause::LOG)
+                && !self.pause.has(Pause::CLIENTS)
         }
     }
 

@@ -219,6 +219,17 @@ impl Connection {
         sequence
     }
 
+    /// The number that the next reply will have if it is awaited.
+    pub fn next_sequence(&self) -> u32 {
+        self.pending_first.wrapping_add(self.pending.len() as u32)
+    }
+
+    /// Whether the reply of this number is still to come.
+    pub fn awaits(&self, sequence: u32) -> bool {
+        let place = sequence.wrapping_sub(self.pending_first) as usize;
+        self.pending.get(place).is_some_and(|pending| pending.reply.is_none())
+    }
+
     pub fn pending_len(&self) -> usize {
         self.pending.len()
     }

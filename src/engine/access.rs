@@ -225,6 +225,7 @@ impl Engine {
         }
         let live = self.config.settings.live();
         self.gatekeeper.follow(version, live, self.config.cores, self.now.uptime_us);
+        self.follow_live();
         for index in 0..self.connections.len() as u32 {
             let Some(connection) = self.connections[index as usize].as_deref_mut() else { continue };
             if connection.is_trusted {
@@ -234,13 +235,30 @@ impl Engine {
                 Some(permit) => match self.gatekeeper.renewed(&permit.token) {
                     Some(renewed) => self.grant(index, Some(renewed)),
                     None => {
-                        connection.closing = Closing::Now;
+                        // Whoever has taken it away from himself is told that it is done.
+                        let is_owed = connection.pending_len() > 0;
+                        connection.closing = if is_owed { Closing::AfterReplies } else { Closing::Now };
                         self.mark_dirty(index);
                     }
                 },
                 // Whoever came in while nobody had to say who he is has to say it now.
                 None => self.begin_access(index, false),
             }
+        }
+    }
+
+    /// What else follows the settings.
+    pub(super) fn follow_live(&mut self) {
+        self.follow_slow();
+        self.note_closeness();
+    }
+
+    /// Whether there is a token of this name.
+    pub(super) fn knows_user(&self, name: &[u8]) -> bool {
+        let access = &self.gatekeeper.live.access;
+        match access.is_required() {
+            true => access.tokens().iter().any(|token| token.name.as_bytes() == name),
+            false => name == DEFAULT_NAME.as_bytes(),
         }
     }
 

@@ -83,6 +83,8 @@ pub enum Job {
     Release,
     /// `token reply…`: the reply of a command that had to wait for its keys.
     Late,
+    /// `line`: what clients that monitor are shown.
+    Shown,
     /// `key`: watches it; answers its version.
     Watch,
     /// `key…`: watches them no more.

@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::command::Spec;
+use crate::limits::CLIENT_NAME_BYTES_MAX;
 use crate::number::parse_i64;
 use crate::pubsub::Counts;
 use crate::reply::{Reply, ReplyError};
@@ -34,6 +35,16 @@ impl Address {
     }
 }
 
+impl Address {
+    /// As MONITOR shows it.
+    pub fn for_monitors(&self) -> String {
+        match self {
+            Address::Tcp(address) => address.to_string(),
+            Address::Unix(path) => format!("unix:{path}"),
+        }
+    }
+}
+
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -53,6 +64,8 @@ pub struct ClientFlags {
     pub no_evict: bool,
     /// CLIENT NO-TOUCH ON.
     pub no_touch: bool,
+    /// MONITOR.
+    pub monitors: bool,
 }
 
 /// One connection as CLIENT shows it.
@@ -149,6 +162,7 @@ impl ClientRecord {
 
     fn flag_letters(&self) -> String {
         let flags = [
+            (self.flags.monitors, 'O'),
             (!self.subscriptions.is_zero(), 'P'),
             (self.queued.is_some(), 'x'),
             (self.flags.close_after_reply, 'c'),
@@ -253,19 +267,23 @@ pub struct KillFilter {
     client_type: Option<ClientType>,
     address: Option<String>,
     local_address: Option<String>,
+    user: Option<String>,
     age_seconds_min: Option<u64>,
     skip_me: bool,
 }
 
 impl KillFilter {
     /// Arity leaves at least one argument.
-    pub fn parse(args: Args<'_>) -> Result<KillFilter, ReplyError<'static>> {
+    ///
+    /// Whether there is a user of that name, `is_user` says.
+    pub fn parse(args: Args<'_>, is_user: impl Fn(&[u8]) -> bool) -> Result<KillFilter, ReplyError<'static>> {
         let mut filter = KillFilter {
             old_form: args.len() == 1,
             id: None,
             client_type: None,
             address: None,
             local_address: None,
+            user: None,
             age_seconds_min: None,
             skip_me: args.len() > 1,
         };
@@ -294,7 +312,7 @@ impl KillFilter {
                 b"type" => filter.client_type = Some(ClientType::parse(value)?),
                 b"addr" => filter.address = Some(address_text(value)),
                 b"laddr" => filter.local_address = Some(address_text(value)),
-                b"user" if value == DEFAULT_USER.as_bytes() => {}
+                b"user" if is_user(value) => filter.user = Some(address_text(value)),
                 b"user" => {
                     return Err(ReplyError::Other(format!("ERR No such user '{}'", printable(value)).into()));
                 }
@@ -315,6 +333,7 @@ impl KillFilter {
         !(self.skip_me && client.id == self_id)
             && self.id.is_none_or(|id| id == client.id)
             && self.client_type.is_none_or(|wanted| wanted == ClientType::of(client))
+            && self.user.as_ref().is_none_or(|user| **user == *client.user)
             && self.age_seconds_min.is_none_or(|least| age_seconds >= least)
             && self.address.as_ref().is_none_or(|address| *address == client.address.to_string())
             && self.local_address.as_ref().is_none_or(|address| *address == client.local_address.to_string())
@@ -337,6 +356,11 @@ fn address_text(arg: &[u8]) -> String {
 
 /// CLIENT SETNAME and HELLO … SETNAME: the name, which may be empty to take it away.
 pub fn validate_client_name(name: &[u8]) -> Result<&str, ReplyError<'static>> {
+    if name.len() > CLIENT_NAME_BYTES_MAX {
+        return Err(ReplyError::Other(
+            format!("ERR Client names cannot be longer than {CLIENT_NAME_BYTES_MAX} bytes.").into(),
+        ));
+    }
     visible(name)
         .ok_or(ReplyError::Other("ERR Client names cannot contain spaces, newlines or special characters.".into()))
 }
@@ -358,6 +382,11 @@ impl<'a> LibraryInfo<'a> {
                 return Err(ReplyError::Other(format!("ERR Unrecognized option '{}'", printable(option)).into()));
             }
         };
+        if value.len() > CLIENT_NAME_BYTES_MAX {
+            let option = printable(option);
+            let error = format!("ERR {option} cannot be longer than {CLIENT_NAME_BYTES_MAX} bytes.");
+            return Err(ReplyError::Other(error.into()));
+        }
         visible(value).map(make).ok_or_else(|| {
             let option = printable(option);
             ReplyError::Other(format!("ERR {option} cannot contain spaces, newlines or special characters.").into())
@@ -456,7 +485,9 @@ mod tests {
     }
 
     fn kill(line: &str) -> Result<KillFilter, String> {
-        with_args(line, |args| KillFilter::parse(args).map_err(|error| error.text().into_owned()))
+        with_args(line, |args| {
+            KillFilter::parse(args, |name| name == b"default").map_err(|error| error.text().into_owned())
+        })
     }
 
     #[test]
@@ -493,9 +524,10 @@ mod tests {
     fn flags_and_addresses() {
         let mut client = client(1);
         client.address = Address::Unix("/run/cache.sock".into());
-        client.flags = ClientFlags { readonly: true, close_after_reply: true, no_evict: true, no_touch: true };
+        client.flags =
+            ClientFlags { readonly: true, close_after_reply: true, no_evict: true, no_touch: true, monitors: true };
         let line = client.line(0);
-        assert!(line.contains("addr=/run/cache.sock:0 ") && line.contains(" flags=cUreT "), "{line}");
+        assert!(line.contains("addr=/run/cache.sock:0 ") && line.contains(" flags=OcUreT "), "{line}");
         assert_eq!(client.address.host(), "127.0.0.1");
         let v6 = Address::Tcp("[::1]:7001".parse().unwrap());
         assert_eq!((v6.to_string().as_str(), v6.host().as_str()), ("[::1]:7001", "::1"));
@@ -584,6 +616,9 @@ mod tests {
     fn names_are_visible_ascii() {
         assert_eq!(validate_client_name(b"worker-1"), Ok("worker-1"));
         assert_eq!(validate_client_name(b""), Ok(""));
+        assert_eq!(validate_client_name(&[b'n'; 1024]).map(str::len), Ok(1024));
+        let long = validate_client_name(&[b'n'; 1025]).unwrap_err();
+        assert_eq!(long.text(), "ERR Client names cannot be longer than 1024 bytes.");
         for bad in [&b"a b"[..], b"a\n", b"\x7f", b"\xc3\xa9", b"\0"] {
             assert_eq!(
                 validate_client_name(bad).unwrap_err().text(),

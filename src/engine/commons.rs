@@ -2,7 +2,7 @@
 //! clients hold. None of it lies on the way of an ordinary command: a lock is taken when somebody is refused, and the rest
 //! is a few words that are read once per tick.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::access_log::AccessLog;
@@ -13,6 +13,10 @@ pub struct Commons {
     failures: Mutex<Failures>,
     access_log: Mutex<AccessLog>,
     pub held: HeldByClients,
+    /// Slow commands logged so far: the next one's number.
+    pub slow_entries: AtomicU64,
+    /// By core: how many of its clients want to see all commands.
+    monitors: Box<[AtomicU32]>,
 }
 
 impl Commons {
@@ -21,7 +25,21 @@ impl Commons {
             failures: Mutex::new(Failures::with_hasher(hasher.state())),
             access_log: Mutex::default(),
             held: HeldByClients::new(cores),
+            slow_entries: AtomicU64::new(0),
+            monitors: (0..cores).map(|_| AtomicU32::new(0)).collect(),
         }
+    }
+
+    pub fn set_monitors(&self, core: u32, count: usize) {
+        self.monitors[core as usize].store(count as u32, Ordering::Release);
+    }
+
+    pub fn has_monitors(&self, core: u32) -> bool {
+        self.monitors[core as usize].load(Ordering::Acquire) > 0
+    }
+
+    pub fn is_monitored(&self) -> bool {
+        self.monitors.iter().any(|count| count.load(Ordering::Acquire) > 0)
     }
 
     /// Failed attempts to authenticate, on whatever core.

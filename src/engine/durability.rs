@@ -24,6 +24,8 @@ pub struct Waits {
     loading: bool,
     refuses: bool,
     overfull: bool,
+    /// Somebody else wants to look at every command.
+    closely: bool,
     /// By core: group, connection, generation, groups ascending.
     gates: Vec<VecDeque<(u64, u32, u32)>>,
     /// By core: the newest group of this core's log that one of its replies waits for.
@@ -46,6 +48,7 @@ impl Waits {
             loading: false,
             refuses: false,
             overfull: false,
+            closely: false,
             gates: (0..cores).map(|_| VecDeque::new()).collect(),
             given: vec![0; cores as usize],
             paused: Vec::new(),
@@ -87,8 +90,14 @@ impl Waits {
         }))
     }
 
+    /// Whether commands are looked at one by one, for whatever reason but the log.
+    pub fn look_closely(&mut self, closely: bool) {
+        self.closely = closely;
+        self.update();
+    }
+
     fn update(&mut self) {
-        self.restricts = self.loading || self.refuses || self.overfull;
+        self.restricts = self.loading || self.refuses || self.overfull || self.closely;
     }
 }
 
@@ -114,7 +123,7 @@ impl Engine {
             Job::Command | Job::Held => return gate_of_command(&mut self.journal, &self.config.hasher, spec, args),
             Job::Read | Job::Put => log.gate_of_keys(std::iter::once(self.config.hasher.hash(args.get(0)))),
             Job::Scan | Job::CountSlot | Job::RandomKey => log.gate_of_all(),
-            Job::Snapshot | Job::Hold | Job::Release | Job::Late | Job::Watch | Job::Unwatch => 0,
+            Job::Snapshot | Job::Hold | Job::Release | Job::Late | Job::Shown | Job::Watch | Job::Unwatch => 0,
         };
         if group > log.writer.durable() { group } else { 0 }
     }

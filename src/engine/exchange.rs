@@ -99,6 +99,13 @@ impl Engine {
 
     /// A batch of ours has come back: every reply goes to where it is awaited.
     pub fn absorb(&mut self, core: u32, batch: Box<Batch>) {
+        if self.awaits_measured() {
+            for command in &batch.commands {
+                if let Token::Connection { index, generation, sequence } = command.token {
+                    self.end_awaited(index, generation, sequence);
+                }
+            }
+        }
         let mut start = 0;
         let mut large = 0;
         let mut gates = batch.gates.iter().peekable();
@@ -135,7 +142,9 @@ impl Engine {
                 }
             }
         }
-        self.latency.end_of_batch(self.now.uptime_us.saturating_sub(batch.shipped_us) * 1000);
+        let elapsed_ns = self.now.uptime_us.saturating_sub(batch.shipped_us) * 1000;
+        self.note_events(elapsed_ns);
+        self.latency.end_of_batch(elapsed_ns);
         let outbox = &mut self.outboxes[core as usize];
         outbox.returned(batch);
         if !self.mesh_paused.is_empty() && self.outboxes.iter().all(|outbox| !outbox.is_congested()) {

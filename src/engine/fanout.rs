@@ -10,7 +10,7 @@ use super::batch::{Job, Token};
 use super::durability::gate_of_command;
 use super::gather::{self, Ask, Gather, Kind, MoveState, Page, Progress, ScanState};
 use super::journal::Gate;
-use super::{Engine, GatherEntry, Outcome, clients, cluster, holding};
+use super::{Engine, GatherEntry, Outcome, clients, cluster, holding, settings, waiting};
 use crate::command::{Op, Route, Spec};
 use crate::connection::{Closing, Pause};
 use crate::limits;
@@ -222,6 +222,12 @@ impl Engine {
 
     /// Commands that every core takes part in.
     pub(super) fn every(&mut self, index: u32, spec: &'static Spec, args: Args<'_>) -> Outcome {
+        // How long commands took is known of those that have been answered.
+        let is_about_time =
+            matches!(spec.op, Op::SlowLogGet | Op::SlowLogLen | Op::SlowLogReset | Op::LatencyHistogram);
+        if is_about_time && self.draft.is_none() && self.waits_for_answers(index, spec, args) {
+            return Outcome::Answered;
+        }
         let kind = match spec.op {
             Op::DbSize => Kind::Sum(0),
             Op::ConfigResetStat => Kind::AllOk,
@@ -246,6 +252,36 @@ impl Engine {
                 Ok(page) => Kind::Snapshots { parts: Vec::new(), page },
                 Err(error) => return self.answer(index, spec, &error.into()),
             },
+            Op::SlowLogGet
+            | Op::SlowLogLen
+            | Op::SlowLogReset
+            | Op::LatencyDoctor
+            | Op::LatencyGraph
+            | Op::LatencyHistogram
+            | Op::LatencyHistory
+            | Op::LatencyLatest
+            | Op::LatencyReset => match self.slow_kind(spec, args) {
+                Ok(kind) => kind,
+                Err(error) => return self.answer(index, spec, &error),
+            },
+            Op::ConfigSet => match settings::config_set(args, &*self.config.settings) {
+                // Answered when all cores follow.
+                Reply::Ok => Kind::AllOk,
+                error => return self.answer(index, spec, &error),
+            },
+            Op::ClientPause => match waiting::parse_pause(args) {
+                Ok(_) => Kind::AllOk,
+                Err(error) => return self.answer(index, spec, &error),
+            },
+            Op::ClientUnpause => Kind::AllOk,
+            Op::ClientUnblock => match waiting::parse_unblock(args) {
+                Ok(_) => Kind::Sum(0),
+                Err(error) => return self.answer(index, spec, &error),
+            },
+            Op::Monitor => match self.begin_monitoring(index, spec) {
+                None => Kind::AllOk,
+                Some(refused) => return refused,
+            },
             Op::MemoryStats => Kind::Snapshots { parts: Vec::new(), page: Page::MemoryStats },
             Op::MemoryDoctor => Kind::Snapshots { parts: Vec::new(), page: Page::MemoryDoctor },
             Op::HotKeys => match crate::store::parse_hot_keys(args) {
@@ -256,7 +292,7 @@ impl Engine {
                 Ok(_) => Kind::Lines(String::new()),
                 Err(error) => return self.answer(index, spec, &error.into()),
             },
-            Op::ClientKill => match clients::KillFilter::parse(args) {
+            Op::ClientKill => match clients::KillFilter::parse(args, |name| self.knows_user(name)) {
                 Ok(filter) => Kind::Killed { filter, count: 0 },
                 Err(error) => return self.answer(index, spec, &error.into()),
             },
@@ -276,8 +312,12 @@ impl Engine {
         };
         let id = self.connections[index as usize].as_deref().map_or(0, |connection| connection.record.id);
         let job = if matches!(kind, Kind::Snapshots { .. }) { Job::Snapshot } else { Job::Command };
-        // Who asks goes along: CLIENT KILL spares its caller.
-        let id = id.to_string();
+        // Who asks goes along: CLIENT KILL spares its caller. So does when a pause ends.
+        let id = match spec.op {
+            // All cores go on at the same time.
+            Op::ClientPause => waiting::end_of_pause(args, self.now).to_string(),
+            _ => id.to_string(),
+        };
         let asked = if spec.op == Op::DbSize { self.cores_in_view(index) } else { 0..self.config.cores };
         let timeout_ms = match spec.op {
             Op::WaitAof => parse_wait(args, true).ok().flatten().unwrap_or(0),
@@ -289,7 +329,7 @@ impl Engine {
                 entry.timeout_ms = timeout_ms;
             }
             for core in asked.clone() {
-                let owned = (spec.op == Op::ClientKill).then(|| {
+                let owned = matches!(spec.op, Op::ClientKill | Op::ClientPause).then(|| {
                     let own = Bytes::copy_from_slice(id.as_bytes());
                     std::iter::once(own).chain(args.iter().map(Bytes::copy_from_slice)).collect::<Vec<_>>()
                 });
@@ -532,6 +572,13 @@ impl Engine {
         }
         let elapsed_us = self.now.uptime_us.saturating_sub(entry.began_us);
         self.latency.record(entry.spec.op, elapsed_us * 1000, 1);
+        self.note_event_of(entry.spec, elapsed_us * 1000);
+        if self.awaits_measured() {
+            self.end_awaited(index, entry.generation, entry.sequence);
+        }
+        if self.is_monitored && entry.spec.op == Op::Exec {
+            self.show_to_monitors(index, entry.spec, Args::new(&[], &[], &[]));
+        }
         let Some(connection) = self.connections[index as usize].as_deref_mut() else { return };
         if connection.generation != entry.generation {
             return;
@@ -583,6 +630,29 @@ impl Engine {
                     Reply::Ok
                 }
                 Op::WaitAof => Reply::Int(self.sync_log() as i64),
+                Op::SlowLogGet
+                | Op::SlowLogLen
+                | Op::SlowLogReset
+                | Op::LatencyDoctor
+                | Op::LatencyGraph
+                | Op::LatencyHistory
+                | Op::LatencyLatest
+                | Op::LatencyReset => self.slow_share(spec.op, args),
+                Op::ConfigSet => {
+                    self.follow_settings();
+                    Reply::Ok
+                }
+                Op::ClientPause => self.pause_clients(args),
+                Op::ClientUnpause => {
+                    self.end_client_pause();
+                    Reply::Ok
+                }
+                Op::ClientUnblock => self.unblock_share(args),
+                Op::Monitor => {
+                    self.note_closeness();
+                    Reply::Ok
+                }
+                Op::Debug => self.debug_share(args),
                 Op::ClientList => self.client_lines(args),
                 Op::ClientKill => self.kill_clients(args),
                 Op::Publish => Reply::Int(self.deliver_message(pubsub::Kind::Channel, args)),
@@ -652,6 +722,10 @@ impl Engine {
                 self.late_share(args);
                 Reply::None
             }
+            Job::Shown => {
+                self.show_line(args.get(0));
+                Reply::None
+            }
             Job::Watch => self.watch_share(args),
             Job::Unwatch => {
                 self.unwatch_share(args);
@@ -694,7 +768,7 @@ impl Engine {
     /// `args` are the caller's id and CLIENT KILL's own arguments.
     fn kill_clients(&mut self, args: Args<'_>) -> Reply<'static> {
         let caller = parse_i64(args.get(0)).unwrap_or(0) as u64;
-        let filter = match clients::KillFilter::parse(args.from(1)) {
+        let filter = match clients::KillFilter::parse(args.from(1), |_| true) {
             Ok(filter) => filter,
             Err(error) => return error.into(),
         };
@@ -716,6 +790,10 @@ impl Engine {
 
     pub(super) fn snapshot(&mut self) -> CoreSnapshot {
         self.count_subscriptions();
+        if self.has_answered() {
+            let elapsed_us = (self.config.stopwatch)().saturating_sub(self.now.uptime_us);
+            self.record_latency(elapsed_us * 1000);
+        }
         CoreSnapshot {
             core: self.config.core,
             counters: self.counters.clone(),
@@ -779,6 +857,7 @@ impl Engine {
             }
             Page::MemoryStats => metrics::memory_stats(&facts, snapshots),
             Page::MemoryDoctor => Reply::Verbatim(metrics::memory_doctor(&facts, snapshots).into()),
+            Page::Histogram(wanted) => metrics::latency_histogram(snapshots, |op| wanted.has(op)),
             Page::Metrics(names) => Reply::owned(metrics::prometheus(&facts, snapshots, names)),
         }
     }

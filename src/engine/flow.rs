@@ -82,7 +82,7 @@ impl Engine {
     pub(super) fn bound_output(&mut self, index: u32) {
         let Some(connection) = self.connections[index as usize].as_deref_mut() else { return };
         let unsent = connection.unsent();
-        let is_subscriber = connection.modes.has(Modes::SUBSCRIBED);
+        let is_subscriber = connection.modes.has(Modes::SUBSCRIBED) || connection.modes.has(Modes::MONITORING);
         let hard_bytes = if is_subscriber { self.config.subscriber_hard_bytes } else { self.config.output_hard_bytes };
         if unsent > hard_bytes {
             if connection.closing != Closing::Now {
@@ -174,6 +174,10 @@ impl Engine {
         if let Some(connection) = self.connection(index) {
             connection.input_ended = true;
             self.mark_dirty(index);
+            // Perhaps it is gone for good: nobody is kept for a wait that may not end.
+            if !self.sleepers.is_empty() {
+                self.wake_for_the_end(index);
+            }
         }
     }
 

@@ -5,9 +5,11 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 
+use crate::auth::OpSet;
 use crate::command::{Op, Spec};
 use crate::engine::batch::Job;
 use crate::engine::clients::{KillFilter, merge_lists};
+use crate::engine::merge::Merge;
 use crate::engine::transaction::Transaction;
 use crate::glob;
 use crate::metrics::{CoreSnapshot, Names, Sections};
@@ -71,12 +73,13 @@ pub enum Kind {
     Watch { keys: Vec<(u32, Bytes)>, versions: Vec<u64> },
     /// Several steps on several cores, which the engine takes.
     Transaction(Box<Transaction>),
+    /// What all cores say, to be seen together.
+    Parts { parts: Vec<Reply<'static>>, merge: Merge },
     /// The one answer there is.
     First,
 }
 
 /// What is made of every core's counters.
-#[derive(Clone, Copy)]
 pub enum Page {
     Info(Sections),
     Stats,
@@ -84,6 +87,8 @@ pub enum Page {
     MemoryDoctor,
     /// STATS PROMETHEUS | EXPORTER
     Metrics(Names),
+    /// LATENCY HISTOGRAM of these operations.
+    Histogram(OpSet),
 }
 
 impl Page {
@@ -207,6 +212,10 @@ impl Gather {
                 if last { Progress::Done(filter.reply(*count)) } else { Progress::Waiting }
             }
             Kind::First => Progress::Done(reply),
+            Kind::Parts { parts, merge } => {
+                parts.push(reply);
+                if last { Progress::Done(merge.merge(std::mem::take(parts))) } else { Progress::Waiting }
+            }
             Kind::Transaction(_) => unreachable!("the engine takes the answers of a transaction"),
             Kind::Watch { versions, .. } => {
                 if let Reply::Int(version) = reply {

@@ -254,6 +254,9 @@ impl Engine {
                 }
                 let gates = gate.into_iter().collect();
                 connection.complete_with_range(sequence, written, range, 0, gates, &mut self.outs);
+                if self.awaits_measured() {
+                    self.end_awaited(index, generation, sequence);
+                }
                 if let Some(gate) = gate {
                     self.waits.wait(gate, index, generation);
                 }

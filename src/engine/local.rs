@@ -65,6 +65,8 @@ impl Engine {
             Op::Exec => return self.exec(index, spec, args),
             Op::Discard => return self.discard(index, spec, args),
             Op::Watch => return self.watch(index, spec, args),
+            Op::Wait => return self.wait_for_replicas(index, spec, args),
+            Op::Debug => return self.debug(index, spec, args),
             Op::Unwatch => return self.unwatch_all(index, spec, args),
             Op::Reset => return self.reset(index),
             Op::Asking | Op::ReadOnly | Op::ReadWrite => match cluster::require_enabled(&self.config.topology) {
@@ -83,16 +85,20 @@ impl Engine {
             | Op::CommandHelp
             | Op::CommandInfo
             | Op::CommandList => about::command_reply(spec.op, args),
-            Op::AclHelp | Op::ClientHelp | Op::ConfigHelp | Op::MemoryHelp | Op::ObjectHelp | Op::PubSubHelp => {
-                about::help(spec.op)
-            }
+            Op::AclHelp
+            | Op::ClientHelp
+            | Op::ConfigHelp
+            | Op::LatencyHelp
+            | Op::MemoryHelp
+            | Op::ObjectHelp
+            | Op::PubSubHelp
+            | Op::SlowLogHelp => about::help(spec.op),
             Op::ClusterHelp => match cluster::require_enabled(&self.config.topology) {
                 Ok(()) => about::help(spec.op),
                 Err(error) => error.into(),
             },
             Op::ConfigGet => settings::config_get(args, &*self.config.settings),
             Op::ConfigRewrite => settings::config_rewrite(&*self.config.settings),
-            Op::ConfigSet => settings::config_set(args, &*self.config.settings),
             Op::Cluster
             | Op::ClusterInfo
             | Op::ClusterKeySlot
@@ -151,7 +157,7 @@ impl Engine {
                 }
                 Err(error) => error.into(),
             },
-            Op::Acl | Op::Client | Op::Config | Op::Memory | Op::Object | Op::PubSub => {
+            Op::Acl | Op::Client | Op::Config | Op::Latency | Op::Memory | Op::Object | Op::PubSub | Op::SlowLog => {
                 unreachable!("the decoder answers a container without its subcommand")
             }
             other => unreachable!("{other:?} is not local"),

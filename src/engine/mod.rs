@@ -37,6 +37,7 @@ mod bounds;
 pub mod clients;
 pub mod cluster;
 pub mod commons;
+pub mod debug;
 pub mod durability;
 mod exchange;
 mod fanout;
@@ -46,18 +47,23 @@ mod holding;
 pub mod journal;
 mod local;
 pub mod memory;
+mod merge;
 mod modes;
+mod monitor;
 mod pubsub;
 pub mod settings;
+mod slow;
 #[cfg(test)]
 mod tests;
 pub mod transaction;
 mod turn;
+mod waiting;
 
 use batch::Outbox;
 use clients::{Activity, Address, ClientFlags, ClientRecord};
 use cluster::Topology;
 use commons::Commons;
+use debug::DebugAccess;
 use durability::Waits;
 use effects::Listeners;
 use gather::Gather;
@@ -65,7 +71,9 @@ use holding::HeldUp;
 use journal::{Durable, Gate, Journal};
 use memory::MemoryPool;
 use settings::Settings;
+use slow::Slow;
 use transaction::{Draft, Open};
+use waiting::{ClientPause, Sleeper};
 
 /// Everything an engine has to know before it starts. Tests make the bounds tiny.
 #[derive(Clone)]
@@ -94,6 +102,9 @@ pub struct EngineConfig {
     pub durable: Arc<Durable>,
     /// What the machine says of the process, asked when INFO or STATS is.
     pub facts: Arc<dyn Fn(Now) -> ServerFacts + Send + Sync>,
+    /// Microseconds that pass while commands are carried out, as `Now::uptime_us` counts them.
+    pub stopwatch: Arc<dyn Fn() -> u64 + Send + Sync>,
+    pub debug_access: DebugAccess,
 }
 
 /// What is known of a client when it connects.
@@ -162,6 +173,16 @@ pub struct Engine {
     memory_limit: (u64, Eviction),
     journal: Journal,
     waits: Waits,
+    slow: Slow,
+    /// Clients that are answered later.
+    sleepers: Vec<Sleeper>,
+    client_pause: Option<ClientPause>,
+    /// Connections that wait for its end.
+    paused_clients: Vec<u32>,
+    /// Clients that are shown every command.
+    monitors: Vec<u32>,
+    /// Whether any core has such clients.
+    is_monitored: bool,
     pub counters: CoreCounters,
 }
 
@@ -200,7 +221,7 @@ impl Engine {
         let outboxes = (0..config.cores)
             .map(|_| Outbox::new(config.core, config.mesh_in_flight_max, config.mesh_waiting_max))
             .collect();
-        Engine {
+        let mut engine = Engine {
             limits: DecodeLimits::new(config.value_bytes_max),
             shard,
             connections: Vec::new(),
@@ -238,9 +259,17 @@ impl Engine {
             memory_limit: (config.memory.granted(config.core as usize), config.memory.eviction()),
             journal: Journal::default(),
             waits: Waits::new(config.cores),
+            slow: Slow::default(),
+            sleepers: Vec::new(),
+            client_pause: None,
+            paused_clients: Vec::new(),
+            monitors: Vec::new(),
+            is_monitored: false,
             counters: CoreCounters::default(),
             config,
-        }
+        };
+        engine.follow_live();
+        engine
     }
 
     /// The time of everything that happens until it is set again.
@@ -304,6 +333,12 @@ impl Engine {
             self.forget_held(&connection);
             self.counters.connections_closed += 1;
             self.counters.connections_current -= 1;
+            if !self.sleepers.is_empty() {
+                self.forget_sleeper(index);
+            }
+            if self.awaits_measured() {
+                self.forget_awaited(index);
+            }
             if connection.modes.any() {
                 self.leave_modes(index, &connection);
             }
@@ -329,7 +364,16 @@ impl Engine {
         if !self.lagging.is_empty() {
             self.drop_laggards();
         }
-        self.keep_house(budget)
+        if self.has_waiting() {
+            self.wake_due();
+        }
+        if !self.slow.events.is_on() {
+            return self.keep_house(budget);
+        }
+        let began_us = (self.config.stopwatch)();
+        let used = self.keep_house(budget);
+        self.note_house_keeping(began_us);
+        used
     }
 
     /// Expired keys and flushed memory alone, for turns between ticks.

@@ -59,6 +59,7 @@ impl Engine {
     pub(super) fn reset(&mut self, index: u32) -> Outcome {
         self.end_subscriptions(index);
         self.abandon_transaction(index);
+        self.end_monitoring(index);
         if let Some(connection) = self.connections[index as usize].as_deref_mut() {
             if connection.wire == Wire::Resp3 {
                 connection.wire = Wire::Resp2;
@@ -77,6 +78,9 @@ impl Engine {
     pub(super) fn leave_modes(&mut self, index: u32, connection: &Connection) {
         if connection.modes.has(Modes::SUBSCRIBED) {
             self.end_subscriptions(index);
+        }
+        if connection.modes.has(Modes::MONITORING) {
+            self.end_monitoring(index);
         }
         if connection.modes.has(Modes::QUEUING) || connection.modes.has(Modes::WATCHING) {
             self.abandon_transaction(index);

@@ -227,7 +227,7 @@ impl Engine {
     }
 
     /// Drops those for whom too much is unsent, and remembers who may not go on like that for long.
-    fn bound_subscribers(&mut self) {
+    pub(super) fn bound_subscribers(&mut self) {
         while let Some(index) = self.overfull.pop() {
             self.bound_output(index);
             let Some(connection) = self.connections[index as usize].as_deref_mut() else { continue };
@@ -284,7 +284,9 @@ impl Engine {
 
     /// What the snapshot of this core says of subscriptions.
     pub(super) fn count_subscriptions(&mut self) {
-        let Engine { subscriptions, counters, .. } = self;
+        let Engine { subscriptions, counters, sleepers, monitors, .. } = self;
+        counters.blocked_clients = sleepers.len() as u64;
+        counters.monitors_current = monitors.len() as u64;
         let names = |subscriptions: &Subscriptions, kind| subscriptions.names(kind).len() as u64;
         counters.subscribers_current = subscriptions.clients() as u64;
         counters.channels_current = names(subscriptions, Kind::Channel);

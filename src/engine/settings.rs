@@ -50,13 +50,32 @@ pub trait Settings: Send + Sync {
 }
 
 /// The settings that engines follow while they run.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Live {
     pub access: Arc<Access>,
     /// Silent clients are closed after this; 0 is never.
     pub idle_timeout_ms: u64,
     /// Requests that are longer on their way end their connection; 0 is never.
     pub request_timeout_ms: u64,
+    /// What SLOWLOG remembers: below 0 nothing.
+    pub slowlog_slower_than_us: i64,
+    pub slowlog_len_max: usize,
+    /// What LATENCY remembers: 0 nothing.
+    pub latency_threshold_ms: u64,
+}
+
+impl Default for Live {
+    /// All of it off.
+    fn default() -> Live {
+        Live {
+            access: Arc::default(),
+            idle_timeout_ms: 0,
+            request_timeout_ms: 0,
+            slowlog_slower_than_us: -1,
+            slowlog_len_max: 0,
+            latency_threshold_ms: 0,
+        }
+    }
 }
 
 /// Settings that nobody can change: for engines without a server around them.

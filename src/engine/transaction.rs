@@ -19,7 +19,7 @@ use super::batch::{Batch, Job, Token};
 use super::gather::{Ask, Gather, Kind, Progress};
 use super::journal::Gate;
 use super::{Engine, GatherEntry, Outcome};
-use crate::command::{Op, Route, Spec, spec_of};
+use crate::command::{Flags, Op, Route, Spec, spec_of};
 use crate::connection::{Deferred, Modes, Pause};
 use crate::limits;
 use crate::reply::{Reply, ReplyError};
@@ -96,6 +96,13 @@ fn watched_bytes(key: &[u8]) -> usize {
 
 /// The answer to a request for a hold.
 const HOLD_PART: u32 = u32::MAX;
+
+impl Open {
+    /// Whether a command of the queue writes.
+    pub fn writes(&self) -> bool {
+        self.queue.commands.iter().any(|command| command.spec.flags.has(Flags::WRITE))
+    }
+}
 
 impl Transaction {
     /// Whether the next command has to wait: the one before takes several steps.
@@ -245,7 +252,7 @@ impl Engine {
 
     /// What came before has to be answered first: a version that is watched may still be on its way. If so, the
     /// command is carried out later.
-    fn waits_for_answers(&mut self, index: u32, spec: &'static Spec, args: Args<'_>) -> bool {
+    pub(super) fn waits_for_answers(&mut self, index: u32, spec: &'static Spec, args: Args<'_>) -> bool {
         let Some(connection) = self.connections[index as usize].as_deref_mut() else { return false };
         if connection.pending_len() == 0 {
             return false;
@@ -540,6 +547,9 @@ impl Engine {
         let (spec, args) = (command.spec, queue.args_of(command));
         if !transaction.is_bare {
             self.counters.count_call(spec.op);
+            if self.is_monitored {
+                self.show_to_monitors(index, spec, args);
+            }
         }
         let is_there =
             self.connections[index as usize].as_deref().is_some_and(|connection| connection.generation == generation);

@@ -4,7 +4,7 @@
 use super::batch::{Batch, Job, Token};
 use super::journal::Gate;
 use super::{Engine, Outcome, cluster};
-use crate::command::{Route, Spec};
+use crate::command::{Op, Route, Spec};
 use crate::connection::{Closing, Decoded, Deferred, LargeIn, Received, Refusal, Source, TurnBatch, What};
 use crate::limits;
 use crate::metrics::ErrorCode;
@@ -91,6 +91,7 @@ impl Engine {
                         _ => self.config.core,
                     };
                     self.carry_out(index, owner, &Call { spec: command.spec, args, hash: command.hash });
+                    self.end_running();
                 }
             }
         }
@@ -163,6 +164,7 @@ impl Engine {
         for command in &commands {
             self.apply(command, &mut turn, received);
         }
+        self.end_running();
         commands.clear();
         turn.commands = commands;
         turn.clear();
@@ -281,12 +283,16 @@ impl Engine {
                 return;
             }
         } else {
+            let timing = self.slow.measures(spec, call.args.len()).then(|| self.begin_timing(index));
             match self.apply_other(index, spec, call.args) {
                 Outcome::Answered => {
                     self.latency.answered(spec.op);
                     self.lift_barrier(index, spec);
                 }
                 Outcome::Awaited => self.pause_if_congested(index),
+            }
+            if let Some(timing) = timing {
+                self.end_timing(index, spec, call.args, timing);
             }
         }
         self.mark_dirty(index);
@@ -301,6 +307,7 @@ impl Engine {
 
     /// What was answered since the last call took so long.
     pub fn record_latency(&mut self, elapsed_ns: u64) {
+        self.note_events(elapsed_ns);
         self.latency.end_of_batch(elapsed_ns);
     }
 
@@ -308,6 +315,9 @@ impl Engine {
     #[inline(never)]
     fn is_refused(&mut self, index: u32, owner: u32, call: &Call<'_>) -> bool {
         let spec = call.spec;
+        if self.client_pause.is_some() && self.waits_for_pause(index, call) {
+            return true;
+        }
         let Some(connection) = self.connections[index as usize].as_deref_mut() else { return true };
         if connection.modes.any() && !self.admits(index, spec, call.args) {
             return true;
@@ -317,6 +327,13 @@ impl Engine {
             self.counters.count_call(spec.op);
         } else if call.args.may_be_large() && owner == self.config.core {
             self.reserve_memory(&call.args);
+        }
+        if !is_held_back {
+            // Of a transaction its commands are shown first, when they are carried out.
+            if self.is_monitored && spec.op != Op::Exec {
+                self.show_to_monitors(index, spec, call.args);
+            }
+            self.begin_running(index, call);
         }
         is_held_back
     }

@@ -140,6 +140,18 @@ words! {
         transactions_refused: counter,
         /// Commands that waited because a transaction held their keys.
         commands_held_up: counter,
+        /// Commands that SLOWLOG has taken.
+        slow_commands: counter,
+        /// Lines handed to clients that monitor.
+        monitor_lines: counter,
+        /// Lines they were spared because their core did not keep up.
+        monitor_lines_skipped: counter,
+        /// Clients that monitor now.
+        monitors_current: gauge,
+        /// Clients that wait in WAIT or DEBUG SLEEP now.
+        blocked_clients: gauge,
+        /// Commands that waited because clients were paused.
+        client_pauses: counter,
         /// Accepts that failed (EMFILE and its like).
         accept_errors: counter,
         /// Times reading from a connection paused because its client reads too slowly.
@@ -590,6 +602,8 @@ mod tests {
             channels_current: before.channels_current,
             patterns_current: before.patterns_current,
             shard_channels_current: before.shard_channels_current,
+            monitors_current: before.monitors_current,
+            blocked_clients: before.blocked_clients,
             ..CoreCounters::default()
         };
         assert_eq!(snapshot.counters, expected);

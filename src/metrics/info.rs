@@ -175,8 +175,9 @@ impl Page<'_> {
         line!(out, "cluster_connections:0");
         line!(out, "maxclients:{}", self.facts.clients_max);
         line!(out, "pubsub_clients:{}", self.total.counters.subscribers_current);
-        // Nothing blocks, and nobody is told of changed keys.
-        line!(out, "blocked_clients:0");
+        line!(out, "monitor_clients:{}", self.total.counters.monitors_current);
+        line!(out, "blocked_clients:{}", self.total.counters.blocked_clients);
+        // Nobody is told of changed keys.
         line!(out, "tracking_clients:0");
         Ok(())
     }
@@ -275,6 +276,9 @@ impl Page<'_> {
         line!(out, "pubsub_messages:{}", counters.messages_published);
         line!(out, "pubsub_deliveries:{}", counters.messages_delivered);
         line!(out, "pubsub_subscribers_dropped:{}", counters.subscribers_dropped);
+        line!(out, "slow_commands:{}", counters.slow_commands);
+        line!(out, "monitor_lines:{}", counters.monitor_lines);
+        line!(out, "client_pauses:{}", counters.client_pauses);
         line!(out, "latest_fork_usec:0");
         line!(out, "total_forks:0");
         line!(out, "total_error_replies:{}", counters.error_replies);

@@ -118,6 +118,11 @@ impl Latency {
         !self.touched.is_empty()
     }
 
+    /// The operations answered since the last batch ended.
+    pub fn touched(&self) -> &[Op] {
+        &self.touched
+    }
+
     /// The batch took `elapsed_ns`, and so did each of its commands.
     pub fn end_of_batch(&mut self, elapsed_ns: u64) {
         while let Some(op) = self.touched.pop() {

@@ -16,9 +16,11 @@ mod facts;
 mod info;
 mod json;
 mod latency;
+mod latency_events;
 mod memory;
 mod prometheus;
 mod rates;
+pub mod slow_log;
 
 pub use counters::{
     CoreCounters, CoreSnapshot, ERROR_CODES, ErrorCode, Field, FieldKind, LogSnapshot, MalformedSnapshot, OP_COUNT,
@@ -28,6 +30,7 @@ pub use facts::{CRABCACHE_VERSION, Node, ProcessFacts, REDIS_VERSION, ServerFact
 pub use info::{Sections, info};
 pub use json::stats_json;
 pub use latency::{CommandLatency, Family, Latency, LatencySnapshot};
+pub use latency_events::{LatencyEvents, latency_histogram};
 pub use memory::{memory_doctor, memory_stats};
 pub use prometheus::{Names, prometheus};
 pub use rates::{RateSnapshot, Rates};

@@ -679,6 +679,16 @@ impl Core {
 
     /// How long nothing has to happen.
     fn sleep_bound(&self) -> Duration {
+        let bound = self.sleep_bound_of_loop();
+        match self.engine.wakes_at_us() {
+            Some(due_us) => {
+                bound.min(Duration::from_micros(due_us.saturating_sub(self.engine.now().uptime_us)).max(TICK))
+            }
+            None => bound,
+        }
+    }
+
+    fn sleep_bound_of_loop(&self) -> Duration {
         if self.draining.is_some()
             || !self.withheld.is_empty()
             || self.ring.has_starved_sends()

@@ -12,6 +12,7 @@ use super::{process, wal};
 use crate::engine::EngineConfig;
 use crate::engine::cluster::Topology;
 use crate::engine::commons::Commons;
+use crate::engine::debug::DebugAccess;
 use crate::engine::journal::Durable;
 use crate::engine::memory::MemoryPool;
 use crate::hash::KeyHasher;
@@ -79,7 +80,7 @@ pub fn run(host: Host) -> u8 {
             })
             .clone();
         let interest = interest.get_or_insert_with(|| Arc::new(Interest::new(setup.cores))).clone();
-        let pools = Pools { memory, interest, commons: commons.clone(), durable: durable.clone() };
+        let pools = Pools { memory, interest, commons: commons.clone(), durable: durable.clone(), started };
         let engine = engine_config(&setup, &run_id, hasher.clone(), random_seed, pools);
         let log = plan.clone();
         let mesh = ports[setup.index].take().expect("every core is set up once");
@@ -121,6 +122,7 @@ struct Pools {
     interest: Arc<Interest>,
     commons: Arc<Commons>,
     durable: Arc<Durable>,
+    started: Instant,
 }
 
 fn engine_config(
@@ -128,7 +130,7 @@ fn engine_config(
     run_id: &[u8; 20],
     hasher: KeyHasher,
     random_seed: u64,
-    Pools { memory, interest, commons, durable }: Pools,
+    Pools { memory, interest, commons, durable, started }: Pools,
 ) -> EngineConfig {
     let config = &setup.config;
     let topology = Topology {
@@ -161,5 +163,11 @@ fn engine_config(
         settings: setup.store.clone(),
         durable,
         facts,
+        stopwatch: Arc::new(move || started.elapsed().as_micros() as u64),
+        debug_access: match config.debug_access {
+            crate::config::DebugAccess::No => DebugAccess::Nobody,
+            crate::config::DebugAccess::Local => DebugAccess::Local,
+            crate::config::DebugAccess::Yes => DebugAccess::Everybody,
+        },
     }
 }

@@ -126,6 +126,8 @@ pub struct Shard {
     /// Values that a reply shows although they are gone from the keyspace.
     scratch: Vec<u8>,
     hot: HotKeys,
+    /// Keys stay until somebody meets them (DEBUG SET-ACTIVE-EXPIRE 0).
+    expires_only_on_access: bool,
     /// Items found expired by a tick; empty between calls.
     expired: Vec<ItemRef>,
 }
@@ -147,6 +149,7 @@ impl Shard {
             counters: ShardCounters::default(),
             scratch: Vec::new(),
             hot: HotKeys::default(),
+            expires_only_on_access: false,
             expired: Vec::new(),
         }
     }
@@ -232,7 +235,7 @@ impl Shard {
         while used < budget && self.keyspace.release() {
             used += RELEASE_COST;
         }
-        while used < budget {
+        while used < budget && !self.expires_only_on_access {
             let mut steps = budget - used;
             let due = self.keyspace.next_due(now.unix_ms, &mut steps);
             used = budget - steps;
@@ -264,6 +267,11 @@ impl Shard {
     /// writes and ticks.
     pub fn set_memory(&mut self, bytes_max: u64, eviction: Eviction) {
         self.keyspace.set_limit(bytes_max, eviction);
+    }
+
+    /// Whether keys expire by themselves, or only when somebody meets them. For tests.
+    pub fn set_active_expiry(&mut self, is_active: bool) {
+        self.expires_only_on_access = !is_active;
     }
 
     /// From now on keys expire up to so many percent sooner than a command says that names a span of time, each by

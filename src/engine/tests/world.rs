@@ -13,6 +13,7 @@ use crate::engine::batch::Batch;
 use crate::engine::clients::Address;
 use crate::engine::cluster::Topology;
 use crate::engine::commons::Commons;
+use crate::engine::debug::DebugAccess;
 use crate::engine::journal::Durable;
 use crate::engine::memory::MemoryPool;
 use crate::engine::settings::Fixed;
@@ -102,6 +103,8 @@ pub fn engine_config(bounds: &Bounds, core: usize) -> EngineConfig {
             enabled: bounds.cluster,
         }),
         settings: Arc::new(Fixed::default()),
+        stopwatch: Arc::new(|| 0),
+        debug_access: DebugAccess::Nobody,
         durable: Arc::new(Durable::new(cores as usize)),
         facts: Arc::new(move |_| ServerFacts { cores, ..ServerFacts::default() }),
     }
@@ -236,9 +239,14 @@ impl Terms {
 
 impl World {
     pub fn new(random: Random, bounds: Bounds) -> World {
+        let commons = engine_config(&bounds, 0).commons;
         let interest = Arc::new(Interest::new(bounds.cores));
         let core = |core| Core {
-            engine: Engine::new(EngineConfig { interest: interest.clone(), ..engine_config(&bounds, core) }),
+            engine: Engine::new(EngineConfig {
+                interest: interest.clone(),
+                commons: commons.clone(),
+                ..engine_config(&bounds, core)
+            }),
             buffers: Buffers::default(),
             sockets: Vec::new(),
             free: Vec::new(),
