@@ -228,7 +228,7 @@ settings! {
     idle_timeout_ms "idle-timeout": Milliseconds, "0ms", "DURATION", live, redis "timeout";
 
     /// How long a request may take from its first byte to its last, and a second more for each 64 KiB of it; 0 is for ever
-    request_timeout_ms "request-timeout": Milliseconds, "60s", "DURATION", live;
+    request_timeout_ms "request-timeout": Milliseconds, "1m", "DURATION", live;
 
     ["Admin"]
     /// Port of the admin HTTP (metrics, health, dashboard, keys): off for none, 0 for any free one; the default gives way when

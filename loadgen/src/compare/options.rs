@@ -89,17 +89,17 @@ pub struct CompareOptions {
     /// A first look: fewer and shorter rounds.
     #[arg(long, help_heading = "Rounds")]
     pub quick: bool,
-    /// Pairs of rounds per cell of the matrix [default: 5; presets: 3; growth, --quick: 2; fill-latency: 1].
+    /// Pairs of rounds per cell of the matrix [default: 5; presets: 3; matrix, growth, --quick: 2; fill-latency: 1].
     #[arg(long, value_name = "N", help_heading = "Rounds")]
     pub rounds: Option<usize>,
     /// Pairs of A against a second instance of A per cell, for the noise; 0 for none [default: 2; presets,
-    /// --quick: 1; growth: 0].
+    /// --quick: 1; matrix, growth: 0].
     #[arg(long, value_name = "N", help_heading = "Rounds")]
     pub noise_rounds: Option<usize>,
-    /// Seconds measured per round [default: 2; presets: 1.2; growth: 0.8; --quick: 0.6].
+    /// Seconds measured per round [default: 2; presets: 1.2; matrix, growth: 0.8; --quick: 0.6].
     #[arg(long, value_name = "SECONDS", help_heading = "Rounds")]
     pub seconds: Option<f64>,
-    /// Seconds before that in each round [default: 0.5; presets: 0.3; growth, --quick: 0.2].
+    /// Seconds before that in each round [default: 0.5; presets: 0.3; matrix, growth, --quick: 0.2].
     #[arg(long, value_name = "SECONDS", help_heading = "Rounds")]
     pub warm_up: Option<f64>,
     /// Discard rounds during which other processes used more than this share of one CPU, in percent.

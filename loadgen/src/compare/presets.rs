@@ -15,6 +15,9 @@ pub enum Preset {
     /// redis-server against ours: SET and GET, pipelines 1, 16, 64, 50 and 200 connections, 64 B and 1 KiB; one
     /// connection alone; a skewed mix.
     Redis,
+    /// redis-server against ours over everything at once: SET, GET and ten GETs to a SET, pipelines 1, 16, 64, 1, 50
+    /// and 200 connections, 64 B and 1 KiB.
+    Matrix,
     /// memcached with one thread against ours.
     Memcached,
     /// Ours spoken to in RESP against ours spoken to in the binary protocol.
@@ -58,7 +61,7 @@ impl Preset {
         let redis = "--port {port} --bind 127.0.0.1 --save '' --appendonly no --maxclients 12000 --dir {dir}";
         let redis = server("redis-server", Path::new("redis-server"), redis, resp2);
         Ok(match self {
-            Preset::Redis => vec![Leg { a: redis, b: crabcache }],
+            Preset::Redis | Preset::Matrix => vec![Leg { a: redis, b: crabcache }],
             Preset::Growth => {
                 let crabcache = server("crabcache", ours, "--port {port} --cores 1 --max-clients 12000", resp2);
                 vec![Leg { a: redis, b: crabcache }]
@@ -94,7 +97,7 @@ impl Preset {
     /// As much as makes a table within six minutes.
     pub fn effort(self) -> Effort {
         match self {
-            Preset::Growth => Effort { pairs: 2, noise_pairs: 0, seconds: 0.8, warm_up_seconds: 0.2 },
+            Preset::Matrix | Preset::Growth => Effort { pairs: 2, noise_pairs: 0, seconds: 0.8, warm_up_seconds: 0.2 },
             _ => Effort { pairs: 3, noise_pairs: 1, seconds: 1.2, warm_up_seconds: 0.3 },
         }
     }
@@ -117,7 +120,22 @@ impl Preset {
             ],
             Preset::Memcached | Preset::Protocols | Preset::Forwarding => vec![usual],
             // It answers +OK to everything, which is an answer to SET only.
-            Preset::Null => vec![Matrix { connections: vec![50, 200], mixes: single(Action::Set), ..usual }],
+            Preset::Null => vec![Matrix {
+                connections: vec![1, 50, 200],
+                sizes: vec![Sizes::Fixed(64), Sizes::Fixed(1024)],
+                mixes: single(Action::Set),
+                ..usual
+            }],
+            Preset::Matrix => vec![Matrix {
+                connections: vec![1, 50, 200],
+                sizes: vec![Sizes::Fixed(64), Sizes::Fixed(1024)],
+                mixes: vec![
+                    Mix(vec![(Action::Set, 1)]),
+                    Mix(vec![(Action::Get, 1)]),
+                    Mix(vec![(Action::Set, 1), (Action::Get, 10)]),
+                ],
+                ..usual
+            }],
             Preset::Growth => vec![Matrix {
                 pipelines: vec![1, 2, 4, 8, 16, 32, 64, 128, 256, 512],
                 connections: vec![1, 4, 16, 50, 200, 1000, 4000, 10_000],
