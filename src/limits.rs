@@ -156,6 +156,14 @@ pub const LARGE_RECEIVE_BYTES_MAX: usize = 1024 * 1024;
 pub const REQUEST_MS_MAX_DEFAULT: u64 = 60_000;
 pub const REQUEST_BYTES_PER_SECOND_MIN: u64 = 64 * 1024;
 
+/// Tokens and addresses whose rates are followed. More: those that are not near their limits are forgotten, then any.
+pub const RATE_HOLDERS_MAX: usize = 65_536;
+/// Default of `max-handshakes-per-address`: connections of one address that have not said who they are. More: closed.
+pub const NEWCOMERS_PER_ADDRESS_MAX_DEFAULT: u32 = 1024;
+/// Connections that a turn welcomes beside everything else, and how many may wait for that. More: reset.
+pub const WELCOMES_PER_TURN: usize = 8;
+pub const ARRIVALS_WAITING_MAX: usize = 4096;
+
 /// Refusals that ACL LOG remembers. More: the oldest go.
 pub const ACCESS_LOG_ENTRIES_MAX: usize = 128;
 

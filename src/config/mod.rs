@@ -113,6 +113,18 @@ words! { DebugAccess:
     "yes" Yes "yes", "Everybody";
 }
 
+/// What becomes of commands beyond a rate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RateAction {
+    Refuse,
+    Delay,
+}
+
+words! { RateAction:
+    "refuse" Refuse, "They are answered RATELIMITED retry in N ms";
+    "delay" Delay, "They wait until they may";
+}
+
 /// What a write's reply promises.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WalSync {

@@ -8,6 +8,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
+use super::RateAction;
 use super::file;
 use super::origin::{ConfigError, Origin};
 use super::sources::Sources;
@@ -15,6 +16,7 @@ use super::table::{Config, Effect, REDACTED, SETTINGS, Setting};
 use crate::allowlist::Allowlist;
 use crate::auth::Access;
 use crate::engine::settings::{Live, SetError, Settings, Shown};
+use crate::ratelimit::Limits;
 
 /// Who acts on settings while the server runs.
 pub trait Follower: Send + Sync {
@@ -175,7 +177,17 @@ impl Store {
 
 /// What engines follow.
 fn live_of(config: &Config) -> Result<Live, ConfigError> {
+    let limits = Limits {
+        connection_commands: config.connection_commands_rate,
+        connection_bytes: config.connection_bytes_rate,
+        address_commands: config.address_commands_rate,
+        address_bytes: config.address_bytes_rate,
+        address_connects: config.address_connects_rate,
+        delays: config.rate_action == RateAction::Delay,
+        newcomers_max: config.handshakes_max,
+    };
     Ok(Live {
+        limits,
         access: Arc::new(config.access()?),
         idle_timeout_ms: config.idle_timeout_ms,
         request_timeout_ms: config.request_timeout_ms,

@@ -10,7 +10,7 @@
 //! After a change: `CRABCACHE_BLESS=1 cargo test --test tidy settings` writes the pages that show the table.
 
 use super::value::*;
-use super::{DebugAccess, EvictionPolicy, LogFormat, LogLevel, Origins, WalRecover, WalSync};
+use super::{DebugAccess, EvictionPolicy, LogFormat, LogLevel, Origins, RateAction, WalRecover, WalSync};
 use crate::limits::{SLOWLOG_LEN_MAX, TTL_JITTER_PERCENT_MAX, VALUE_BYTES_MAX_CEILING};
 
 /// When a changed value takes effect.
@@ -229,6 +229,27 @@ settings! {
 
     /// How long a request may take from its first byte to its last, and a second more for each 64 KiB of it; 0 is for ever
     request_timeout_ms "request-timeout": Milliseconds, "1m", "DURATION", live;
+
+    /// Commands that one connection may send: so many per second, and with :N at once; 0 is no limit
+    connection_commands_rate "connection-commands-rate": PerSecond, "0", "RATE[:BURST]", live;
+
+    /// Bytes that one connection may move, in both directions
+    connection_bytes_rate "connection-bytes-rate": PerSecond, "0", "RATE[:BURST]", live;
+
+    /// Commands that the connections of one address may send together; the /64 of a v6 address counts as one
+    address_commands_rate "address-commands-rate": PerSecond, "0", "RATE[:BURST]", live;
+
+    /// Bytes that the connections of one address may move together
+    address_bytes_rate "address-bytes-rate": PerSecond, "0", "RATE[:BURST]", live;
+
+    /// Connections that one address may make
+    address_connects_rate "address-connects-rate": PerSecond, "0", "RATE[:BURST]", live;
+
+    /// What becomes of commands beyond a rate, also of those of tokens
+    rate_action "rate-action": OneOf<RateAction>, "refuse", "ACTION", live;
+
+    /// Connections of one address that have not said who they are, where they have to; 0 is no bound
+    handshakes_max "max-handshakes-per-address": Number<u32>, "1024", "N", live;
 
     ["Admin"]
     /// Port of the admin HTTP (metrics, health, dashboard, keys): off for none, 0 for any free one; the default gives way when

@@ -12,6 +12,7 @@ use super::{Cores, MemorySize};
 use crate::allowlist::Network;
 use crate::command::TABLE;
 use crate::number::{parse_duration_ms, parse_size};
+use crate::ratelimit::Rate;
 
 /// How a value stands in a TOML file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -145,6 +146,31 @@ impl Kind for Milliseconds {
     /// Redis counts such times in seconds.
     fn show_redis(value: &u64) -> String {
         value.div_ceil(1000).to_string()
+    }
+}
+
+/// So much per second, and how much at once: `1000`, `1000:5000`, `10mb`; 0 is no limit.
+pub struct PerSecond;
+
+impl Kind for PerSecond {
+    type Value = Rate;
+    const FORM: Form = Form::Text;
+
+    fn parse(text: &str) -> Result<Rate, String> {
+        let (per_second, burst) = text.split_once(':').unwrap_or((text, text));
+        let rate = Rate { per_second: parse_size(per_second)?, burst: parse_size(burst)? };
+        match rate {
+            Rate { per_second: 0, burst: 1.. } => Err("a burst means nothing without a rate".into()),
+            Rate { per_second: 1.., burst: 0 } => Err("a burst of 0 lets nothing through".into()),
+            rate => Ok(rate),
+        }
+    }
+
+    fn show(rate: &Rate) -> String {
+        match rate.burst == rate.per_second {
+            true => Size::show(&rate.per_second),
+            false => format!("{}:{}", Size::show(&rate.per_second), Size::show(&rate.burst)),
+        }
     }
 }
 

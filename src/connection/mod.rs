@@ -32,6 +32,7 @@ use crate::engine::clients::{Activity, ClientRecord};
 use crate::limits;
 use crate::proto::Decoder;
 use crate::proto::json::Id;
+use crate::ratelimit::Bucket;
 use crate::reply::Out;
 use crate::request::Wire;
 
@@ -58,8 +59,10 @@ impl Pause {
     pub const LOG: Pause = Pause(1 << 4);
     /// CLIENT PAUSE.
     pub const CLIENTS: Pause = Pause(1 << 5);
+    /// Its rate is used up.
+    pub const RATE: Pause = Pause(1 << 6);
     /// What keeps commands waiting that have been decoded.
-    const DEFERS: Pause = Pause(Self::OUTPUT.0 | Self::FENCE.0 | Self::LOG.0 | Self::CLIENTS.0);
+    const DEFERS: Pause = Pause(Self::OUTPUT.0 | Self::FENCE.0 | Self::LOG.0 | Self::CLIENTS.0 | Self::RATE.0);
 
     pub fn any(self) -> bool {
         self.0 != 0
@@ -126,6 +129,12 @@ pub enum Deferred {
     Refusal(Refusal),
 }
 
+/// Of one connection: commands and bytes.
+pub struct OwnRates {
+    pub commands: Bucket,
+    pub bytes: Bucket,
+}
+
 impl Deferred {
     fn held_bytes(&self) -> usize {
         match self {
@@ -145,7 +154,11 @@ pub struct Connection {
     pub permit: Option<Arc<Permit>>,
     /// A client of this process itself, which may do everything.
     pub is_trusted: bool,
-    /// Bytes moved that its token has been charged for.
+    /// What is left of its own rates, where it has any.
+    pub rates: Option<Box<OwnRates>>,
+    /// It counts among those that have not said who they are.
+    pub is_newcomer: bool,
+    /// Bytes moved that its token, its address and itself have been charged for.
     pub bytes_charged: u64,
     /// What it held when that was last taken note of.
     pub bytes_accounted: usize,
@@ -226,6 +239,8 @@ impl Connection {
             modes: Modes::default(),
             permit: None,
             is_trusted: false,
+            rates: None,
+            is_newcomer: false,
             bytes_charged: 0,
             bytes_accounted: 0,
             closing: Closing::No,
@@ -315,6 +330,7 @@ impl Connection {
                 && !self.pause.has(Pause::FENCE)
                 && !self.pause.has(Pause::LOG)
                 && !self.pause.has(Pause::CLIENTS)
+                && !self.pause.has(Pause::RATE)
         }
     }
 

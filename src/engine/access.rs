@@ -1,7 +1,7 @@
 //! Who a connection is, and what that allows: AUTH, and the check of every command of a connection that may not do all.
 //!
-//! Connections that may do everything are not checked at all: without tokens, and with a token that has every scope, every
-//! key and no rate. The others carry the mode `RESTRICTED`.
+//! Connections that may do everything, and as often as they like, are not checked at all: without tokens, and with a token
+//! that has every scope, every key and no rate, where nothing else limits rates. The others carry the mode `RESTRICTED`.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -9,21 +9,23 @@ use std::sync::Arc;
 use super::Engine;
 use super::access_log::Reason;
 use super::clients::{Address, DEFAULT_USER, printable};
+use super::rates::own_rates;
 use super::settings::Live;
 use crate::auth::{DEFAULT_NAME, OpSet, Scopes, Token};
 use crate::command::{Flags, Op, Spec, TABLE};
-use crate::connection::{Closing, Modes};
+use crate::connection::{Closing, Connection, Modes};
 use crate::number::parse_i64;
 use crate::proto::DecodeLimits;
-use crate::ratelimit::Bucket;
+use crate::ratelimit::Holder;
 use crate::reply::{Reply, ReplyError};
 use crate::request::Args;
 
 /// What a token allows, worked out once.
 pub struct Permit {
     pub token: Arc<Token>,
-    /// Among the tokens, and so among their buckets.
-    place: usize,
+    pub(super) holder: Holder,
+    /// Among the tokens, and so among what is leased of their rates.
+    pub(super) place: usize,
     operations: OpSet,
     is_unlimited: bool,
 }
@@ -33,18 +35,16 @@ pub(super) struct Gatekeeper {
     version: u64,
     live: Arc<Live>,
     permits: Vec<Arc<Permit>>,
-    /// What is left of this core's share of each token's rates: commands, bytes.
-    buckets: Vec<(Bucket, Bucket)>,
 }
 
 impl Gatekeeper {
-    pub(super) fn new(version: u64, live: Arc<Live>, cores: u32) -> Gatekeeper {
-        let mut gatekeeper = Gatekeeper { version, live: live.clone(), permits: Vec::new(), buckets: Vec::new() };
-        gatekeeper.follow(version, live, cores, 0);
+    pub(super) fn new(version: u64, live: Arc<Live>) -> Gatekeeper {
+        let mut gatekeeper = Gatekeeper { version, live: live.clone(), permits: Vec::new() };
+        gatekeeper.follow(version, live);
         gatekeeper
     }
 
-    fn follow(&mut self, version: u64, live: Arc<Live>, cores: u32, now_us: u64) {
+    fn follow(&mut self, version: u64, live: Arc<Live>) {
         let tokens = live.access.tokens();
         self.permits = tokens
             .iter()
@@ -55,17 +55,15 @@ impl Gatekeeper {
                     && token.keys.is_empty()
                     && token.commands.is_unlimited()
                     && token.bytes.is_unlimited();
-                Arc::new(Permit { token: token.clone(), place, operations, is_unlimited })
-            })
-            .collect();
-        self.buckets = tokens
-            .iter()
-            .map(|token| {
-                let bucket = |rate: crate::ratelimit::Rate| Bucket::new(rate.share(cores.into()), now_us);
-                (bucket(token.commands), bucket(token.bytes))
+                let holder = Holder::Token(token.name.as_str().into());
+                Arc::new(Permit { token: token.clone(), holder, place, operations, is_unlimited })
             })
             .collect();
         (self.version, self.live) = (version, live);
+    }
+
+    pub(super) fn tokens(&self) -> usize {
+        self.permits.len()
     }
 
     pub(super) fn live(&self) -> &Arc<Live> {
@@ -79,6 +77,15 @@ impl Gatekeeper {
     }
 }
 
+/// Why a command is not carried out now.
+pub(super) enum Refused {
+    Answered(ReplyError<'static>),
+    /// It may be, after so long.
+    Delayed {
+        wait_ms: u64,
+    },
+}
+
 /// The answer to whoever has to say first who he is.
 const NO_AUTH: &str = "NOAUTH Authentication required.";
 const WRONG_PASS: &str = "WRONGPASS invalid username-password pair or user is disabled.";
@@ -86,12 +93,34 @@ const WRONG_PASS: &str = "WRONGPASS invalid username-password pair or user is di
 impl Engine {
     /// A connection begins with what everybody may.
     pub(super) fn begin_access(&mut self, index: u32, is_trusted: bool) {
-        let restricted = !is_trusted
-            && (self.gatekeeper.live.access.is_required() || !self.gatekeeper.live.access.disabled.is_empty());
-        if let Some(connection) = self.connection(index) {
-            connection.is_trusted = is_trusted;
-            connection.permit = None;
-            connection.modes.set(Modes::RESTRICTED, restricted);
+        let (live, now_us) = (self.gatekeeper.live.clone(), self.now.uptime_us);
+        let restricted = !is_trusted && (live.access.is_required() || live.restricts_all());
+        let commons = self.config.commons.clone();
+        let Some(connection) = self.connection(index) else { return };
+        connection.is_trusted = is_trusted;
+        connection.permit = None;
+        connection.modes.set(Modes::RESTRICTED, restricted);
+        connection.rates = if is_trusted { None } else { own_rates(&live.limits, now_us) };
+        if live.access.is_required()
+            && !is_trusted
+            && !connection.is_newcomer
+            && let Some(source) = connection.source()
+        {
+            connection.is_newcomer = commons.admit_newcomer(source, live.limits.newcomers_max);
+            if !connection.is_newcomer {
+                connection.closing = Closing::Now;
+                self.counters.connections_refused_by_rate += 1;
+                self.mark_dirty(index);
+            }
+        }
+    }
+
+    /// The connection is gone, or has said who it is.
+    pub(super) fn is_newcomer_no_more(&mut self, connection: &mut Connection) {
+        if std::mem::take(&mut connection.is_newcomer)
+            && let Some(source) = connection.source()
+        {
+            self.config.commons.settle_newcomer(source);
         }
     }
 
@@ -112,20 +141,23 @@ impl Engine {
     }
 
     /// Why a restricted connection may not have the command carried out.
-    pub(super) fn refusal_of(&mut self, index: u32, spec: &Spec, args: Args<'_>) -> Option<ReplyError<'static>> {
-        let gatekeeper = &mut self.gatekeeper;
+    pub(super) fn refusal_of(&mut self, index: u32, spec: &Spec, args: Args<'_>) -> Option<Refused> {
+        let gatekeeper = &self.gatekeeper;
         let connection = self.connections[index as usize].as_deref_mut()?;
-        let error = |text: String| Some(ReplyError::Other(text.into()));
+        let error = |text: String| Some(Refused::Answered(ReplyError::Other(text.into())));
         if gatekeeper.live.access.disabled.has(spec.op) {
             return error(format!("ERR the command '{}' is disabled here", spec.name));
         }
         let Some(permit) = &connection.permit else {
             let is_open = spec.flags.has(Flags::NO_AUTH) || !gatekeeper.live.access.is_required();
-            return if is_open { None } else { error(NO_AUTH.into()) };
+            if !is_open {
+                return error(NO_AUTH.into());
+            }
+            return self.refusal_by_rate(index, spec);
         };
         // Whoever may do nothing may still say that he is somebody else.
         if permit.is_unlimited || spec.flags.has(Flags::NO_AUTH) {
-            return None;
+            return self.refusal_by_rate(index, spec);
         }
         if !permit.operations.has(spec.op) {
             let name = spec.name.replace('|', " ");
@@ -140,13 +172,20 @@ impl Engine {
             self.note_refusal(index, Reason::Key, &printable(args.get(arg)), &permit.token.name);
             return error("NOPERM No permissions to access a key".into());
         }
-        let now_us = self.now.uptime_us;
-        let (commands, bytes) = &mut gatekeeper.buckets[permit.place];
-        let moved = connection.activity.bytes_received + connection.activity.bytes_sent;
-        bytes.charge(moved.saturating_sub(connection.bytes_charged), now_us);
-        connection.bytes_charged = moved;
-        let wait_ms = commands.take(1, now_us).and_then(|()| bytes.take(1, now_us)).err()?;
-        error(format!("RATELIMITED retry in {wait_ms} ms"))
+        self.refusal_by_rate(index, spec)
+    }
+
+    fn refusal_by_rate(&mut self, index: u32, spec: &Spec) -> Option<Refused> {
+        // Whoever has to wait may still say who he is, and go.
+        if spec.flags.has(Flags::NO_AUTH) {
+            return None;
+        }
+        let wait_ms = self.charge(index)?;
+        if self.gatekeeper.live.limits.delays {
+            return Some(Refused::Delayed { wait_ms });
+        }
+        self.counters.commands_rate_limited += 1;
+        Some(Refused::Answered(ReplyError::Other(format!("RATELIMITED retry in {wait_ms} ms").into())))
     }
 
     /// AUTH, and the AUTH of HELLO: name and secret, or the secret alone.
@@ -190,9 +229,11 @@ impl Engine {
     }
 
     fn grant(&mut self, index: u32, permit: Option<Arc<Permit>>) {
-        let disabled = !self.gatekeeper.live.access.disabled.is_empty();
-        let Some(connection) = self.connections[index as usize].as_deref_mut() else { return };
-        let restricted = disabled || permit.as_ref().is_none_or(|permit| !permit.is_unlimited);
+        let restricts_all = self.gatekeeper.live.restricts_all();
+        let Some(mut connection) = self.connections[index as usize].take() else { return };
+        self.is_newcomer_no_more(&mut connection);
+        let connection = self.connections[index as usize].insert(connection);
+        let restricted = restricts_all || permit.as_ref().is_none_or(|permit| !permit.is_unlimited);
         connection.record.user =
             permit.as_ref().map_or(DEFAULT_USER.into(), |permit| permit.token.name.as_str().into());
         connection.bytes_charged = connection.activity.bytes_received + connection.activity.bytes_sent;
@@ -224,13 +265,15 @@ impl Engine {
             return;
         }
         let live = self.config.settings.live();
-        self.gatekeeper.follow(version, live, self.config.cores, self.now.uptime_us);
+        self.gatekeeper.follow(version, live);
+        self.shares.follow(self.gatekeeper.permits.len());
         self.follow_live();
         for index in 0..self.connections.len() as u32 {
             let Some(connection) = self.connections[index as usize].as_deref_mut() else { continue };
             if connection.is_trusted {
                 continue;
             }
+            connection.rates = own_rates(&self.gatekeeper.live.limits, self.now.uptime_us);
             match connection.permit.take() {
                 Some(permit) => match self.gatekeeper.renewed(&permit.token) {
                     Some(renewed) => self.grant(index, Some(renewed)),

@@ -2,16 +2,22 @@
 //! clients hold. None of it lies on the way of an ordinary command: a lock is taken when somebody is refused, and the rest
 //! is a few words that are read once per tick.
 
+use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::access_log::AccessLog;
 use crate::auth::Failures;
 use crate::hash::KeyHasher;
+use crate::ratelimit::Ledger;
 
 pub struct Commons {
     failures: Mutex<Failures>,
     access_log: Mutex<AccessLog>,
+    ledger: Mutex<Ledger>,
+    /// Connections that have not said who they are, by source.
+    newcomers: Mutex<HashMap<IpAddr, u32, ahash::RandomState>>,
     pub held: HeldByClients,
     /// Slow commands logged so far: the next one's number.
     pub slow_entries: AtomicU64,
@@ -24,6 +30,8 @@ impl Commons {
         Commons {
             failures: Mutex::new(Failures::with_hasher(hasher.state())),
             access_log: Mutex::default(),
+            ledger: Mutex::new(Ledger::with_hasher(hasher.state())),
+            newcomers: Mutex::new(HashMap::with_hasher(hasher.state())),
             held: HeldByClients::new(cores),
             slow_entries: AtomicU64::new(0),
             monitors: (0..cores).map(|_| AtomicU32::new(0)).collect(),
@@ -45,6 +53,31 @@ impl Commons {
     /// Failed attempts to authenticate, on whatever core.
     pub fn failures(&self) -> MutexGuard<'_, Failures> {
         self.failures.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The rates that cores share.
+    pub fn ledger(&self) -> MutexGuard<'_, Ledger> {
+        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A connection of `source` comes that has to say who it is. False if there are `most` of them already.
+    pub fn admit_newcomer(&self, source: IpAddr, most: u32) -> bool {
+        let mut newcomers = self.newcomers.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = newcomers.entry(source).or_insert(0);
+        let admitted = most == 0 || *count < most;
+        *count += admitted as u32;
+        admitted
+    }
+
+    /// One of them has said it, or is gone.
+    pub fn settle_newcomer(&self, source: IpAddr) {
+        let mut newcomers = self.newcomers.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = newcomers.get_mut(&source) {
+            *count -= 1;
+            if *count == 0 {
+                newcomers.remove(&source);
+            }
+        }
     }
 
     pub fn access_log(&self) -> MutexGuard<'_, AccessLog> {

@@ -51,6 +51,7 @@ mod merge;
 mod modes;
 mod monitor;
 mod pubsub;
+mod rates;
 pub mod settings;
 mod slow;
 #[cfg(test)]
@@ -169,6 +170,7 @@ pub struct Engine {
     latency: Box<Latency>,
     gatekeeper: access::Gatekeeper,
     kept: bounds::Kept,
+    shares: rates::Shares,
     /// What the shard was told last that it may take, and what to do then.
     memory_limit: (u64, Eviction),
     journal: Journal,
@@ -254,8 +256,9 @@ impl Engine {
             is_watchful: false,
             rates: Rates::default(),
             latency: Box::default(),
-            gatekeeper: access::Gatekeeper::new(config.settings.version(), config.settings.live(), config.cores),
+            gatekeeper: access::Gatekeeper::new(config.settings.version(), config.settings.live()),
             kept: bounds::Kept::default(),
+            shares: rates::Shares::new(&config.hasher),
             memory_limit: (config.memory.granted(config.core as usize), config.memory.eviction()),
             journal: Journal::default(),
             waits: Waits::new(config.cores),
@@ -269,6 +272,7 @@ impl Engine {
             config,
         };
         engine.follow_live();
+        engine.shares.follow(engine.gatekeeper.tokens());
         engine
     }
 
@@ -327,7 +331,8 @@ impl Engine {
 
     /// The connection is gone: what it still awaits will be dropped when it comes.
     pub fn close(&mut self, index: u32) {
-        if let Some(connection) = self.connections[index as usize].take() {
+        if let Some(mut connection) = self.connections[index as usize].take() {
+            self.is_newcomer_no_more(&mut connection);
             // Its place may be taken before the next run.
             self.turn.commands.retain(|command| command.connection != index);
             self.forget_held(&connection);
@@ -356,6 +361,9 @@ impl Engine {
         self.latency.turn(self.now.uptime_us);
         self.follow_settings();
         self.sweep();
+        if self.has_delays() {
+            self.end_delays();
+        }
         self.bound_clients();
         self.settle_memory();
         if !self.waits.deadlines.is_empty() {

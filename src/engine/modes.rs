@@ -1,6 +1,7 @@
 //! Connections on which a command is not simply carried out: those that listen to channels, and those between MULTI
 //! and EXEC.
 
+use super::access::Refused;
 use super::clients::{ClientFlags, ReplyMode};
 use super::{Engine, Outcome};
 use crate::command::{Op, Spec};
@@ -24,9 +25,12 @@ impl Engine {
         }
         let modes = connection.modes;
         if modes.has(Modes::RESTRICTED)
-            && let Some(error) = self.refusal_of(index, spec, args)
+            && let Some(refused) = self.refusal_of(index, spec, args)
         {
-            self.reject(index, spec, error);
+            match refused {
+                Refused::Answered(error) => self.reject(index, spec, error),
+                Refused::Delayed { wait_ms } => self.delay(index, spec, args, wait_ms),
+            }
             return false;
         }
         let ends_queue = matches!(spec.op, Op::Exec | Op::Discard | Op::Multi | Op::Watch | Op::Quit | Op::Reset);

@@ -8,6 +8,7 @@ use super::memory::MemoryPool;
 use crate::auth::Access;
 use crate::glob;
 use crate::limits;
+use crate::ratelimit::Limits;
 use crate::reply::{Reply, ReplyError};
 use crate::request::Args;
 use crate::store::Eviction;
@@ -57,6 +58,7 @@ pub struct Live {
     pub idle_timeout_ms: u64,
     /// Requests that are longer on their way end their connection; 0 is never.
     pub request_timeout_ms: u64,
+    pub limits: Limits,
     /// What SLOWLOG remembers: below 0 nothing.
     pub slowlog_slower_than_us: i64,
     pub slowlog_len_max: usize,
@@ -71,10 +73,18 @@ impl Default for Live {
             access: Arc::default(),
             idle_timeout_ms: 0,
             request_timeout_ms: 0,
+            limits: Limits::default(),
             slowlog_slower_than_us: -1,
             slowlog_len_max: 0,
             latency_threshold_ms: 0,
         }
+    }
+}
+
+impl Live {
+    /// Whether no connection may do everything, whoever it is.
+    pub fn restricts_all(&self) -> bool {
+        !self.access.disabled.is_empty() || self.limits.concern_commands()
     }
 }
 

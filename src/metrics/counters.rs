@@ -128,6 +128,12 @@ words! {
         connections_closed_by_memory: counter,
         /// Connections closed because a request of theirs did not come to its end in time.
         connections_closed_by_deadline: counter,
+        /// Connections refused because too many came from their address, at once or without saying who they are.
+        connections_refused_by_rate: counter,
+        /// Commands refused because a rate was used up.
+        commands_rate_limited: counter,
+        /// Times a command waited because a rate was used up.
+        commands_delayed: counter,
         /// Connections refused because of their address.
         connections_refused_by_address: counter,
         /// Attempts to authenticate that failed.

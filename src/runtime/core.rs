@@ -34,8 +34,6 @@ use crate::limits;
 
 /// Received bytes after which a turn applies and answers before it looks at more.
 const TURN_BYTES: usize = 64 * 1024;
-/// What an accepted connection counts as.
-const ACCEPT_BYTES: usize = 4 * 1024;
 /// Batches of one other core that a turn takes, of each kind.
 const TURN_BATCHES: usize = 4;
 /// A value with more than this still to come is received straight into its memory; below, stopping and
@@ -150,6 +148,8 @@ struct Core {
     turn_began: Instant,
     /// Sockets whose multishot receive ran out of buffers.
     exhausted: Vec<u32>,
+    /// Connections that came and have not been looked at: by listener.
+    arrivals: VecDeque<(u32, OwnedFd)>,
     resting: Vec<(u32, Instant)>,
     /// As far as they have been counted.
     ring_stats: RingStats,
@@ -274,6 +274,7 @@ impl Core {
             turn_bytes: 0,
             turn_began: parts.started,
             exhausted: Vec::new(),
+            arrivals: VecDeque::new(),
             resting: Vec::new(),
             ring_stats: RingStats::default(),
             lingering: VecDeque::new(),
@@ -371,6 +372,10 @@ impl Core {
         }
         self.engine.run(&self.ring);
         self.release_held();
+        for _ in 0..limits::WELCOMES_PER_TURN {
+            let Some((listener, socket)) = self.arrivals.pop_front() else { break };
+            self.accepted(listener, socket);
+        }
         if self.engine.has_resumable() {
             self.engine.resume(&self.ring);
             self.engine.run(&self.ring);
@@ -422,8 +427,12 @@ impl Core {
                 }
             }
             Event::Accepted { listener, socket } => {
-                self.turn_bytes += ACCEPT_BYTES;
-                self.accepted(listener, socket);
+                if self.arrivals.len() < limits::ARRIVALS_WAITING_MAX {
+                    self.arrivals.push_back((listener, socket));
+                } else {
+                    self.engine.counters.connections_refused_by_rate += 1;
+                    super::sockets::reset(&socket);
+                }
             }
             Event::AcceptStopped { listener, errno } => {
                 if self.draining.is_none() {
@@ -444,12 +453,19 @@ impl Core {
         if self.draining.is_some() {
             return;
         }
-        if !self.allowlist.is_empty()
-            && let (Some(peer), _) = super::sockets::addresses(socket.as_fd())
-            && !self.allowlist.admits(peer.ip())
-        {
-            self.engine.counters.connections_refused_by_address += 1;
-            return;
+        let (peer, local) = match &self.listeners[listener as usize].unix_path {
+            Some(_) => (None, None),
+            None => super::sockets::addresses(socket.as_fd()),
+        };
+        if let Some(peer) = peer {
+            if !self.allowlist.is_empty() && !self.allowlist.admits(peer.ip()) {
+                self.engine.counters.connections_refused_by_address += 1;
+                return;
+            }
+            if self.engine.is_flooded_by(peer.ip()) {
+                super::sockets::reset(&socket);
+                return;
+            }
         }
         if self.shared.clients.fetch_add(1, Ordering::Relaxed) >= self.shared.clients_max {
             self.shared.clients.fetch_sub(1, Ordering::Relaxed);
@@ -462,7 +478,6 @@ impl Core {
             Some(path) => (Address::Unix(path.clone()), Address::Unix(path.clone())),
             None => {
                 let unknown = SocketAddr::from(([0, 0, 0, 0], 0));
-                let (peer, local) = super::sockets::addresses(socket.as_fd());
                 (Address::Tcp(peer.unwrap_or(unknown)), Address::Tcp(local.unwrap_or(unknown)))
             }
         };
@@ -672,6 +687,7 @@ impl Core {
             || self.engine.has_postponed()
             || self.engine.has_dirty()
             || !self.exhausted.is_empty()
+            || !self.arrivals.is_empty()
             || self.mesh.has_arrivals()
             || self.log.as_ref().is_some_and(CoreLog::has_work)
             || self.behind
@@ -693,6 +709,7 @@ impl Core {
             || !self.withheld.is_empty()
             || self.ring.has_starved_sends()
             || !self.resting.is_empty()
+            || self.engine.has_delays()
         {
             TICK
         } else if self.engine.has_housekeeping() || !self.lingering.is_empty() {
@@ -741,6 +758,7 @@ impl Core {
         self.draining = Some(Drain { since: now, moved: now, bytes_sent: self.ring.stats.bytes_sent });
         self.ring.stop_accepting();
         self.resting.clear();
+        self.arrivals.clear();
         let open: Vec<u32> = self.ring.open_indexes().collect();
         for index in open {
             self.engine.finish(index);

@@ -12,6 +12,11 @@ pub fn addresses(socket: BorrowedFd<'_>) -> (Option<SocketAddr>, Option<SocketAd
     (address(socket.peer_addr()), address(socket.local_addr()))
 }
 
+/// The connection, which is closed right after, ends with a reset, and leaves nothing behind here.
+pub fn reset(socket: &impl AsFd) {
+    let _ = SockRef::from(socket).set_linger(Some(std::time::Duration::ZERO));
+}
+
 /// Tells a client that there are too many, as Redis does. It is closed right after: whether it hears it
 /// is up to the kernel.
 pub fn refuse(socket: &impl AsFd) {

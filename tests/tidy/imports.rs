@@ -13,7 +13,7 @@ const PURE: [(&str, &[&str]); 13] = [
     ("admin", &[]),
     ("allowlist", &[]),
     ("auth", &["glob", "ratelimit"]),
-    ("connection", &["proto", "engine::access", "engine::batch", "engine::clients", "engine::journal"]),
+    ("connection", &["proto", "ratelimit", "engine::access", "engine::batch", "engine::clients", "engine::journal"]),
     ("engine", &["auth", "connection", "ratelimit", "glob", "metrics", "proto", "pubsub", "store", "txn", "wal"]),
     ("glob", &[]),
     ("metrics", &[]),

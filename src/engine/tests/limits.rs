@@ -9,6 +9,7 @@ use crate::auth::{Access, OpSet, Token};
 use crate::engine::settings::Live;
 use crate::limits;
 use crate::random::Random;
+use crate::ratelimit::{Limits, Rate};
 
 const MIB: u64 = 1 << 20;
 
@@ -194,4 +195,114 @@ fn an_address_that_guesses_has_to_wait_on_every_core() {
     lab.send(clients[0], right);
     lab.settle();
     assert_eq!(lab.heard(clients[0]), b"+OK\r\n");
+}
+
+fn per_second(per_second: u64) -> Rate {
+    Rate { per_second, burst: per_second }
+}
+
+/// How many of the replies refuse because of a rate.
+fn refusals(replies: &[u8]) -> usize {
+    String::from_utf8_lossy(replies).matches("-RATELIMITED retry in ").count()
+}
+
+#[test]
+fn a_connection_and_an_address_may_only_do_so_much() {
+    let limits =
+        Limits { connection_commands: per_second(100), address_commands: per_second(150), ..Limits::default() };
+    let mut lab = lab(Live { limits, ..Live::default() });
+    let clients = [lab.connect(0), lab.connect(1)];
+    let mut answered = [0, 0];
+    for _ in 0..10 {
+        for (at, &client) in clients.iter().enumerate() {
+            lab.send(client, &b"PING\r\n".repeat(80));
+            lab.settle();
+            let heard = lab.heard(client);
+            answered[at] += 80 - refusals(&heard);
+            assert_eq!(heard.iter().filter(|byte| **byte == b'\n').count(), 80, "every command has its answer");
+        }
+        lab.pass_ms(500);
+    }
+    // A second's worth at once and five seconds of it; by the address less than by both connections.
+    let all = answered[0] + answered[1];
+    assert!((800..=150 + 5 * 150).contains(&all), "{answered:?}");
+    assert!(answered.iter().all(|&count| (200..=600).contains(&count)), "{answered:?}");
+    let refused: u64 = lab.engines.iter().map(|engine| engine.counters.commands_rate_limited).sum();
+    assert_eq!(refused as usize, 1600 - all);
+    // Whoever has to wait may still go.
+    lab.send(clients[0], &b"PING\r\n".repeat(200));
+    lab.send(clients[0], b"QUIT\r\n");
+    lab.settle();
+    assert!(lab.heard(clients[0]).ends_with(b"+OK\r\n") && !is_open(&lab, clients[0]));
+}
+
+#[test]
+fn bytes_are_limited_whichever_way_they_go() {
+    let limits = Limits { connection_bytes: per_second(10_000), ..Limits::default() };
+    let mut lab = lab(Live { limits, ..Live::default() });
+    let client = lab.connect(0);
+    let value = "v".repeat(8_000);
+    assert_eq!(lab.call(client, &format!("SET key {value}")), "+OK\r\n");
+    assert!(lab.call(client, "GET key").starts_with("$8000"));
+    let refused = lab.call(client, "GET key");
+    assert!(refused.starts_with("-RATELIMITED retry in "), "{refused}");
+    lab.pass_ms(1_000);
+    assert!(lab.call(client, "GET key").starts_with("$8000"));
+}
+
+#[test]
+fn commands_that_are_delayed_are_all_answered_in_order() {
+    let limits = Limits { connection_commands: per_second(50), delays: true, ..Limits::default() };
+    let mut lab = lab(Live { limits, ..Live::default() });
+    let (slow, other) = (lab.connect(0), lab.connect(0));
+    let mut input = Vec::new();
+    for number in 0..200 {
+        input.extend(format!("ECHO {number}\r\n").bytes());
+    }
+    input.extend(b"MULTI\r\nSET a 1\r\nGET a\r\nEXEC\r\n");
+    lab.send(slow, &input);
+    lab.settle();
+    let first = lab.heard(slow);
+    assert!(first.ends_with(b"$2\r\n49\r\n"), "the burst: {}", String::from_utf8_lossy(&first));
+    assert_eq!(lab.call(other, "PING"), "+PONG\r\n", "nobody else waits");
+    let mut seconds_tenths = 0;
+    let mut rest = Vec::new();
+    while !rest.ends_with(b"*2\r\n+OK\r\n$1\r\n1\r\n") {
+        lab.pass_ms(100);
+        lab.settle();
+        rest.extend(lab.heard(slow));
+        seconds_tenths += 1;
+        assert!(seconds_tenths < 60, "it never ends: {}", String::from_utf8_lossy(&rest));
+    }
+    assert!((29..=40).contains(&seconds_tenths), "154 commands at 50 a second took {seconds_tenths} tenths");
+    let expected: Vec<u8> = (50..200)
+        .flat_map(|number: u32| format!("${}\r\n{number}\r\n", number.to_string().len()).into_bytes())
+        .collect();
+    assert!(rest.starts_with(&expected));
+    let delayed: u64 = lab.engines.iter().map(|engine| engine.counters.commands_delayed).sum();
+    assert!(delayed > 10);
+    // Whoever goes away while he waits leaves nothing behind.
+    lab.send(other, &b"PING\r\n".repeat(100));
+    lab.settle();
+    lab.disconnect(other);
+    let_pass(&mut lab, 5);
+    assert!(lab.engines.iter().all(|engine| !engine.has_delays()));
+}
+
+#[test]
+fn newcomers_of_one_address_are_bounded_until_they_say_who_they_are() {
+    let access = Access::new(vec![Token::unlimited("default", Some(b"a secret"))], OpSet::none()).unwrap();
+    let limits = Limits { newcomers_max: 3, ..Limits::default() };
+    let mut lab = lab(Live { access: Arc::new(access), limits, ..Live::default() });
+    let first: Vec<usize> = (0..3).map(|at| lab.connect(at % 2)).collect();
+    let refused = lab.connect(0);
+    lab.settle();
+    assert!(!is_open(&lab, refused) && first.iter().all(|&client| is_open(&lab, client)));
+    lab.send(first[0], b"*2\r\n$4\r\nAUTH\r\n$8\r\na secret\r\n");
+    lab.settle();
+    lab.disconnect(first[1]);
+    let later: Vec<usize> = (0..3).map(|at| lab.connect(at % 2)).collect();
+    lab.settle();
+    assert_eq!(later.iter().map(|&client| is_open(&lab, client)).collect::<Vec<_>>(), [true, true, false]);
+    assert_eq!(lab.engines.iter().map(|engine| engine.counters.connections_refused_by_rate).sum::<u64>(), 2);
 }
