@@ -160,6 +160,92 @@ fn no_acknowledged_write_is_lost_when_the_server_is_killed() {
     assert!(written > 100, "only {written} keys were written");
 }
 
+const ACCOUNTS: usize = 8;
+const BALANCE: i64 = 1000;
+
+/// Moves amounts between accounts on all cores until the server is gone.
+fn transfer(client: &mut Client, random: &mut Random, stop: &AtomicBool) -> usize {
+    let mut done = 0;
+    while !stop.load(Ordering::Relaxed) {
+        let (from, to, amount) = (random.below(ACCOUNTS), random.below(ACCOUNTS), random.below(100));
+        let lines = format!("MULTI\r\nDECRBY account:{from} {amount}\r\nINCRBY account:{to} {amount}\r\nEXEC\r\n");
+        if std::io::Write::write_all(&mut client.writer(), lines.as_bytes()).is_err() {
+            return done;
+        }
+        for _ in 0..4 {
+            match client.try_reply() {
+                Some(Value::Error(error)) => panic!("{}", String::from_utf8_lossy(&error)),
+                Some(_) => {}
+                None => return done,
+            }
+        }
+        done += 1;
+    }
+    done
+}
+
+/// Gives one key other names until the server is gone.
+fn rename(client: &mut Client, random: &mut Random, stop: &AtomicBool, name: &mut usize) {
+    while !stop.load(Ordering::Relaxed) {
+        let next = random.below(ACCOUNTS);
+        if next == *name {
+            continue;
+        }
+        let line = format!("RENAME token:{name} token:{next}\r\n");
+        if std::io::Write::write_all(&mut client.writer(), line.as_bytes()).is_err() || client.try_reply().is_none() {
+            return;
+        }
+        *name = next;
+    }
+}
+
+/// Transactions over cores, killed at any moment in every mode: the sum of all accounts stays, and a key that is
+/// renamed between cores has one name.
+#[test]
+fn transactions_over_cores_are_found_whole_or_not_at_all() {
+    let rounds = std::env::var("CRABCACHE_KILLS").map_or(3, |rounds| rounds.parse().unwrap());
+    let mut random = Random::announced("transfers");
+    let directory = DataDir::new("transfers");
+    let mut done = 0;
+    for round in 0..=rounds {
+        let mode = ["sync", "async", "none"][round % 3];
+        let server = start(&directory, mode, if round % 4 == 3 { "3" } else { "2" }, &["--wal-async-ms", "20"]);
+        let address = server.address();
+        let mut client = Client::connect(address);
+        if round == 0 {
+            let all: Vec<String> = (0..ACCOUNTS).map(|account| format!("account:{account} {BALANCE}")).collect();
+            assert_eq!(client.call(&format!("MSET {} token:0 one", all.join(" "))), Value::ok());
+        }
+        let balances: Vec<String> =
+            (0..ACCOUNTS).map(|account| get(&mut client, &format!("account:{account}")).unwrap_or_default()).collect();
+        let sum: i64 = balances.iter().map(|balance| balance.parse::<i64>().unwrap_or(0)).sum();
+        assert_eq!(sum, BALANCE * ACCOUNTS as i64, "round {round}: {balances:?}");
+        let names: Vec<usize> =
+            (0..ACCOUNTS).filter(|name| get(&mut client, &format!("token:{name}")).is_some()).collect();
+        assert_eq!(names.len(), 1, "round {round}: {names:?}");
+        if round == rounds {
+            break;
+        }
+        let stop = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let stop = &stop;
+            let movers: Vec<_> = (0..4)
+                .map(|_| {
+                    let mut random = Random::new(random.next());
+                    scope.spawn(move || transfer(&mut Client::connect(address), &mut random, stop))
+                })
+                .collect();
+            let (mut own, mut name) = (Random::new(random.next()), names[0]);
+            scope.spawn(move || rename(&mut Client::connect(address), &mut own, stop, &mut name));
+            std::thread::sleep(Duration::from_millis(100 + random.below(500) as u64));
+            kill(server);
+            stop.store(true, Ordering::Relaxed);
+            done += movers.into_iter().map(|mover| mover.join().unwrap()).sum::<usize>();
+        });
+    }
+    assert!(done > 20, "only {done} transfers were made");
+}
+
 #[test]
 fn everything_is_there_after_restarts_with_other_numbers_of_cores() {
     let directory = DataDir::new("cores");
@@ -236,7 +322,7 @@ fn damage_is_refused_and_salvage_keeps_what_can_be_read() {
     let segment = directory.segments().remove(0);
     let mut bytes = fs::read(&segment).unwrap();
     // In the tenth group or so.
-    let at = 4096 * 12 + 57;
+    let at = 4096 * 12 + 73;
     assert_ne!(bytes[at], 0);
     bytes[at] ^= 4;
     fs::write(&segment, &bytes).unwrap();
@@ -302,6 +388,10 @@ fn the_log_is_told_about_and_looked_at() {
         client.call(&format!("SET key:{key} v"));
     }
     assert_eq!(client.call("WAITAOF 1 0 0"), Value::Array(vec![Value::Int(1), Value::Int(0)]));
+    for (name, value) in [("appendonly", "yes"), ("appendfsync", "everysec"), ("dir", directory.path())] {
+        let shown = client.call(&format!("CONFIG GET {name}"));
+        assert_eq!(shown, Value::Array(vec![Value::Bulk(name.into()), Value::Bulk(value.into())]));
+    }
     assert!(matches!(client.call("LASTSAVE"), Value::Int(seconds) if seconds > 1_700_000_000));
     let Value::Simple(started) = client.call("BGREWRITEAOF") else { panic!("not started") };
     assert_eq!(started, b"Background append only file rewriting started");

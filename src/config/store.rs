@@ -235,7 +235,10 @@ impl Settings for Store {
     }
 
     fn facts(&self) -> Vec<(&'static str, String)> {
-        self.follower.get().map(|follower| follower.facts()).unwrap_or_default()
+        let mut facts = self.follower.get().map(|follower| follower.facts()).unwrap_or_default();
+        let logs = self.current().data_dir.is_some();
+        facts.push(("appendonly", if logs { "yes" } else { "no" }.into()));
+        facts
     }
 
     fn set(&self, changes: &[(String, String)]) -> Result<(), SetError> {

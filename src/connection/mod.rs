@@ -20,6 +20,7 @@ mod tests;
 mod turn;
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -204,6 +205,8 @@ pub struct Connection {
     large: Vec<Bytes>,
     pending: VecDeque<Pending>,
     later: Later,
+    /// Where in `later` the replies stand that wait for a log, and not only behind one that does.
+    held_replies: VecDeque<Range<usize>>,
     /// Sequence number of the first pending reply.
     pending_first: u32,
     /// Bytes of replies that are there and wait in `pending` for earlier ones.
@@ -269,6 +272,7 @@ impl Connection {
             large: Vec::new(),
             pending: VecDeque::new(),
             later: Later::default(),
+            held_replies: VecDeque::new(),
             pending_first: 0,
             held_up: 0,
             publishes_pending: 0,

@@ -57,8 +57,13 @@ pub(super) struct Later {
 }
 
 impl Later {
-    fn end(&self) -> usize {
+    pub(super) fn end(&self) -> usize {
         self.start + self.out.bytes.len()
+    }
+
+    /// Where the first byte stands that has not been moved on.
+    pub(super) fn moved_to(&self) -> usize {
+        self.start + self.moved
     }
 
     /// Moves everything up to position `end` behind what `to` holds. Returns how much it was.
@@ -76,6 +81,57 @@ impl Later {
             self.moved_large = 0;
         }
         to.len() - before
+    }
+}
+
+/// Finished replies that are written anew, some of them replaced.
+pub(super) struct LaterRewrite<'a> {
+    later: &'a mut Later,
+    old: Later,
+    /// How far `old` has been gone through.
+    at: usize,
+    large: usize,
+    before: usize,
+}
+
+impl<'a> LaterRewrite<'a> {
+    pub(super) fn of(later: &'a mut Later) -> LaterRewrite<'a> {
+        let old = std::mem::take(later);
+        let mut rest = Out::default();
+        rest.append_range(&old.out, old.moved..old.out.bytes.len(), old.moved_large);
+        // Positions go on as they were; what has been moved is not there any more.
+        later.start = old.moved_to();
+        let (at, large) = (old.moved_to(), old.moved_large);
+        LaterRewrite { later, old, at, large, before: rest.len() }
+    }
+
+    /// Where in the old bytes it stands.
+    pub(super) fn position(&self) -> usize {
+        self.at
+    }
+
+    /// Takes over everything up to the old position `end`; where that ends now.
+    pub(super) fn copy_to(&mut self, end: usize) -> usize {
+        let range = self.at - self.old.start..end - self.old.start;
+        self.large = self.later.out.append_range(&self.old.out, range, self.large);
+        self.at = end;
+        self.later.end()
+    }
+
+    /// Takes over everything up to `range`, and something else instead of that.
+    pub(super) fn replace(&mut self, range: std::ops::Range<usize>, instead: &Out) {
+        self.copy_to(range.start);
+        self.later.out.append_range(instead, 0..instead.bytes.len(), 0);
+        let end = range.end - self.old.start;
+        while self.old.out.large.get(self.large).is_some_and(|(offset, _)| *offset <= end) {
+            self.large += 1;
+        }
+        self.at = range.end;
+    }
+
+    /// How many bytes there were, and are.
+    pub(super) fn finish(self) -> (usize, usize) {
+        (self.before, self.later.out.len())
     }
 }
 
@@ -294,6 +350,7 @@ impl Connection {
         }
         if self.pending.is_empty() {
             pool.give_back(std::mem::take(&mut self.later).out);
+            self.held_replies.clear();
         }
     }
 

@@ -76,10 +76,12 @@ pub enum Job {
     Snapshot,
     /// The same as `Command`, for a transaction that holds the keys.
     Held,
-    /// `id whole watched [key version]… key…`: holds the keys for a transaction; answers whether those that are
-    /// watched are unchanged.
+    /// `id flags watched [key version]… key…`: holds the keys for a transaction; answers whether those that are
+    /// watched are unchanged, or why it cannot write here.
     Hold,
-    /// `id`: lets go what the transaction holds here.
+    /// `id origin number cores`: what the transaction writes here from now on is its part in the log.
+    Begin,
+    /// `id`: lets go what the transaction holds here; its part in the log is over.
     Release,
     /// `token reply…`: the reply of a command that had to wait for its keys.
     Late,

@@ -6,7 +6,7 @@ use super::Engine;
 use super::batch::{Batch, Job, Token};
 use super::journal::{Gate, Journal, Log};
 use crate::command::{Flags, Op, Route, Spec};
-use crate::connection::{Closing, Connection, Deferred, Pause};
+use crate::connection::{Connection, Deferred, Pause};
 use crate::hash::KeyHasher;
 use crate::limits::LARGE_VALUE_BYTES_MIN;
 use crate::metrics::LogSnapshot;
@@ -33,6 +33,9 @@ pub struct Waits {
     /// Connections that wait for room in the log.
     paused: Vec<u32>,
     published: u64,
+    has_failed: bool,
+    /// Other cores whose logs are settled further by what this one has synced, and who do not know it yet.
+    moved: Vec<u32>,
     /// The newest group that was durable when other cores were told.
     told: u64,
     /// WAITAOF: until when, by `Now::uptime_us`; connection, generation, sequence.
@@ -53,6 +56,8 @@ impl Waits {
             given: vec![0; cores as usize],
             paused: Vec::new(),
             published: 0,
+            has_failed: false,
+            moved: Vec::new(),
             told: 0,
             deadlines: Vec::new(),
             shutdown: false,
@@ -76,8 +81,14 @@ impl Waits {
     }
 
     /// Instead of a write that cannot be logged.
+    #[inline]
     pub fn refusal(&self, spec: &Spec, journal: &Journal) -> Option<Reply<'static>> {
-        if !self.refuses || !spec.flags.has(Flags::WRITE) {
+        if self.refuses && spec.flags.has(Flags::WRITE) { self.refusal_of_writes(journal) } else { None }
+    }
+
+    /// Why no write can be logged now, if so.
+    pub fn refusal_of_writes(&self, journal: &Journal) -> Option<Reply<'static>> {
+        if !self.refuses {
             return None;
         }
         let log = journal.0.as_deref()?;
@@ -113,7 +124,7 @@ pub fn gate_of_command(journal: &mut Journal, hasher: &KeyHasher, spec: &Spec, a
     } else {
         0
     };
-    if group > log.writer.durable() { group } else { 0 }
+    if group > log.writer.settled() { group } else { 0 }
 }
 
 impl Engine {
@@ -123,9 +134,16 @@ impl Engine {
             Job::Command | Job::Held => return gate_of_command(&mut self.journal, &self.config.hasher, spec, args),
             Job::Read | Job::Put => log.gate_of_keys(std::iter::once(self.config.hasher.hash(args.get(0)))),
             Job::Scan | Job::CountSlot | Job::RandomKey => log.gate_of_all(),
-            Job::Snapshot | Job::Hold | Job::Release | Job::Late | Job::Shown | Job::Watch | Job::Unwatch => 0,
+            Job::Snapshot
+            | Job::Hold
+            | Job::Begin
+            | Job::Release
+            | Job::Late
+            | Job::Shown
+            | Job::Watch
+            | Job::Unwatch => 0,
         };
-        if group > log.writer.durable() { group } else { 0 }
+        if group > log.writer.settled() { group } else { 0 }
     }
 
     /// Whether the command is refused, or waits, instead of being carried out.
@@ -207,17 +225,20 @@ impl Engine {
             if !self.waits.loading {
                 log.copy(&self.shard);
             }
+            log.settle(&self.config.durable, self.config.core, &mut self.waits.moved, self.waits.loading);
+            if let Some(why) = log.is_dragged_down(&self.config.durable, self.config.core) {
+                log.writer.fail(why);
+            }
             let (refuses, overfull) = (log.writer.refuses(), log.writer.is_overfull());
             if (refuses, overfull) != (self.waits.refuses, self.waits.overfull) {
                 self.waits.refuses = refuses;
                 self.waits.overfull = overfull;
                 self.waits.update();
             }
-            let durable = log.writer.durable();
-            let has_failed = log.writer.failure().is_some();
-            if durable != self.waits.published || has_failed {
-                self.waits.published = durable;
-                self.config.durable.publish(self.config.core, durable, has_failed);
+            self.waits.published = log.writer.settled();
+            if log.writer.failure().is_some() && !self.waits.has_failed {
+                self.waits.has_failed = true;
+                self.config.durable.fail(self.config.core);
             }
         }
         if !self.waits.overfull && !self.waits.paused.is_empty() {
@@ -236,26 +257,43 @@ impl Engine {
             if self.waits.gates[core as usize].is_empty() {
                 continue;
             }
-            let group = self.config.durable.group_of(core);
+            // Asked first: what was settled before it failed is settled.
             let has_failed = self.config.durable.has_failed(core);
+            let group = self.config.durable.group_of(core);
             while let Some(&(wanted, index, generation)) = self.waits.gates[core as usize].front()
                 && (wanted <= group || has_failed)
             {
                 self.waits.gates[core as usize].pop_front();
+                let error = (wanted > group).then(|| self.failure_of(core));
                 let Some(connection) = self.connections[index as usize].as_deref_mut() else { continue };
                 if connection.generation != generation {
                     continue;
                 }
-                if wanted > group {
+                let durable = &self.config.durable;
+                if let Some(error) = error {
                     // Nobody can say any more whether it was written: the client must not be told that it was.
-                    connection.closing = Closing::Now;
+                    let is_lost = |gate: Gate| gate.core == core && !durable.has_passed(gate);
+                    connection.fail_gates(is_lost, &error, &mut self.outs);
                 } else {
-                    let durable = &self.config.durable;
                     connection.open_gates(|gate| durable.has_passed(gate), &mut self.outs);
                 }
                 self.reply_arrived(index);
             }
         }
+    }
+
+    /// Instead of a reply that waits for the log of a core that has failed.
+    fn failure_of(&self, core: u32) -> Reply<'static> {
+        let Some(log) = self.log() else { return Reply::error("MISCONF the log has failed") };
+        let why = match log.writer.failure() {
+            Some(why) if core == self.config.core => why.to_owned(),
+            _ => format!("on core {core}"),
+        };
+        Reply::error(format!(
+            "MISCONF the log in {} has failed ({why}): nobody knows whether this was written, and nothing is written any \
+             more until the server is restarted",
+            log.path
+        ))
     }
 
     /// Who has waited long enough is told how far it has come.
@@ -341,12 +379,12 @@ impl Engine {
     /// The cores whose replies wait for groups of this core's log that are durable now.
     pub fn cores_to_tell(&mut self) -> Vec<u32> {
         let durable = self.waits.published;
-        let has_failed = self.waits.refuses && self.log().is_some_and(|log| log.writer.failure().is_some());
+        let has_failed = self.waits.has_failed;
+        let mut told = std::mem::take(&mut self.waits.moved);
         if durable == self.waits.told && !has_failed {
-            return Vec::new();
+            return told;
         }
         self.waits.told = durable;
-        let mut told = Vec::new();
         for (core, given) in self.waits.given.iter_mut().enumerate().filter(|(_, given)| **given > 0) {
             // Earlier groups than the newest may be waited for, too.
             told.push(core as u32);

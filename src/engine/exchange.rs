@@ -38,18 +38,12 @@ impl Engine {
         let mut ends = std::mem::take(&mut batch.reply_ends);
         let mut gates = std::mem::take(&mut batch.gates);
         let mut put_off = Vec::new();
-        let mut in_run = false;
         for (place, command) in batch.commands.iter().enumerate() {
             let args = batch.args_of(command);
             if (self.is_watchful || command.job == Job::Hold) && self.is_put_off(batch.origin, command, args) {
                 put_off.push(place);
                 ends.push(replies.bytes.len() as u32);
                 continue;
-            }
-            // A transaction's part on this core is one in the log as well, as far as it comes in one box.
-            if command.job == Job::Held && !in_run {
-                self.journal.begin_run();
-                in_run = true;
             }
             if args.may_be_large() {
                 self.reserve_memory(&args);
@@ -85,9 +79,6 @@ impl Engine {
                 }
             }
             ends.push(replies.bytes.len() as u32);
-        }
-        if in_run {
-            self.journal.end_run();
         }
         batch.replies = replies;
         batch.reply_ends = ends;

@@ -114,8 +114,10 @@ impl Engine {
         }
         if group > 0 {
             self.waits.hold(connection, index, Gate { core: self.config.core, group });
+            connection.reply_held(&reply, &mut self.outs);
+        } else {
+            connection.reply(&reply, &mut self.outs);
         }
-        connection.reply(&reply, &mut self.outs);
         Outcome::Answered
     }
 
@@ -663,7 +665,10 @@ impl Engine {
                 Op::PubSubNumSub => self.listeners_share(pubsub::Kind::Channel, args),
                 Op::PubSubShardNumSub => self.listeners_share(pubsub::Kind::Shard, args),
                 _ => {
-                    if let Some(refusal) = self.waits.refusal(spec, &self.journal) {
+                    // A transaction was asked before it began: what is half refused would be half done.
+                    if job == Job::Command
+                        && let Some(refusal) = self.waits.refusal(spec, &self.journal)
+                    {
                         return refusal;
                     }
                     let hash = match spec.route {
@@ -694,11 +699,6 @@ impl Engine {
                 let expires_at_ms = parse_i64(args.get(2)).filter(|&at| at >= 0).map(|at| at as u64);
                 let value = args.to_bytes(1);
                 let moved = Moved { value, expires_at_ms };
-                if let Some(refusal) = self.waits.refusal(spec, &self.journal) {
-                    let mut parts = moved_parts(moved);
-                    parts.push(refusal);
-                    return Reply::Array(parts);
-                }
                 let replaces = args.get(3) == b"1";
                 match with_effects!(self, effects => self.shard.put_moved(args.get(0), &moved, replaces, now, effects))
                 {
@@ -714,6 +714,10 @@ impl Engine {
             }
             Job::Snapshot => Reply::Owned(self.snapshot().to_bytes()),
             Job::Hold => self.hold_share(args),
+            Job::Begin => {
+                self.begin_part(args);
+                Reply::None
+            }
             Job::Release => {
                 self.release_hold(holding::number(args.get(0)));
                 Reply::None

@@ -15,6 +15,7 @@ use crate::proto;
 use crate::reply::{Out, Reply};
 use crate::request::{ArgRange, Args, Call, Wire};
 use crate::txn::Ticket;
+use crate::wal::record::TransactionId;
 
 /// A command or the request for a hold, while others come first.
 pub(super) struct HeldUp {
@@ -41,8 +42,10 @@ impl Engine {
             if let Some(connection) = self.connections[index as usize].as_deref_mut() {
                 if group > 0 {
                     self.waits.hold(connection, index, Gate { core: self.config.core, group });
+                    connection.reply_held(&reply, &mut self.outs);
+                } else {
+                    connection.reply(&reply, &mut self.outs);
                 }
-                connection.reply(&reply, &mut self.outs);
             }
             self.latency.answered(spec.op);
         }
@@ -123,6 +126,12 @@ impl Engine {
     /// Whether what the transaction watches on this core is what it was. Its keys are held.
     pub(super) fn hold_share(&mut self, args: Args<'_>) -> Reply<'static> {
         let hold = Hold::parse(args);
+        // Before anything of it is done anywhere: what is half refused would be half done.
+        if hold.writes
+            && let Some(refusal) = self.waits.refusal_of_writes(&self.journal)
+        {
+            return refusal;
+        }
         let mut is_unchanged = true;
         for watched in 0..hold.watched {
             let (key, version) = (args.get(3 + 2 * watched), number(args.get(4 + 2 * watched)));
@@ -133,8 +142,20 @@ impl Engine {
         Reply::Int(is_unchanged as i64)
     }
 
+    /// All holds of a transaction are granted: what it does to this core's keys now is its part in the log.
+    pub(super) fn begin_part(&mut self, args: Args<'_>) {
+        if let Some(log) = &mut self.journal.0 {
+            let id = TransactionId { origin: number(args.get(1)), number: number(args.get(2)) };
+            log.begin_part(&self.config.durable, self.config.core, id, args.get(3));
+            self.parts.insert(number(args.get(0)), id);
+        }
+    }
+
     /// A transaction is done with this core.
     pub(super) fn release_hold(&mut self, id: u64) {
+        if let (Some(part), Some(log)) = (self.parts.remove(&id), &mut self.journal.0) {
+            log.finish_part(&self.config.durable, self.config.core, part);
+        }
         if let Some(ticket) = self.held.remove(&id) {
             self.release(ticket);
         }
@@ -171,7 +192,7 @@ impl Engine {
                 proto::encode(command.wire, &reply, &mut written);
             }
             _ => {
-                let reply = self.share(Job::Held, command.spec, args);
+                let reply = self.share(Job::Command, command.spec, args);
                 let failed = match &reply {
                     Reply::Error(error) => Some(ErrorCode::of(error)),
                     _ => None,
@@ -311,19 +332,25 @@ impl Engine {
     }
 }
 
-/// The arguments of [`Job::Hold`]: who asks, whether for the whole core, how many keys it watches, each with its
-/// version, and the other keys.
+/// Of the arguments of [`Job::Hold`].
+pub(super) const HOLD_WHOLE: u64 = 1;
+pub(super) const HOLD_WRITES: u64 = 2;
+
+/// The arguments of [`Job::Hold`]: who asks, whether for the whole core and to write, how many keys it watches, each
+/// with its version, and the other keys.
 struct Hold {
     id: u64,
     is_whole: bool,
+    writes: bool,
     watched: usize,
     args: usize,
 }
 
 impl Hold {
     fn parse(args: Args<'_>) -> Hold {
-        let (is_whole, watched) = (number(args.get(1)) == 1, number(args.get(2)) as usize);
-        Hold { id: number(args.get(0)), is_whole, watched, args: args.len() }
+        let (flags, watched) = (number(args.get(1)), number(args.get(2)) as usize);
+        let (is_whole, writes) = (flags & HOLD_WHOLE != 0, flags & HOLD_WRITES != 0);
+        Hold { id: number(args.get(0)), is_whole, writes, watched, args: args.len() }
     }
 
     /// Where its keys stand: those that are watched are held as well.

@@ -25,6 +25,7 @@ use crate::reply::Reply;
 use crate::request::{ArgRange, Args, Wire};
 use crate::store::{Eviction, SEGMENT_BYTES, Shard, ShardConfig};
 use crate::txn::{Holds, Ticket};
+use crate::wal::record::TransactionId;
 
 #[macro_use]
 mod effects;
@@ -160,6 +161,9 @@ pub struct Engine {
     holds: Holds<HeldUp>,
     /// By the transaction's number: what it holds here.
     held: BTreeMap<u64, Ticket>,
+    /// By the transaction's number: its part in this core's log that is not over.
+    parts: BTreeMap<u64, TransactionId>,
+    transactions_begun: u64,
     /// Those whose turn it is, while that of another is being carried out.
     granted: VecDeque<(Ticket, HeldUp)>,
     grants: bool,
@@ -250,6 +254,8 @@ impl Engine {
             draft: None,
             holds: Holds::default(),
             held: BTreeMap::new(),
+            parts: BTreeMap::new(),
+            transactions_begun: 0,
             granted: VecDeque::new(),
             grants: false,
             listeners: Listeners::default(),

@@ -17,6 +17,7 @@ use bytes::Bytes;
 
 use super::batch::{Batch, Job, Token};
 use super::gather::{Ask, Gather, Kind, Progress};
+use super::holding::{HOLD_WHOLE, HOLD_WRITES};
 use super::journal::Gate;
 use super::{Engine, GatherEntry, Outcome};
 use crate::command::{Flags, Op, Route, Spec, spec_of};
@@ -24,6 +25,7 @@ use crate::connection::{Deferred, Modes, Pause};
 use crate::limits;
 use crate::reply::{Reply, ReplyError};
 use crate::request::{ArgRange, Args, Wire};
+use crate::wal::record;
 
 /// What a client has said since MULTI, and what it watches.
 #[derive(Default)]
@@ -65,6 +67,10 @@ pub struct Transaction {
     granted: usize,
     /// A key that it watches has changed.
     is_dirty: bool,
+    /// Why a core cannot write.
+    refusal: Option<Reply<'static>>,
+    /// The cores whose logs get a part of it, four bytes each; empty if it takes no part anywhere, or begun.
+    logged_by: Vec<u8>,
     runs: Vec<Run>,
     /// By the part of an answer: which command asked, and which part of it this is.
     routes: Vec<(u32, u32)>,
@@ -80,6 +86,8 @@ pub struct Transaction {
 struct Share {
     core: u32,
     is_whole: bool,
+    /// Its log gets a part: the transaction writes here, or copies from here what it writes elsewhere.
+    is_logged: bool,
     keys: Vec<Bytes>,
     watched: Vec<(Bytes, u64)>,
 }
@@ -376,10 +384,12 @@ impl Engine {
         self.counters.transactions += 1;
         let shares = self.shares(&queue, &watched);
         let transaction = Transaction {
+            logged_by: self.logged_by(&queue, &shares),
             queue,
             shares,
             granted: 0,
             is_dirty: false,
+            refusal: None,
             runs: Vec::new(),
             routes: Vec::new(),
             outstanding: 0,
@@ -401,11 +411,16 @@ impl Engine {
         for command in &queue.commands {
             let args = queue.args_of(command);
             if matches!(command.spec.op, Op::FlushAll | Op::FlushDb) {
-                (0..self.config.cores).for_each(|core| shares.entry(core).or_default().is_whole = true);
+                for core in 0..self.config.cores {
+                    let share = shares.entry(core).or_default();
+                    (share.is_whole, share.is_logged) = (true, true);
+                }
             }
             if matches!(command.spec.route, Route::Key | Route::Split | Route::Pair) {
                 for arg in command.spec.key_args(args.len()) {
-                    shares.entry(self.owner_of(args.get(arg))).or_default().keys.push(args.to_bytes(arg));
+                    let share = shares.entry(self.owner_of(args.get(arg))).or_default();
+                    share.keys.push(args.to_bytes(arg));
+                    share.is_logged |= command.spec.flags.has(Flags::WRITE);
                 }
             }
         }
@@ -415,20 +430,57 @@ impl Engine {
         shares.into_iter().map(|(core, share)| Share { core, ..share }).collect()
     }
 
+    /// The cores whose logs get parts of it, four bytes each. None if there is no log, or if a run does: when all of it
+    /// is carried out on this core at once.
+    fn logged_by(&self, queue: &Batch, shares: &[Share]) -> Vec<u8> {
+        let is_logged = |share: &&Share| share.is_logged && self.journal.is_on();
+        let cores: Vec<u32> = shares.iter().filter(is_logged).map(|share| share.core).collect();
+        let is_at_once = queue.commands.iter().all(|command| match command.spec.route {
+            Route::Local => true,
+            Route::Key | Route::Split | Route::Pair => shares.iter().all(|share| share.core == self.config.core),
+            Route::Every | Route::Addressed => false,
+        });
+        if is_at_once { Vec::new() } else { cores.into_iter().flat_map(u32::to_le_bytes).collect() }
+    }
+
+    /// All keys are held: what is done to them from now on are parts of the transaction.
+    fn begin_parts(&mut self, place: u32, transaction: &mut Transaction) {
+        let cores = Bytes::from(std::mem::take(&mut transaction.logged_by));
+        if cores.is_empty() {
+            return;
+        }
+        self.transactions_begun += 1;
+        let words = [self.hold_id(place), self.config.random_seed, self.transactions_begun];
+        let mut args: Vec<Bytes> = words.iter().map(|word| Bytes::copy_from_slice(&word.to_le_bytes())).collect();
+        args.push(cores.clone());
+        record::cores_in(&cores).for_each(|core| self.tell(core, Job::Begin, &args));
+    }
+
     /// Takes a transaction as far as it goes without answers that have not come. Those that this core gave itself
     /// stand in `own_asks` from `first_own` on.
     fn drive(&mut self, place: u32, mut transaction: Box<Transaction>, first_own: usize) {
-        while !transaction.is_dirty && transaction.granted < transaction.shares.len() {
+        while !transaction.is_over() && transaction.granted < transaction.shares.len() {
             match self.ask_for_hold(place, &transaction.shares[transaction.granted]) {
-                Some(reply) => transaction.hold_answered(&reply),
+                Some(reply) => transaction.hold_answered(reply),
                 None => return self.park(place, transaction),
             }
         }
-        if transaction.is_dirty {
+        if transaction.is_over() {
             self.release_all(place, &mut transaction);
-            self.counters.transactions_dirty += 1;
-            return self.finish_gather(place, Reply::NilArray);
+            let reply = match transaction.refusal {
+                None => {
+                    self.counters.transactions_dirty += 1;
+                    Reply::NilArray
+                }
+                Some(refusal) if transaction.is_bare => refusal,
+                Some(refusal) => {
+                    self.counters.transactions_refused += 1;
+                    abort_because(&refusal)
+                }
+            };
+            return self.finish_gather(place, reply);
         }
+        self.begin_parts(place, &mut transaction);
         // All that is carried out here at once is one in the log as well.
         self.journal.begin_run();
         loop {
@@ -482,7 +534,7 @@ impl Engine {
         let Kind::Transaction(mut transaction) = std::mem::replace(&mut entry.gather.kind, Kind::First) else { return };
         let first_own = self.own_asks.len();
         match part {
-            HOLD_PART => transaction.hold_answered(&reply),
+            HOLD_PART => transaction.hold_answered(reply),
             part => self.run_answered(place, &mut transaction, part, reply),
         }
         self.drive(place, transaction, first_own);
@@ -497,7 +549,8 @@ impl Engine {
             bytes.extend_from_slice(arg);
         };
         push(&self.hold_id(place).to_le_bytes());
-        push(&(share.is_whole as u64).to_le_bytes());
+        let flags = (HOLD_WHOLE * share.is_whole as u64) | (HOLD_WRITES * share.is_logged as u64);
+        push(&flags.to_le_bytes());
         push(&(share.watched.len() as u64).to_le_bytes());
         for (key, version) in &share.watched {
             push(key);
@@ -636,8 +689,24 @@ impl Engine {
 
 impl Transaction {
     /// `1` when the keys are held and nothing that is watched has changed.
-    fn hold_answered(&mut self, reply: &Reply<'_>) {
+    fn hold_answered(&mut self, reply: Reply<'static>) {
         self.granted += 1;
-        self.is_dirty |= *reply != Reply::Int(1);
+        match reply {
+            Reply::Int(unchanged) => self.is_dirty |= unchanged != 1,
+            refusal => self.refusal = Some(refusal),
+        }
+    }
+
+    /// Whether nothing of it will be done.
+    fn is_over(&self) -> bool {
+        self.is_dirty || self.refusal.is_some()
+    }
+}
+
+/// EXEC's answer when a core cannot write.
+fn abort_because(refusal: &Reply<'_>) -> Reply<'static> {
+    match refusal {
+        Reply::Error(error) => Reply::error(format!("EXECABORT Transaction discarded because of: {}", error.text())),
+        _ => Reply::error("EXECABORT Transaction discarded."),
     }
 }

@@ -252,11 +252,15 @@ impl Engine {
                 }
                 if let Some(log) = &mut self.journal.0 {
                     let group = log.gate_of_keys(std::iter::once(call.hash));
-                    if group > log.writer.durable() {
+                    if group > log.writer.settled() {
                         self.waits.hold(connection, index, Gate { core: self.config.core, group });
+                        connection.reply_held(&reply, &mut self.outs);
+                    } else {
+                        connection.reply(&reply, &mut self.outs);
                     }
+                } else {
+                    connection.reply(&reply, &mut self.outs);
                 }
-                connection.reply(&reply, &mut self.outs);
                 if !connection.dirty {
                     connection.dirty = true;
                     self.dirty.push(index);

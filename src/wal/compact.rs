@@ -1,19 +1,21 @@
 //! How much has to be copied to the end of the log so that it stays short (see "How it stays small" in [`super`]).
 //!
-//! Everything in the log older than one round is garbage or was copied, so a round in which clients write as much
-//! as they keep alive leaves a log of twice that. Copying begins when the log nears that length, and goes faster
-//! than clients write: it cannot fall behind, however fast they are.
+//! The log is what one round of copying lasts: everything older is garbage or was copied. So a round in which clients
+//! write as much as they keep alive leaves a log of twice that. Copying never stops while clients write, also when all
+//! there is was written for the first time: segments that were all closed at one point of the round would all become
+//! free at one point, a whole round later. It is slow while there is room, and faster than clients write when there is
+//! little: it cannot fall behind, however fast they are.
 
 use super::writer::{ROUND, Writer};
 
 /// What a record takes beyond key and value.
 const RECORD_OVERHEAD: u64 = super::record::RECORD_HEADER_BYTES as u64;
-/// Closed segments may be so many times as long as what is alive …
+/// Closed segments may be so many times as long as what is alive.
 const LENGTH_MAX: u64 = 2;
-/// … and two segments before they are, so many bytes are copied for each one logged …
-const COPIES_PER_BYTE: u64 = 2;
-/// … and so many one segment before.
-const COPIES_PER_BYTE_MAX: u64 = 4;
+/// From which percentage of that on how many half bytes are copied for each byte that is logged …
+const HALF_COPIES: [(u64, u64); 4] = [(95, 8), (85, 4), (70, 2), (0, 1)];
+/// … but when less than one segment is left, or two, as much as this.
+const HALF_COPIES_BEFORE_FULL: [u64; 2] = [8, 4];
 /// Copied at a time, so that no turn takes long …
 pub const STEP_BYTES_MAX: u64 = 256 * 1024;
 /// … at least so much of what is too long even when nobody writes …
@@ -58,16 +60,24 @@ impl Pace {
         }
         let closed = writer.closed_bytes();
         let segment = writer.segment_bytes();
-        // Nothing becomes free before the first round is over: it begins as soon as there is garbage.
-        let length_max = if writer.progress() < ROUND { live_bytes + segment } else { LENGTH_MAX * live_bytes };
-        if closed <= live_bytes || closed + 2 * segment <= length_max {
+        if closed == 0 {
             self.owed_bytes = 0;
             return 0;
         }
-        let speed = if closed + segment > length_max { COPIES_PER_BYTE_MAX } else { COPIES_PER_BYTE };
+        let length_max = LENGTH_MAX * live_bytes;
+        let [urgent, soon] = HALF_COPIES_BEFORE_FULL;
+        let is_garbage = closed > live_bytes;
+        let by_share = HALF_COPIES.into_iter().find(|(percent, _)| closed * 100 >= length_max * percent);
+        let half_copies = match by_share.map_or(0, |(_, half_copies)| half_copies) {
+            _ if is_garbage && closed + segment > length_max => urgent,
+            slow if is_garbage && closed + 2 * segment > length_max => soon.max(slow),
+            slow => slow,
+        };
         // More than one round is never owed.
-        self.owed_bytes = (self.owed_bytes + speed * fresh).min(live_bytes);
-        self.owed_bytes.clamp(STEP_BYTES_MIN, STEP_BYTES_MAX)
+        self.owed_bytes = (self.owed_bytes + half_copies * fresh / 2).min(live_bytes);
+        // What is too long gets shorter also when nobody writes.
+        let least = if half_copies >= soon && is_garbage { STEP_BYTES_MIN } else { 0 };
+        self.owed_bytes.clamp(least, STEP_BYTES_MAX)
     }
 
     /// So many bytes were copied.

@@ -56,23 +56,38 @@
 //!
 //! # Transactions over several cores
 //!
-//! Records of one run (see [`record::MORE`]) take effect together or not at all, but only within one core's log.
-//! The types [`record::Kind::Prepare`] and [`record::Kind::Commit`] are set aside for changes of several cores: each
-//! participant logs a run that begins with `Prepare { transaction, participants }` and holds its own part; when
-//! all parts are durable, each logs `Commit { transaction }`. Recovery then keeps a prepared run aside until its
-//! commit is found in *any* participant's log (the coordinator waits for all prepares before it lets anybody
-//! commit), and drops it at the end otherwise. Readers of this version refuse logs that hold them.
+//! Records of one run (see [`record::MORE`]) take effect together or not at all, but only within one core's log. A
+//! transaction (`MULTI`, `MSET` over cores …) has a *part* in the log of each core that it writes to, from a begin
+//! record to a finish record, with the changes of others in between. Nothing is decided anywhere: it is whole if all
+//! its parts are there. Recovery ends every log before the first part of a transaction that is not, see [`survey`];
+//! while the server runs, nothing behind a part is promised before the transaction is whole, see [`ledger`].
+//!
+//! ```text
+//!   core 0   set a │ begin T  set b  set c  finish T │ set d              T is whole: all of it stays
+//!   core 1   begin T  set x  finish T │ begin U  set y  finish U │ set z  U is not: the log ends before it
+//!   core 2   begin U  set ✂                                               and so does this one
+//! ```
+//!
+//! - Keys are held from before the first begin until the finish, so parts of two transactions that have to do with one
+//!   another stand in the same order in all logs, and what was built on a dropped part is dropped with it.
+//! - A log that was cut goes on in a new segment whose first record has the number of the first one dropped. Where two
+//!   segments have a record of one number, the newer segment counts.
+//! - A core gives segments up only when the logs of all others say of the transactions in it that they are whole:
+//!   what one core has dropped another must not look for. See [`writer::Writer::confirm`].
+//! - Where damage is salvaged what is missing proves nothing, and parts are kept as they are.
 
 #![deny(unsafe_code)]
 
 pub mod compact;
 pub mod dirty;
+pub mod ledger;
 pub mod reader;
 pub mod record;
 pub mod replay;
 pub mod segment;
+pub mod survey;
 #[cfg(test)]
-mod tests;
+pub mod tests;
 pub mod writer;
 
 /// Direct I/O is done in multiples of this, at multiples of this, whatever the device says.

@@ -15,6 +15,9 @@ pub struct SegmentFile {
     pub header: Header,
     /// The sequence number of its first record, if it has any.
     pub first: Option<u64>,
+    /// Transactions that begin up to there were whole when it was begun, and all logs said so of those up to there.
+    pub settled: u64,
+    pub confirmed: u64,
 }
 
 impl SegmentFile {
@@ -22,7 +25,11 @@ impl SegmentFile {
     pub fn peek(file: u32, bytes: &[u8]) -> Result<SegmentFile, HeaderError> {
         let header = Header::parse(bytes)?;
         let first = record::read(bytes.get(BLOCK_BYTES..).unwrap_or_default(), header.seed());
-        Ok(SegmentFile { file, header, first: first.map(|(record, _)| record.sequence) })
+        let (settled, confirmed) = match first {
+            Some((Record { content: Content::Group { settled, confirmed, .. }, .. }, _)) => (settled, confirmed),
+            _ => (0, 0),
+        };
+        Ok(SegmentFile { file, header, first: first.map(|(record, _)| record.sequence), settled, confirmed })
     }
 }
 
@@ -74,6 +81,12 @@ pub struct Found {
     pub lost: Vec<Lost>,
     /// The files of the log, oldest first, with the last sequence number in each.
     pub chain: Vec<(u32, u64)>,
+    /// It was ended before its end; these files hold nothing but what is dropped. Until the log has gone on they are
+    /// needed all the same, to find the same end again.
+    pub is_cut: bool,
+    pub dropped: Vec<u32>,
+    /// The most that groups have said, see [`SegmentFile`].
+    pub confirmed: u64,
 }
 
 /// Damage that only salvage goes past.
@@ -112,6 +125,10 @@ pub struct Walker {
     at: usize,
     offset: usize,
     expected: u64,
+    /// The first record of a later segment: a log that was cut goes on there, whatever follows here.
+    newer: u64,
+    /// The record to end before.
+    cut: u64,
     salvage: bool,
     state: State,
     found: Found,
@@ -129,8 +146,53 @@ impl Walker {
         let expected = at.and_then(|at| segments[at].first).unwrap_or(1);
         found.first = expected;
         found.next_sequence = expected;
-        let state = if at.is_some() { State::Following } else { State::Ended };
-        Walker { segments, at: at.unwrap_or(0), offset: BLOCK_BYTES, expected, salvage, state, found }
+        let state = match at {
+            Some(_) => State::Following,
+            None if segments.is_empty() => State::Ended,
+            // No segment begins with a record; but one may have, and others behind it.
+            None => {
+                let broken = Place { file: segments[0].file, offset: BLOCK_BYTES as u64 };
+                State::Searching { broken, broken_at: 0, hop: None, groups: 0 }
+            }
+        };
+        let mut walker = Walker {
+            segments,
+            at: at.unwrap_or(0),
+            offset: BLOCK_BYTES,
+            expected,
+            newer: 0,
+            cut: u64::MAX,
+            salvage,
+            state,
+            found,
+        };
+        walker.look_for_newer();
+        walker
+    }
+
+    /// Ends before this record, as if nothing had been written from there on.
+    pub fn until(mut self, cut: Option<u64>) -> Walker {
+        self.cut = cut.unwrap_or(u64::MAX);
+        self
+    }
+
+    /// Looks only at what may be asked about transactions.
+    pub fn at_the_end(mut self) -> Walker {
+        let confirmed = self.segments.iter().map(|segment| segment.confirmed).max().unwrap_or(0);
+        let start = self.segments.iter().rposition(|segment| segment.first.is_some_and(|first| first <= confirmed));
+        if let Some(start) = start.filter(|&start| start > self.at) {
+            self.at = start;
+            self.expected = self.segments[start].first.unwrap_or(1);
+            self.found.first = self.expected;
+            self.look_for_newer();
+        }
+        self
+    }
+
+    fn look_for_newer(&mut self) {
+        let later = self.segments.get(self.at + 1..).unwrap_or_default().iter();
+        self.newer =
+            later.filter_map(|segment| segment.first).filter(|&first| first >= self.expected).min().unwrap_or(0);
     }
 
     pub fn segments(&self) -> &[SegmentFile] {
@@ -162,6 +224,20 @@ impl Walker {
             (record.sequence == expected).then_some((record, len))
         };
         for _ in 0..records_max {
+            if self.expected == self.cut {
+                let kept = self.found.chain.last().map(|&(file, _)| file);
+                let dropped = self.segments[self.at..].iter().filter(|segment| segment.first.is_some());
+                self.found.dropped = dropped.map(|segment| segment.file).filter(|&file| Some(file) != kept).collect();
+                self.found.is_cut = true;
+                self.found.is_clean = false;
+                self.found.end = Some((self.place(self.offset), 0));
+                self.state = State::Ended;
+                return Ok(Step::Next);
+            }
+            if self.expected == self.newer {
+                self.leave_segment(bytes, seed);
+                return Ok(Step::Next);
+            }
             let mut next = read(self.offset, self.expected);
             if next.is_none() && !self.offset.is_multiple_of(BLOCK_BYTES) {
                 // The padding of a group, whatever its bytes are.
@@ -179,6 +255,7 @@ impl Walker {
             match record.content {
                 Content::Foreign(code) => return Err(Damage::Foreign { place, code }),
                 Content::Horizon { sequence } => self.found.horizon = self.found.horizon.max(sequence),
+                Content::Group { confirmed, .. } => self.found.confirmed = self.found.confirmed.max(confirmed),
                 _ => {}
             }
             self.found.is_clean = record.content == Content::End;
@@ -197,10 +274,11 @@ impl Walker {
 
     /// The expected record is not in this segment.
     fn leave_segment(&mut self, bytes: &[u8], seed: u32) {
-        let next = self.segments[self.at + 1..].iter().position(|segment| segment.first == Some(self.expected));
+        let next = self.segments[self.at + 1..].iter().rposition(|segment| segment.first == Some(self.expected));
         if let Some(next) = next {
             self.at += 1 + next;
             self.offset = BLOCK_BYTES;
+            self.look_for_newer();
             return;
         }
         let broken = self.place(self.offset);
@@ -268,6 +346,7 @@ impl Walker {
         sink(Item::Gap);
         self.offset = lost.to.offset as usize;
         self.expected = lost.sequences.1;
+        self.look_for_newer();
         self.state = State::Following;
         Ok(Step::Next)
     }

@@ -12,7 +12,7 @@
 //!
 //! | type | body | means |
 //! |---|---|---|
-//! | 1 group | durable u64, time u64 | begins a group, or goes on with it in another segment (flag 1): every record up to `durable` was durable, and it was this time (Unix, ms) |
+//! | 1 group | durable u64, time u64, settled u64, confirmed u64 | begins a group, or goes on with it in another segment (flag 1): every record up to `durable` was durable, and it was this time (Unix, ms); transactions that begin up to `settled` are whole, and of those up to `confirmed` all cores' logs say so |
 //! | 2 set | key, value | the key has this value and no expiry |
 //! | 3 set until | key, expiry u64, value | the same with an expiry (Unix, ms) |
 //! | 4 set large | key, expiry u64 (0: none), value bytes u64 | the value follows in parts, in the same run |
@@ -23,7 +23,8 @@
 //! | 9 flush | | all keys of this core are gone |
 //! | 10 horizon | sequence u64 | earlier records are not needed any more |
 //! | 11 end | | the server ended in order: nothing follows in this segment |
-//! | 12, 13 | | set aside for transactions over several cores |
+//! | 12 begin | cores u32 each, origin u64, number u64 | the part of a transaction begins that has parts in the logs of these cores |
+//! | 13 finish | origin u64, number u64 | it ends |
 
 use super::{u32_at, u64_at};
 use crate::limits::{KEY_BYTES_MAX, LARGE_VALUE_BYTES_MIN};
@@ -32,7 +33,7 @@ pub const RECORD_HEADER_BYTES: usize = 20;
 /// Flag: this record takes effect together with the next one, or not at all.
 pub const MORE: u8 = 1;
 /// A group record with its header.
-pub const GROUP_BYTES: usize = RECORD_HEADER_BYTES + 16;
+pub const GROUP_BYTES: usize = RECORD_HEADER_BYTES + 32;
 /// No record is longer: values beyond [`LARGE_VALUE_BYTES_MIN`] come in parts.
 pub const BODY_BYTES_MAX: usize = KEY_BYTES_MAX + 16 + LARGE_VALUE_BYTES_MIN;
 /// Bytes of a large value in one record.
@@ -54,17 +55,24 @@ pub enum Kind {
     Flush = 9,
     Horizon = 10,
     End = 11,
-    Prepare = 12,
-    Commit = 13,
+    Begin = 12,
+    Finish = 13,
 }
 
 impl Kind {
     fn of(code: u8) -> Option<Kind> {
         use Kind::*;
         const KINDS: [Kind; 13] =
-            [Group, Set, SetUntil, SetLarge, Part, Remove, Expire, Append, Flush, Horizon, End, Prepare, Commit];
+            [Group, Set, SetUntil, SetLarge, Part, Remove, Expire, Append, Flush, Horizon, End, Begin, Finish];
         KINDS.into_iter().find(|&kind| kind as u8 == code)
     }
+}
+
+/// A transaction, for ever: `origin` is drawn anew at every start of a core.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TransactionId {
+    pub origin: u64,
+    pub number: u64,
 }
 
 /// What a record says.
@@ -73,6 +81,8 @@ pub enum Content<'a> {
     Group {
         durable: u64,
         unix_ms: u64,
+        settled: u64,
+        confirmed: u64,
     },
     Set {
         key: &'a [u8],
@@ -101,7 +111,15 @@ pub enum Content<'a> {
         sequence: u64,
     },
     End,
-    /// Set aside, or unknown to this version: a log with such records is not understood.
+    Begin {
+        id: TransactionId,
+        /// The cores whose logs have a part of it, four bytes each.
+        cores: &'a [u8],
+    },
+    Finish {
+        id: TransactionId,
+    },
+    /// Unknown to this version: a log with such records is not understood.
     Foreign(u8),
 }
 
@@ -127,7 +145,11 @@ fn expiry_word(expires_at_ms: Option<u64>) -> u64 {
 /// record will lie.
 pub fn draft(out: &mut Vec<u8>, content: Content<'_>) {
     let (kind, key, middle, tail): (Kind, &[u8], Option<u64>, &[u8]) = match content {
-        Content::Group { durable, unix_ms } => return draft_words(out, Kind::Group, &[], &[durable, unix_ms]),
+        Content::Group { durable, unix_ms, settled, confirmed } => {
+            return draft_words(out, Kind::Group, &[], &[durable, unix_ms, settled, confirmed]);
+        }
+        Content::Begin { id, cores } => return draft_words(out, Kind::Begin, cores, &[id.origin, id.number]),
+        Content::Finish { id } => return draft_words(out, Kind::Finish, &[], &[id.origin, id.number]),
         Content::Set { key, value, expires_at_ms: None } => (Kind::Set, key, None, value),
         Content::Set { key, value, expires_at_ms } => (Kind::SetUntil, key, Some(expiry_word(expires_at_ms)), value),
         Content::SetLarge { key, expires_at_ms, value_bytes } => {
@@ -211,7 +233,13 @@ fn parse<'a>(code: u8, (key, rest): (&'a [u8], &'a [u8])) -> Option<Content<'a>>
     let Some(kind) = Kind::of(code) else { return Some(Content::Foreign(code)) };
     let expiry = |word: u64| (word != 0).then_some(word);
     Some(match kind {
-        Kind::Group => Content::Group { durable: u64_at(rest, 0)?, unix_ms: u64_at(rest, 8)? },
+        Kind::Group => Content::Group {
+            durable: u64_at(rest, 0)?,
+            unix_ms: u64_at(rest, 8)?,
+            // Version 1 had no transactions.
+            settled: u64_at(rest, 16).unwrap_or(0),
+            confirmed: u64_at(rest, 24).unwrap_or(0),
+        },
         Kind::Set => Content::Set { key, value: rest, expires_at_ms: None },
         Kind::SetUntil => Content::Set { key, value: rest.get(8..)?, expires_at_ms: Some(u64_at(rest, 0)?) },
         Kind::SetLarge => {
@@ -224,8 +252,19 @@ fn parse<'a>(code: u8, (key, rest): (&'a [u8], &'a [u8])) -> Option<Content<'a>>
         Kind::Flush => Content::Flush,
         Kind::Horizon => Content::Horizon { sequence: u64_at(rest, 0)? },
         Kind::End => Content::End,
-        Kind::Prepare | Kind::Commit => Content::Foreign(code),
+        Kind::Begin if key.len().is_multiple_of(4) => Content::Begin { id: id_at(rest)?, cores: key },
+        Kind::Begin => return None,
+        Kind::Finish => Content::Finish { id: id_at(rest)? },
     })
+}
+
+fn id_at(bytes: &[u8]) -> Option<TransactionId> {
+    Some(TransactionId { origin: u64_at(bytes, 0)?, number: u64_at(bytes, 8)? })
+}
+
+/// The cores that a [`Content::Begin`] names.
+pub fn cores_in(bytes: &[u8]) -> impl Iterator<Item = u32> + '_ {
+    bytes.chunks_exact(4).map(|core| u32::from_le_bytes(core.try_into().expect("four bytes")))
 }
 
 #[cfg(test)]
@@ -241,7 +280,9 @@ mod tests {
 
     fn contents() -> Vec<Content<'static>> {
         vec![
-            Content::Group { durable: 3, unix_ms: 1_700_000_000_000 },
+            Content::Group { durable: 3, unix_ms: 1_700_000_000_000, settled: 2, confirmed: 1 },
+            Content::Begin { id: TransactionId { origin: 1, number: 2 }, cores: &[1, 0, 0, 0, 7, 0, 0, 0] },
+            Content::Finish { id: TransactionId { origin: 1, number: 2 } },
             Content::Set { key: b"k", value: b"value", expires_at_ms: None },
             Content::Set { key: b"k", value: b"", expires_at_ms: Some(77) },
             Content::SetLarge { key: b"k", expires_at_ms: None, value_bytes: 1 << 33 },
@@ -290,7 +331,7 @@ mod tests {
     fn a_type_of_a_later_version_is_not_taken_for_another() {
         let mut bytes = Vec::new();
         draft(&mut bytes, Content::Flush);
-        for code in [12, 13, 14, 255] {
+        for code in [14, 15, 255] {
             bytes[16] = code;
             seal(&mut bytes, 1, 0);
             assert_eq!(read(&bytes, 0).unwrap().0.content, Content::Foreign(code));

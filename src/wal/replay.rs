@@ -67,7 +67,11 @@ impl Replay {
                 }
                 return;
             }
-            Content::Horizon { .. } | Content::End | Content::Foreign(_) => return,
+            Content::Horizon { .. }
+            | Content::End
+            | Content::Begin { .. }
+            | Content::Finish { .. }
+            | Content::Foreign(_) => return,
             Content::SetLarge { key, expires_at_ms, value_bytes } => {
                 let is_sound = value_bytes <= VALUE_BYTES_MAX_CEILING as u64;
                 self.orphans += self.large.is_some() as u64 + !is_sound as u64;

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!    0  magic              8   "CRABWAL1"
-//!    8  version            u32 1; a newer one is refused
+//!    8  version            u32 2; a newer one is refused (1 had no transactions over cores)
 //!   12  header bytes       u32 what the checksum covers
 //!   16  segment bytes      u64 length of the file
 //!   24  number             u64 of the segment, counted up for each core and layout
@@ -19,11 +19,12 @@
 use super::{BLOCK_BYTES, u32_at, u64_at};
 
 const MAGIC: &[u8; 8] = b"CRABWAL1";
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 const HEADER_BYTES: usize = 64;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
+    pub version: u32,
     pub segment_bytes: u64,
     pub number: u64,
     pub oldest_needed: u64,
@@ -59,7 +60,7 @@ impl Header {
     pub fn to_block(&self) -> Vec<u8> {
         let mut block = Vec::with_capacity(BLOCK_BYTES);
         block.extend(MAGIC);
-        block.extend(VERSION.to_le_bytes());
+        block.extend(self.version.to_le_bytes());
         block.extend((HEADER_BYTES as u32).to_le_bytes());
         for word in [self.segment_bytes, self.number, self.oldest_needed, self.created_ms] {
             block.extend(word.to_le_bytes());
@@ -96,6 +97,7 @@ impl Header {
             return Err(HeaderError::Newer(half(8)?));
         }
         Ok(Header {
+            version: half(8)?,
             segment_bytes: word(16)?,
             number: word(24)?,
             oldest_needed: word(32)?,
@@ -117,6 +119,7 @@ mod tests {
     use super::*;
 
     const HEADER: Header = Header {
+        version: VERSION,
         segment_bytes: 1 << 24,
         number: 7,
         oldest_needed: 1234,

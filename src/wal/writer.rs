@@ -21,8 +21,8 @@ use bytes::Bytes;
 
 use super::BLOCK_BYTES;
 use super::dirty::DirtyKeys;
-use super::record::{self, Content, GROUP_BYTES, PART_BYTES, RECORD_HEADER_BYTES};
-use super::segment::Header;
+use super::record::{self, Content, GROUP_BYTES, PART_BYTES, RECORD_HEADER_BYTES, TransactionId};
+use super::segment::{Header, VERSION};
 use crate::clock::Now;
 use crate::limits::LARGE_VALUE_BYTES_MIN;
 
@@ -57,6 +57,8 @@ pub struct Resumed {
     pub free: Vec<u32>,
     /// File numbers from here on are not in use.
     pub next_file: u32,
+    /// All cores' logs say that transactions are whole that begin up to here.
+    pub confirmed: u64,
 }
 
 /// Something to be done to the files. Operations that are out at the same time may be done in any order.
@@ -174,6 +176,8 @@ struct Syncing {
     /// What is durable when it is done.
     group: u64,
     sequence: u64,
+    /// What its groups say of transactions: up to which group of this start they are whole.
+    states: u64,
     since_us: u64,
     files_left: Vec<u32>,
 }
@@ -211,6 +215,17 @@ pub struct Writer {
     durable: u64,
     next_sequence: u64,
     durable_sequence: u64,
+    /// Syncs whose groups may not be settled, or not confirmed: group, sequence.
+    unsettled: VecDeque<(u64, u64)>,
+    unconfirmed: VecDeque<(u64, u64)>,
+    /// The last of each that are: group, sequence.
+    settled: (u64, u64),
+    confirmed: (u64, u64),
+    /// Groups up to this are settled, if not all the records of a sync.
+    settled_group: u64,
+    /// What the last group written says is settled, and what a durable one says.
+    stated: u64,
+    stated_durably: u64,
     /// Files with writes that no sync has covered, with the last group written to each, and since when.
     unsynced: Vec<(u32, u64)>,
     unsynced_since_us: u64,
@@ -258,6 +273,14 @@ impl Writer {
             durable: 0,
             next_sequence,
             durable_sequence: next_sequence - 1,
+            unsettled: VecDeque::new(),
+            unconfirmed: VecDeque::new(),
+            // What recovery has kept is whole.
+            settled: (0, next_sequence - 1),
+            confirmed: (0, resumed.confirmed),
+            settled_group: 0,
+            stated: 0,
+            stated_durably: 0,
             unsynced: Vec::new(),
             unsynced_since_us: 0,
             sync_wanted: false,
@@ -293,6 +316,9 @@ impl Writer {
     /// `key` has this value now.
     #[inline]
     pub fn set(&mut self, key: &[u8], value: &[u8], large: Option<&Bytes>, expires_at_ms: Option<u64>, now: Now) {
+        if self.failed.is_some() {
+            return;
+        }
         let before = self.open.len();
         self.put(key, value, large, expires_at_ms, now);
         self.counters.bytes_logged += (self.open.len() - before) as u64;
@@ -300,6 +326,9 @@ impl Writer {
 
     /// The same, said again because it was said long ago.
     pub fn copy(&mut self, key: &[u8], value: &[u8], large: Option<&Bytes>, expires_at_ms: Option<u64>, now: Now) {
+        if self.failed.is_some() {
+            return;
+        }
         let before = self.open.len();
         self.put(key, value, large, expires_at_ms, now);
         self.counters.bytes_copied += (self.open.len() - before) as u64;
@@ -322,6 +351,9 @@ impl Writer {
     }
 
     pub fn change(&mut self, content: Content<'_>, now: Now) {
+        if self.failed.is_some() {
+            return;
+        }
         let before = self.open.len();
         self.push(content, now);
         self.counters.bytes_logged += (self.open.len() - before) as u64;
@@ -341,7 +373,7 @@ impl Writer {
         if self.open.is_empty() {
             self.open.opened_us = now.uptime_us;
             // Its time is that of its first record: never later than what follows.
-            record::draft(&mut self.open.bytes, Content::Group { durable: 0, unix_ms: now.unix_ms });
+            record::draft(&mut self.open.bytes, group_at(now));
         }
     }
 
@@ -614,7 +646,9 @@ impl Writer {
 
     /// Seals the next records of the flight, as many as one write takes. None if there is no segment for them.
     fn fill(&mut self, now: Now) -> Option<(u32, u64, Vec<u8>)> {
-        let Writer { flight, current, next_sequence, durable_sequence, counters, config, .. } = self;
+        let words = [self.durable_sequence, self.settled.1, self.confirmed.1];
+        let settled = self.settled.0;
+        let Writer { flight, current, next_sequence, stated, counters, config, .. } = self;
         let flight = flight.as_mut()?;
         let current = current.as_mut()?;
         let mut out = std::mem::take(&mut flight.carry);
@@ -651,7 +685,11 @@ impl Writer {
                 let at = out.len();
                 out.extend_from_slice(draft);
                 if draft[16] == record::Kind::Group as u8 {
-                    out[at + RECORD_HEADER_BYTES..][..8].copy_from_slice(&durable_sequence.to_le_bytes());
+                    let body = &mut out[at + RECORD_HEADER_BYTES..];
+                    for (place, word) in [0, 16, 24].into_iter().zip(words) {
+                        body[place..][..8].copy_from_slice(&word.to_le_bytes());
+                    }
+                    *stated = settled;
                 }
                 record::seal(&mut out[at..], *next_sequence, current.seed);
                 *next_sequence += 1;
@@ -659,7 +697,7 @@ impl Writer {
             };
             if begins {
                 let mut group = Vec::with_capacity(GROUP_BYTES);
-                record::draft(&mut group, Content::Group { durable: 0, unix_ms: now.unix_ms });
+                record::draft(&mut group, group_at(now));
                 record::mark_more(&mut group);
                 put(&group, &mut out);
             }
@@ -748,6 +786,7 @@ impl Writer {
         self.syncing = Some(Syncing {
             group: self.written,
             sequence: self.next_sequence - 1,
+            states: self.stated,
             since_us: now.uptime_us,
             files_left: self.unsynced.iter().map(|&(file, _)| file).collect(),
         });
@@ -777,6 +816,7 @@ impl Writer {
             }
         };
         let header = Header {
+            version: VERSION,
             segment_bytes: self.config.segment_bytes,
             number: self.next_number,
             oldest_needed: self.horizon,
@@ -879,12 +919,66 @@ impl Writer {
         self.counters.last_sync_unix_ms = now.unix_ms;
         self.durable = syncing.group;
         self.durable_sequence = syncing.sequence;
-        self.dirty.durable(syncing.group);
+        self.stated_durably = syncing.states;
+        self.unsettled.push_back((syncing.group, syncing.sequence));
         // Groups that nobody waits for may have been written meanwhile.
         self.unsynced.retain(|&(_, group)| group > syncing.group);
         self.unsynced_since_us = syncing.since_us;
+    }
+
+    // ---- transactions over several cores --------------------------------------------------------
+
+    /// The part of a transaction begins, of which these cores' logs have parts (four bytes each). Its group.
+    pub fn begin_part(&mut self, id: TransactionId, cores: &[u8], now: Now) -> u64 {
+        self.outside_runs(Content::Begin { id, cores }, now)
+    }
+
+    pub fn finish_part(&mut self, id: TransactionId, now: Now) -> u64 {
+        self.outside_runs(Content::Finish { id }, now)
+    }
+
+    fn outside_runs(&mut self, content: Content<'_>, now: Now) -> u64 {
+        let run = self.run.take();
+        self.change(content, now);
+        self.run = run;
+        self.open_number
+    }
+
+    /// Groups up to this one cannot be taken back any more: they are durable, and so is all of every transaction that
+    /// has a part in them.
+    pub fn settle(&mut self, group: u64) {
+        self.settled_group = group.min(self.durable).max(self.settled_group);
+        self.dirty.durable(self.settled_group);
+        while let Some(&point) = self.unsettled.front().filter(|point| point.0 <= self.settled_group) {
+            self.unsettled.pop_front();
+            self.settled = point;
+            self.unconfirmed.push_back(point);
+        }
+    }
+
+    pub fn settled(&self) -> u64 {
+        self.settled_group
+    }
+
+    /// Up to which group the log itself says, durably, that all is settled.
+    pub fn stated_durably(&self) -> u64 {
+        self.stated_durably
+    }
+
+    /// What is settled and not confirmed: up to which group.
+    pub fn to_be_confirmed(&self) -> Option<u64> {
+        self.unconfirmed.back().map(|point| point.0)
+    }
+
+    /// The logs of all cores say of the transactions that begin in groups up to this one that they are whole. Only
+    /// then are segments given up in which they are.
+    pub fn confirm(&mut self, group: u64, now: Now) {
+        while let Some(&point) = self.unconfirmed.front().filter(|point| point.0 <= group) {
+            self.unconfirmed.pop_front();
+            self.confirmed = point;
+        }
         if let Some((horizon, group)) = self.announced
-            && self.durable >= group
+            && self.confirmed.0 >= group
         {
             self.announced = None;
             self.horizon = horizon;
@@ -894,4 +988,34 @@ impl Writer {
             self.announce(now);
         }
     }
+
+    /// The next group says what recovery has found to be settled, although there is nothing else to say. The group to
+    /// wait for.
+    pub fn state(&mut self, now: Now) -> u64 {
+        self.open_group(now);
+        self.want_sync()
+    }
+
+    /// The log says by then, durably, what is settled now: if nothing else is to be written, in a group without
+    /// changes.
+    pub fn state_by(&mut self, at_us: u64, now: Now) {
+        if self.flight.is_some() || self.failed.is_some() {
+            return;
+        }
+        if self.stated < self.settled.0 {
+            self.open_group(now);
+            self.want_sync_by(at_us);
+        } else if self.stated_durably < self.stated && !self.unsynced.is_empty() {
+            self.sync_at_us.get_or_insert(at_us);
+        }
+    }
+
+    /// Nothing is written any more.
+    pub fn fail(&mut self, why: String) {
+        self.failed.get_or_insert(why);
+    }
+}
+
+fn group_at(now: Now) -> Content<'static> {
+    Content::Group { durable: 0, unix_ms: now.unix_ms, settled: 0, confirmed: 0 }
 }

@@ -58,7 +58,7 @@ pub fn measure(keys: u64, checked: &Checked) -> Result<(), Failure> {
     }
 }
 
-fn load(
+pub(super) fn load(
     mut stream: TcpStream,
     protocol: Protocol,
     keys: u64,

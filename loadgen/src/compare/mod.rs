@@ -14,6 +14,7 @@ mod fill;
 mod memory;
 mod options;
 pub mod presets;
+mod recovery;
 mod report;
 pub mod round;
 pub mod server;
@@ -86,6 +87,9 @@ fn measure_all(checked: &Checked) -> Result<(), Failure> {
     check_writable([&checked.json, &checked.markdown, &checked.svg].into_iter().flatten().map(PathBuf::as_path))?;
     if let Some(keys) = checked.memory_keys {
         return memory::measure(keys, checked);
+    }
+    if let Some(keyspaces) = &checked.recovered_keys {
+        return recovery::measure(keyspaces, checked);
     }
     if let Some(fill) = &checked.fill {
         let results: Result<Vec<_>, _> = checked.legs.iter().map(|leg| fill::measure(leg, fill, checked)).collect();

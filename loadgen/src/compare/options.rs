@@ -202,6 +202,8 @@ pub struct Checked {
     pub fill: Option<Fill>,
     /// Instead of the matrix: how many items to load.
     pub memory_keys: Option<u64>,
+    /// Numbers of keys that are read back after a restart, instead of cells.
+    pub recovered_keys: Option<Vec<u64>>,
     pub pairs: usize,
     pub noise_pairs: usize,
     pub measured: Duration,
@@ -357,6 +359,7 @@ impl CompareOptions {
             sweeps,
             fill,
             memory_keys: (preset == Some(Preset::Memory)).then_some(fill_keys),
+            recovered_keys: (preset == Some(Preset::Recovery)).then(|| matrices[0].keyspaces.clone()),
             pairs: effort.pairs,
             noise_pairs: effort.noise_pairs,
             measured: Duration::from_secs_f64(effort.seconds),

@@ -32,6 +32,11 @@ pub enum Preset {
     Growth,
     /// The null server against ours while it is filled at a fixed pace: stalls.
     FillLatency,
+    /// redis-server with appendonly no, everysec, always against ours with a log that is synced by nobody, in
+    /// intervals, before every reply. Both write where TMPDIR lies, which should be a disk.
+    Durability,
+    /// How long redis-server takes to read its append-only file and ours its log: the key spaces of the matrix.
+    Recovery,
     /// Bytes per item beyond key and value in redis-server, memcached and ours.
     Memory,
 }
@@ -65,6 +70,26 @@ impl Preset {
             Preset::Growth => {
                 let crabcache = server("crabcache", ours, "--port {port} --cores 1 --max-clients 12000", resp2);
                 vec![Leg { a: redis, b: crabcache }]
+            }
+            Preset::Durability => [("no", "no", "none"), ("everysec", "yes", "async"), ("always", "yes", "sync")]
+                .map(|(fsync, appendonly, mode)| {
+                    let policy = if appendonly == "yes" { format!("--appendfsync {fsync}") } else { String::new() };
+                    let redis = format!(
+                        "--port {{port}} --bind 127.0.0.1 --save '' --dir {{dir}} --appendonly {appendonly} {policy} \
+                         --auto-aof-rewrite-percentage 100 --auto-aof-rewrite-min-size 64mb"
+                    );
+                    let ours_too = format!("--port {{port}} --cores 1 --data-dir {{dir}}/log --wal-sync {mode}");
+                    Leg {
+                        a: server(&format!("redis-server, {fsync}"), Path::new("redis-server"), &redis, resp2),
+                        b: server(&format!("crabcache, {mode}"), ours, &ours_too, resp2),
+                    }
+                })
+                .to_vec(),
+            Preset::Recovery => {
+                let redis = "--port {port} --bind 127.0.0.1 --save '' --dir {dir} --appendonly yes";
+                let redis = server("redis-server", Path::new("redis-server"), redis, resp2);
+                let arguments = "--port {port} --cores 1 --data-dir {dir}/log --wal-sync async";
+                vec![Leg { a: redis, b: server("crabcache", ours, arguments, resp2) }]
             }
             Preset::Memcached => {
                 let arguments = format!("-p {{port}} -l 127.0.0.1 -U 0 -t 1 -m 4096 -c 4096 -u {}", user_name());
@@ -145,6 +170,10 @@ impl Preset {
                 ..usual
             }],
             Preset::Memory => vec![usual],
+            Preset::Recovery => vec![Matrix { keyspaces: vec![50_000, 1_000_000, 10_000_000], ..usual }],
+            Preset::Durability => {
+                vec![Matrix { pipelines: vec![1, 16], mixes: single(Action::Set), keyspaces: vec![100_000], ..usual }]
+            }
             Preset::FillLatency => vec![Matrix { pipelines: vec![16], mixes: single(Action::Set), ..usual }],
         }
     }

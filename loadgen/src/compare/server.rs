@@ -17,6 +17,8 @@ use crate::system::{self, Pid, SIGCONT, SIGKILL, SIGSTOP, SIGTERM};
 use crate::wire::Protocol;
 
 const READY_WAIT: Duration = Duration::from_secs(15);
+/// Until it answers again after a start with many keys.
+const RECOVERY_WAIT: Duration = Duration::from_secs(300);
 const END_WAIT: Duration = Duration::from_secs(5);
 /// Removing millions of keys may take a while.
 const EMPTY_WAIT: Duration = Duration::from_secs(120);
@@ -61,23 +63,12 @@ impl Server {
     pub fn start(options: &ServerOptions) -> Result<Server, Failure> {
         let port = free_port().map_err(|error| Failure::system("no free port", error))?;
         let directory = new_directory(port).map_err(|error| Failure::system("cannot make a directory", error))?;
-        let log = File::create(directory.join("log")).map_err(|error| Failure::system("cannot write a log", error))?;
-        let fill =
-            |word: &String| word.replace("{port}", &port.to_string()).replace("{dir}", &directory.to_string_lossy());
-        let words: Vec<String> = options.words.iter().map(fill).collect();
-        let mut command = Command::new(&words[0]);
-        command.args(&words[1..]).stdin(Stdio::null()).process_group(0).current_dir(&directory);
-        if let Ok(copy) = log.try_clone() {
-            command.stdout(copy);
-        }
-        command.stderr(log);
-        system::bind_child(&mut command, options.cpus.clone());
-        let spawned = command.spawn();
+        let spawned = spawn(options, port, &directory);
         let child = match spawned {
             Ok(child) => child,
             Err(error) => {
                 let _ = fs::remove_dir_all(&directory);
-                return Err(Failure::system(format!("cannot start {}", words[0]), error));
+                return Err(Failure::system(format!("cannot start {}", options.words[0]), error));
             }
         };
         let group = child.id() as Pid;
@@ -85,6 +76,43 @@ impl Server {
         let server = Server { options: options.clone(), child: child.into(), group, port, directory };
         server.wait_until_ready()?;
         Ok(server)
+    }
+
+    /// Ends it in order and starts it again on what it has left in its directory. How long it took from the start until
+    /// it answered questions about keys.
+    pub fn restart(&mut self) -> Result<Duration, Failure> {
+        let child = self.child.get_mut();
+        system::signal_group(self.group, SIGTERM);
+        child.wait().map_err(|error| Failure::system(format!("{} does not end", self.options.name), error))?;
+        signals::forget_group(self.group);
+        let started = Instant::now();
+        *child = spawn(&self.options, self.port, &self.directory)
+            .map_err(|error| Failure::system(format!("cannot start {} again", self.options.name), error))?;
+        self.group = child.id() as Pid;
+        signals::register_group(self.group, &self.directory);
+        let target = self.target();
+        let asks = || Session::open(&target).and_then(|mut session| session.ask("GET", &["GET", "nosuch"]));
+        loop {
+            self.check_alive()?;
+            match asks() {
+                Ok(_) => return Ok(started.elapsed()),
+                Err(failure) if started.elapsed() > RECOVERY_WAIT => return Err(failure),
+                Err(_) => super::sleep(Duration::from_millis(2))?,
+            }
+        }
+    }
+
+    /// Bytes of the files in its directory.
+    pub fn disk_bytes(&self) -> u64 {
+        fn below(directory: &Path) -> u64 {
+            let bytes = |entry: fs::DirEntry| match entry.metadata() {
+                Ok(data) if data.is_dir() => below(&entry.path()),
+                Ok(data) => data.len(),
+                Err(_) => 0,
+            };
+            fs::read_dir(directory).into_iter().flatten().flatten().map(bytes).sum()
+        }
+        below(&self.directory)
     }
 
     pub fn name(&self) -> &str {
@@ -227,6 +255,17 @@ pub fn parse_command(
         cluster,
         load: None,
     })
+}
+
+fn spawn(options: &ServerOptions, port: u16, directory: &Path) -> std::io::Result<Child> {
+    let log = File::options().create(true).append(true).open(directory.join("log"))?;
+    let fill = |word: &String| word.replace("{port}", &port.to_string()).replace("{dir}", &directory.to_string_lossy());
+    let words: Vec<String> = options.words.iter().map(fill).collect();
+    let mut command = Command::new(&words[0]);
+    command.args(&words[1..]).stdin(Stdio::null()).process_group(0).current_dir(directory);
+    command.stdout(log.try_clone()?).stderr(log);
+    system::bind_child(&mut command, options.cpus.clone());
+    command.spawn()
 }
 
 impl Drop for Server {

@@ -55,16 +55,20 @@ impl Lab {
     }
 
     pub fn with(random: Random, bounds: &Bounds, live: Live) -> Lab {
+        let settings = Arc::new(Fixed(Vec::new(), Arc::new(live)));
+        Lab::changed(random, bounds, |config| EngineConfig { settings: settings.clone(), ..config })
+    }
+
+    /// With engines that are a little different.
+    pub fn changed(random: Random, bounds: &Bounds, change: impl Fn(EngineConfig) -> EngineConfig) -> Lab {
         let interest = Arc::new(Interest::new(bounds.cores));
         let commons = engine_config(bounds, 0).commons;
-        let settings = Arc::new(Fixed(Vec::new(), Arc::new(live)));
         let engine = |core| {
-            Engine::new(EngineConfig {
+            Engine::new(change(EngineConfig {
                 interest: interest.clone(),
                 commons: commons.clone(),
-                settings: settings.clone(),
                 ..engine_config(bounds, core)
-            })
+            }))
         };
         let ways = || (0..bounds.cores).map(|_| (0..bounds.cores).map(|_| VecDeque::new()).collect()).collect();
         let mut lab = Lab {

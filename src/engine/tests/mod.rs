@@ -3,6 +3,7 @@
 
 mod bounds;
 mod cores;
+mod durable;
 mod flood;
 mod lab;
 mod limits;

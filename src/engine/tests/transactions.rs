@@ -12,7 +12,7 @@ use crate::random::{Announced, Random};
 use crate::slot;
 
 /// Keys that lie on different cores, and some that share one.
-fn keys(cores: usize) -> Vec<String> {
+pub fn keys(cores: usize) -> Vec<String> {
     let on = |core: usize, skip: usize| {
         let mut names = (0..).map(|number| format!("k{number}"));
         let mut found = names
@@ -164,16 +164,17 @@ fn who_watches_is_not_disturbed_by_anything_else() {
 
 // ---- histories ------------------------------------------------------------------------------------
 
-type State = BTreeMap<String, String>;
+pub type State = BTreeMap<String, String>;
 
 /// What a client did, and when it was sent and answered.
 #[derive(Clone, Debug)]
-struct Done {
+pub struct Done {
     /// Commands that took effect together.
-    commands: Vec<Vec<String>>,
-    answers: Vec<String>,
-    sent: u64,
-    answered: u64,
+    pub commands: Vec<Vec<String>>,
+    pub answers: Vec<String>,
+    pub sent: u64,
+    /// The greatest number if it never was.
+    pub answered: u64,
 }
 
 fn bulk(value: Option<&String>) -> String {
@@ -238,34 +239,49 @@ fn model(state: &mut State, words: &[String]) -> String {
 
 /// Whether some order explains the history.
 fn is_explained(history: &[Done]) -> bool {
-    fn search(history: &[Done], done: u64, state: &State, seen: &mut BTreeSet<(u64, State)>) -> bool {
-        if done.count_ones() as usize == history.len() {
+    leads_to(history, &State::new(), |_| true)
+}
+
+/// Whether some order explains the history from `first` on, and an end that is as it should be. What was never
+/// answered may have happened or not.
+pub fn leads_to(history: &[Done], first: &State, is_end: impl Fn(&State) -> bool) -> bool {
+    fn search(
+        history: &[Done],
+        done: u64,
+        state: &State,
+        is_end: &impl Fn(&State) -> bool,
+        seen: &mut BTreeSet<(u64, State)>,
+    ) -> bool {
+        let open = || (0..history.len()).filter(|at| done & 1 << at == 0);
+        if open().all(|at| history[at].answered == u64::MAX) && is_end(state) {
             return true;
         }
         if !seen.insert((done, state.clone())) {
             return false;
         }
-        let open = || (0..history.len()).filter(|at| done & 1 << at == 0);
         // Whatever was answered before another was sent comes before it.
         let first_answer = open().map(|at| history[at].answered).min().unwrap_or(u64::MAX);
         for at in open().filter(|&at| history[at].sent <= first_answer) {
             let mut state = state.clone();
-            let agrees = history[at]
-                .commands
+            let Done { commands, answers, answered, .. } = &history[at];
+            let agrees = commands
                 .iter()
-                .zip(&history[at].answers)
-                .all(|(words, answer)| model(&mut state, words) == *answer);
-            if agrees && search(history, done | 1 << at, &state, seen) {
+                .enumerate()
+                .map(|(place, words)| (place, model(&mut state, words)))
+                .filter(|(place, answer)| *answered != u64::MAX && answers[*place] != *answer)
+                .count()
+                == 0;
+            if agrees && search(history, done | 1 << at, &state, is_end, seen) {
                 return true;
             }
         }
         false
     }
-    search(history, 0, &State::new(), &mut BTreeSet::new())
+    search(history, 0, first, &is_end, &mut BTreeSet::new())
 }
 
 /// The replies in `bytes`, if they are whole; arrays are taken apart once.
-fn replies(bytes: &[u8]) -> Option<Vec<String>> {
+pub fn replies(bytes: &[u8]) -> Option<Vec<String>> {
     let text = String::from_utf8(bytes.to_vec()).unwrap();
     let mut rest = text.as_str();
     let mut all = Vec::new();
@@ -295,19 +311,31 @@ fn reply(text: &str) -> Option<(&str, &str)> {
 }
 
 /// What a client sends at once, and how many replies that brings.
-struct Act {
-    said: String,
-    replies: usize,
-    commands: Vec<Vec<String>>,
+pub struct Act {
+    pub said: String,
+    pub replies: usize,
+    pub commands: Vec<Vec<String>>,
     /// Whether the commands stood between MULTI and EXEC.
-    together: bool,
+    pub together: bool,
 }
 
-fn words(line: &str) -> Vec<String> {
+impl Act {
+    /// What its commands were answered, out of all replies.
+    pub fn answers(&self, heard: Vec<String>) -> Vec<String> {
+        if !self.together {
+            return heard;
+        }
+        let last = heard.last().unwrap();
+        let inner = &last[last.find("\r\n").unwrap() + 2..];
+        replies(inner.as_bytes()).unwrap()
+    }
+}
+
+pub fn words(line: &str) -> Vec<String> {
     line.split(' ').map(str::to_string).collect()
 }
 
-fn act(random: &mut Random, keys: &[String], fresh: &mut u32) -> Act {
+pub fn act(random: &mut Random, keys: &[String], fresh: &mut u32) -> Act {
     let mut line = |random: &mut Random| {
         let (a, b) = (&keys[random.below(keys.len())], &keys[random.below(keys.len())]);
         *fresh += 1;
@@ -392,14 +420,7 @@ fn what_clients_see_can_have_happened_one_after_the_other() {
                         continue;
                     };
                     lab.heard(client);
-                    let answers = match act.together {
-                        false => heard,
-                        true => {
-                            let last = heard.last().unwrap();
-                            let inner = &last[last.find("\r\n").unwrap() + 2..];
-                            replies(inner.as_bytes()).unwrap()
-                        }
-                    };
+                    let answers = act.answers(heard);
                     assert_eq!(answers.len(), act.commands.len(), "{}", act.said);
                     history.push(Done { commands: act.commands.clone(), answers, sent: *sent, answered: clock });
                     under_way[at] = None;

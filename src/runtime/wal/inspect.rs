@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use super::directory::{self, Layout, file_name};
 use crate::wal::reader::{Item, Place, Walker};
-use crate::wal::record::Content;
+use crate::wal::record::{Content, cores_in};
 
 const USAGE: &str = "usage: crabcache wal inspect PATH | crabcache wal verify PATH\n\
                      PATH is a data directory, or one log-NNNNNN in it";
@@ -157,7 +157,14 @@ fn examine(layout: &Layout, shows: bool, out: &mut impl Write) -> Result<bool, S
 fn describe(content: &Content<'_>) -> String {
     let expiry = |at: &Option<u64>| at.map_or(String::new(), |at| format!(" until {at}"));
     match content {
-        Content::Group { durable, unix_ms } => format!("group at {unix_ms}, durable up to {durable}"),
+        Content::Group { durable, unix_ms, settled, confirmed } => format!(
+            "group at {unix_ms}, durable up to {durable}, transactions whole up to {settled}, known to be up to {confirmed}"
+        ),
+        Content::Begin { id, cores } => {
+            let cores: Vec<String> = cores_in(cores).map(|core| core.to_string()).collect();
+            format!("begin transaction {:x}.{} on cores {}", id.origin, id.number, cores.join(", "))
+        }
+        Content::Finish { id } => format!("finish transaction {:x}.{}", id.origin, id.number),
         Content::Set { key, value, expires_at_ms } => {
             format!("set {} = {}{}", short(key), short(value), expiry(expires_at_ms))
         }

@@ -11,13 +11,15 @@ pub mod driver;
 pub mod inspect;
 pub mod recovery;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use crate::config::{Config, WalRecover, WalSync};
 use crate::limits;
 use crate::request::Durability;
+use crate::wal::survey::Survey;
 use crate::wal::writer::WriterConfig;
 use directory::Layout;
 
@@ -33,6 +35,8 @@ pub struct Plan {
     pub rewrites: bool,
     pub cores: u32,
     pub progress: LoadProgress,
+    /// What the ends of the old logs say of transactions, by old core.
+    pub surveys: Mutex<BTreeMap<u32, Survey>>,
 }
 
 /// How far recovery has come on all cores.
@@ -42,7 +46,8 @@ pub struct LoadProgress {
     pub bytes: AtomicU64,
     pub records: AtomicU64,
     pub changes: AtomicU64,
-    /// Cores that have read everything, and those that are ready to serve.
+    /// Cores that have seen what the logs say of transactions, that have read everything, and those that are ready to serve.
+    pub surveyed: AtomicUsize,
     pub read: AtomicUsize,
     pub written: AtomicUsize,
     pub ready: AtomicUsize,
@@ -112,6 +117,7 @@ pub fn plan(config: &Config, cores: u32) -> Result<Option<(Arc<Plan>, directory:
         rewrites,
         cores,
         progress: LoadProgress::default(),
+        surveys: Mutex::default(),
     };
     if plan.is_new() {
         directory::begin_layout(&plan.files_directory())?;

@@ -3,13 +3,13 @@
 //! core's turn, a bounded number at a time, so that clients are answered meanwhile.
 
 use std::cell::RefCell;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::future::poll_fn;
 use std::io;
 use std::path::Path;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 use std::task::{Poll, Waker};
 
 use glommio::io::DmaFile;
@@ -25,10 +25,13 @@ use crate::slot::{owner_of_slot, slot_of};
 use crate::store::Displaced;
 use crate::wal::reader::{Damage, Found, Item, Place, SegmentFile, Walker};
 use crate::wal::replay::Replay;
+use crate::wal::survey::{self, Survey};
 use crate::wal::writer::{Resumed, Writer};
 
 /// Records applied in one turn.
 const RECORDS_PER_TURN: usize = 2_000;
+/// Records looked at in one turn before.
+const SURVEYED_PER_TURN: usize = 10_000;
 /// Keys copied in one turn of a rewrite, in bytes.
 const REWRITTEN_PER_TURN: u64 = 512 * 1024;
 /// Keys looked at in one turn for whether they have expired.
@@ -49,6 +52,10 @@ struct Shelf {
 }
 
 enum State {
+    /// The ends of some old logs are looked through for transactions.
+    Surveying,
+    /// So they are on the other cores.
+    Comparing,
     Reading,
     Expiring,
     /// All own keys are there; the log they go to is being made ready.
@@ -80,6 +87,11 @@ pub struct Recovery {
     displaced: Displaced,
     resumed: Resumed,
     found: Vec<(u32, Found)>,
+    /// The old logs that this core looks through, the one being looked through first.
+    surveyed: VecDeque<u32>,
+    survey: Survey,
+    /// Where old logs end because transactions are not whole behind there, by old core.
+    cuts: BTreeMap<u32, (u64, usize)>,
 }
 
 impl Recovery {
@@ -89,21 +101,32 @@ impl Recovery {
             None => VecDeque::new(),
             Some(old) => (0..old.cores).filter(|&from| overlaps(from, old.cores, core, plan.cores)).collect(),
         };
+        // Each log is looked through by one core; only those of several cores have to agree.
+        let surveyed: VecDeque<u32> = match &plan.old {
+            Some(old) if old.cores > 1 => (0..old.cores).filter(|from| from % plan.cores == core).collect(),
+            _ => VecDeque::new(),
+        };
         let mut recovery = Recovery {
             core,
             hasher,
             shelf,
-            state: State::Reading,
+            state: if surveyed.is_empty() { State::Comparing } else { State::Surveying },
             walker: None,
             current: None,
             replay: Replay::default(),
             displaced: Displaced::default(),
             resumed: Resumed::default(),
             found: Vec::new(),
+            surveyed,
+            survey: Survey::default(),
+            cuts: BTreeMap::new(),
             logs,
             plan,
         };
-        recovery.begin_log();
+        if recovery.surveyed.is_empty() {
+            recovery.plan.progress.surveyed.fetch_add(1, Ordering::AcqRel);
+        }
+        recovery.begin_survey();
         if let Some(old) = &recovery.plan.old {
             let path = old.path.clone();
             let shelf = recovery.shelf.clone();
@@ -117,26 +140,44 @@ impl Recovery {
         recovery
     }
 
+    fn begin_survey(&mut self) {
+        let Some(&from) = self.surveyed.front() else { return };
+        self.survey = Survey::default();
+        let walker = self.walker(from).at_the_end();
+        self.begin_walk(from, walker, false);
+    }
+
     fn begin_log(&mut self) {
         let Some(&from) = self.logs.front() else {
             self.shelf.borrow_mut().end();
             return;
         };
+        let walker = self.walker(from).until(self.cuts.get(&from).map(|&(cut, _)| cut));
+        self.replay = Replay::default();
+        self.begin_walk(from, walker, true);
+    }
+
+    fn walker(&self, from: u32) -> Walker {
         let old = self.plan.old.as_ref().expect("there are logs to read");
-        let segments = old.segments.get(&from).cloned().unwrap_or_default();
-        let walker = Walker::new(segments, self.plan.salvage);
+        Walker::new(old.segments.get(&from).cloned().unwrap_or_default(), self.plan.salvage)
+    }
+
+    fn begin_walk(&mut self, from: u32, walker: Walker, counts: bool) {
         let mut shelf = self.shelf.borrow_mut();
         shelf.ready.clear();
         shelf.wanted.clear();
         // Those without a record, too: their first one may be what is damaged.
-        for segment in walker.segments() {
-            self.plan.progress.bytes_total.fetch_add(segment.header.segment_bytes, Ordering::Relaxed);
-            shelf.wanted.push_back((from, segment.file, segment.header.segment_bytes));
+        let skipped = walker.wanted().unwrap_or(0);
+        for segment in &walker.segments()[skipped..] {
+            let bytes = segment.header.segment_bytes;
+            if counts {
+                self.plan.progress.bytes_total.fetch_add(bytes, Ordering::Relaxed);
+            }
+            shelf.wanted.push_back((from, segment.file, bytes));
         }
         shelf.wake();
         drop(shelf);
         self.walker = Some(walker);
-        self.replay = Replay::default();
         self.current = None;
     }
 
@@ -147,6 +188,7 @@ impl Recovery {
     /// Whether a turn has something to do now, other than wait.
     pub fn is_busy(&self) -> bool {
         match self.state {
+            State::Surveying => self.current.is_some() || !self.shelf.borrow().ready.is_empty(),
             State::Reading => self.current.is_some() || !self.shelf.borrow().ready.is_empty() || self.logs.is_empty(),
             State::Expiring | State::Rewriting { .. } => true,
             _ => false,
@@ -156,6 +198,16 @@ impl Recovery {
     /// One turn's part.
     pub fn step(&mut self, engine: &mut Engine) -> Result<(), String> {
         match self.state {
+            State::Surveying => self.survey_some()?,
+            State::Comparing if self.plan.progress.all(&self.plan.progress.surveyed, self.plan.cores) => {
+                self.compare();
+                self.state = State::Reading;
+                self.begin_log();
+            }
+            State::Comparing if self.plan.progress.failed.load(Ordering::Acquire) > 0 => {
+                return Err("another core cannot recover".into());
+            }
+            State::Comparing => {}
             State::Reading if self.logs.is_empty() => self.state = State::Expiring,
             // What has expired meanwhile is not shown to anybody, not even counted.
             State::Expiring if engine.tick(EXPIRED_PER_TURN) >= EXPIRED_PER_TURN => {}
@@ -221,42 +273,93 @@ impl Recovery {
         Ok(())
     }
 
+    /// The bytes of the segment that the walk is in, if they are here.
+    fn current_segment(&mut self, from: u32) -> Result<Option<Rc<Vec<u8>>>, String> {
+        let Some(walker) = &self.walker else { return Ok(None) };
+        let Some(wanted) = walker.wanted() else { return Ok(None) };
+        let segment = &walker.segments()[wanted];
+        loop {
+            if let Some(current) = self.current.as_ref().filter(|it| it.0 == from && it.1 == segment.file) {
+                return Ok(Some(current.2.clone()));
+            }
+            let mut shelf = self.shelf.borrow_mut();
+            if let Some(why) = shelf.failed.take() {
+                return Err(why);
+            }
+            // Segments come in the order of their numbers; those that the walk skips are passed over.
+            let is_resting = shelf.waker.is_some();
+            self.current = shelf.ready.pop_front();
+            shelf.wake();
+            match &self.current {
+                None => {
+                    // Going back is for salvage alone: what is wanted is read again.
+                    if shelf.wanted.is_empty() && is_resting {
+                        shelf.wanted.push_back((from, segment.file, segment.header.segment_bytes));
+                        shelf.wake();
+                    }
+                    return Ok(None);
+                }
+                Some(current) if matches!(self.state, State::Reading) => {
+                    self.plan.progress.bytes.fetch_add(current.2.len() as u64, Ordering::Relaxed);
+                }
+                Some(_) => {}
+            }
+        }
+    }
+
+    fn survey_some(&mut self) -> Result<(), String> {
+        let from = self.surveyed[0];
+        if let Some(bytes) = self.current_segment(from)? {
+            let (walker, survey) = (self.walker.as_mut().expect("it wants a segment"), &mut self.survey);
+            let step = walker.step(&bytes, SURVEYED_PER_TURN, &mut |item| match item {
+                Item::Gap => survey.has_gaps = true,
+                Item::Record(record, _) => survey.record(&record),
+            });
+            step.map_err(|damage| describe(&damage, &self.plan, from))?;
+        }
+        if self.walker.as_ref().is_some_and(|walker| walker.wanted().is_some()) {
+            return Ok(());
+        }
+        let survey = std::mem::take(&mut self.survey);
+        self.plan.surveys.lock().unwrap_or_else(PoisonError::into_inner).insert(from, survey);
+        self.surveyed.pop_front();
+        if self.surveyed.is_empty() {
+            self.state = State::Comparing;
+            self.plan.progress.surveyed.fetch_add(1, Ordering::AcqRel);
+        }
+        self.begin_survey();
+        Ok(())
+    }
+
+    /// Every core comes to the same result.
+    fn compare(&mut self) {
+        let surveys = self.plan.surveys.lock().unwrap_or_else(PoisonError::into_inner);
+        let cuts = survey::cuts(&surveys);
+        if self.plan.salvage && surveys.values().any(|survey| survey.has_gaps) {
+            if self.core == 0 && !cuts.is_empty() {
+                tracing::warn!("transactions over several cores are kept in part where the rest of them is damaged");
+            }
+            return;
+        }
+        if self.core == 0 {
+            for (from, (cut, transactions)) in &cuts {
+                tracing::info!(
+                    "core {from}: the log ends before record {cut}: {transactions} transactions over several cores are \
+                     dropped that were not whole or came behind such"
+                );
+            }
+        }
+        self.cuts = cuts;
+    }
+
     fn read_some(&mut self, engine: &mut Engine) -> Result<(), String> {
         let from = self.logs[0];
         let old_cores = self.plan.old.as_ref().map_or(1, |old| old.cores);
         let (core, cores) = (self.core, self.plan.cores);
-        let Some(walker) = &mut self.walker else { return Ok(()) };
         let mut left = RECORDS_PER_TURN;
-        while let Some(wanted) = walker.wanted() {
-            let file = walker.segments()[wanted].file;
-            let is_here = self.current.as_ref().is_some_and(|current| current.0 == from && current.1 == file);
-            if !is_here {
-                let mut shelf = self.shelf.borrow_mut();
-                if let Some(why) = shelf.failed.take() {
-                    return Err(why);
-                }
-                // Segments come in the order of their numbers; those that the walk skips are passed over.
-                let is_resting = shelf.waker.is_some();
-                self.current = shelf.ready.pop_front();
-                shelf.wake();
-                match &self.current {
-                    None => {
-                        // Going back is for salvage alone: what is wanted is read again.
-                        if shelf.wanted.is_empty() && is_resting {
-                            let bytes = walker.segments()[wanted].header.segment_bytes;
-                            shelf.wanted.push_back((from, file, bytes));
-                            shelf.wake();
-                        }
-                        return Ok(());
-                    }
-                    Some(current) => {
-                        let bytes = current.2.len() as u64;
-                        self.plan.progress.bytes.fetch_add(bytes, Ordering::Relaxed);
-                        continue;
-                    }
-                }
-            }
-            let bytes = self.current.as_ref().expect("it is here").2.clone();
+        while self.walker.as_ref().is_some_and(|walker| walker.wanted().is_some()) {
+            let Some(bytes) = self.current_segment(from)? else { return Ok(()) };
+            let walker = self.walker.as_mut().expect("it wants a segment");
             let mut failure = None;
             let (replay, displaced) = (&mut self.replay, &mut self.displaced);
             let mut records = 0;
@@ -328,7 +431,13 @@ impl Recovery {
     }
 
     fn settle(&mut self, engine: &mut Engine) {
-        let group = engine.log_mut().map_or(0, |log| log.writer.sync_all());
+        let now = engine.now();
+        // From now on nothing has to be compared of what was found: every log says so itself.
+        let states = !self.plan.is_new() && self.plan.cores > 1;
+        let group = engine.log_mut().map_or(0, |log| match states {
+            true => log.writer.state(now),
+            false => log.writer.sync_all(),
+        });
         self.state = State::Settling { group };
     }
 
@@ -361,7 +470,8 @@ fn overlaps(from: u32, old_cores: u32, core: u32, cores: u32) -> bool {
 
 fn resume(segments: &[SegmentFile], found: &Found, blank: Option<&Vec<u32>>) -> Resumed {
     let blank = blank.cloned().unwrap_or_default();
-    let in_chain = |file: u32| found.chain.iter().any(|&(other, _)| other == file);
+    let in_chain = |file: u32| found.dropped.contains(&file) || found.chain.iter().any(|&(other, _)| other == file);
+    let dropped = found.dropped.iter().map(|&file| (file, found.next_sequence - 1));
     let needed = |&&(_, last): &&(u32, u64)| last >= found.horizon;
     let mut free: Vec<u32> = found.chain.iter().filter(|link| !needed(link)).map(|&(file, _)| file).collect();
     free.extend(segments.iter().map(|segment| segment.file).filter(|&file| !in_chain(file)));
@@ -369,7 +479,9 @@ fn resume(segments: &[SegmentFile], found: &Found, blank: Option<&Vec<u32>>) -> 
     Resumed {
         next_sequence: found.next_sequence,
         next_number: segments.iter().map(|segment| segment.header.number + 1).max().unwrap_or(1),
-        closed: found.chain.iter().filter(needed).copied().collect(),
+        // What was dropped goes when what follows it cannot be taken back any more.
+        closed: found.chain.iter().filter(needed).copied().chain(dropped).collect(),
+        confirmed: found.confirmed,
         free,
         next_file: files.map(|file| file + 1).max().unwrap_or(0),
     }

@@ -43,7 +43,7 @@ pub struct Disk {
 }
 
 impl Disk {
-    pub fn len(&self) -> usize {
+    pub fn bytes(&self) -> usize {
         self.files.values().map(|file| file.seen.len()).sum()
     }
 
@@ -75,7 +75,7 @@ impl Disk {
             Work::Prepare { file, create, header } => {
                 if *create {
                     let bytes = u64::from_le_bytes(header[16..24].try_into().unwrap()) as usize;
-                    if self.space_bytes.is_some_and(|space| self.len() + bytes > space) {
+                    if self.space_bytes.is_some_and(|space| self.bytes() + bytes > space) {
                         return Err(Failure::NoSpace);
                     }
                     let blank = vec![0; bytes];

@@ -56,33 +56,47 @@ pub struct Recovered {
     pub resumed: Resumed,
 }
 
-/// Reads what is on the disk, as a start does.
-pub fn recover(disk: &Disk, salvage: bool) -> Result<Recovered, Damage> {
-    let mut segments = Vec::new();
-    let mut blank = Vec::new();
-    for (file, bytes) in disk.files() {
-        match SegmentFile::peek(file, &bytes[..bytes.len().min(PEEK_BYTES)]) {
-            Ok(segment) => segments.push(segment),
-            Err(HeaderError::Blank | HeaderError::Unreadable) => blank.push(file),
+/// The segments on the disk.
+pub fn segments(disk: &Disk) -> Vec<SegmentFile> {
+    let peek = |(file, bytes): (u32, &[u8])| SegmentFile::peek(file, &bytes[..bytes.len().min(PEEK_BYTES)]);
+    disk.files()
+        .filter_map(|file| match peek(file) {
+            Ok(segment) => Some(segment),
+            Err(HeaderError::Blank | HeaderError::Unreadable) => None,
             Err(HeaderError::Newer(_)) => unreachable!(),
-        }
-    }
-    let next_number = segments.iter().map(|segment| segment.header.number + 1).max().unwrap_or(1);
-    let next_file = disk.files().map(|(file, _)| file + 1).max().unwrap_or(0);
-    let mut walker = Walker::new(segments, salvage);
-    let mut replay = Replay::default();
-    let mut keys = Keys::new();
+        })
+        .collect()
+}
+
+/// Follows the log to its end.
+pub fn walk(disk: &Disk, mut walker: Walker, sink: &mut impl FnMut(Item<'_>)) -> Result<Walker, Damage> {
     while let Some(wanted) = walker.wanted() {
         let file = walker.segments()[wanted].file;
         let bytes = disk.files().find(|(other, _)| *other == file).unwrap().1;
-        let step = walker.step(bytes, 3, &mut |item| match item {
-            Item::Gap => replay.gap(),
-            Item::Record(record, _) => replay.record(&record, &mut |change| apply(&mut keys, &effect_of(change))),
-        });
-        assert!(matches!(step?, Step::More | Step::Next));
+        assert!(matches!(walker.step(bytes, 3, sink)?, Step::More | Step::Next));
     }
+    Ok(walker)
+}
+
+/// Reads what is on the disk, as a start does.
+pub fn recover(disk: &Disk, salvage: bool) -> Result<Recovered, Damage> {
+    let mut replay = Replay::default();
+    let mut keys = Keys::new();
+    let walker = walk(disk, Walker::new(segments(disk), salvage), &mut |item| match item {
+        Item::Gap => replay.gap(),
+        Item::Record(record, _) => replay.record(&record, &mut |change| apply(&mut keys, &effect_of(change))),
+    })?;
     let found = walker.finish()?;
-    let used: Vec<u32> = found.chain.iter().map(|&(file, _)| file).collect();
+    let resumed = resume(disk, &found);
+    Ok(Recovered { keys, found, resumed })
+}
+
+/// How a writer goes on with what was found.
+pub fn resume(disk: &Disk, found: &Found) -> Resumed {
+    let next_number = segments(disk).iter().map(|segment| segment.header.number + 1).max().unwrap_or(1);
+    let next_file = disk.files().map(|(file, _)| file + 1).max().unwrap_or(0);
+    let mut used: Vec<u32> = found.chain.iter().map(|&(file, _)| file).collect();
+    used.extend(&found.dropped);
     let size = |file: u32| disk.files().find(|(other, _)| *other == file).map_or(0, |(_, bytes)| bytes.len());
     // Files that were not made to the end are left to be made again under another number.
     let whole = disk.files().map(|(_, bytes)| bytes.len()).max().unwrap_or(0);
@@ -90,9 +104,9 @@ pub fn recover(disk: &Disk, salvage: bool) -> Result<Recovered, Damage> {
     for &(file, last) in &found.chain {
         if last < found.horizon { free.push(file) } else { closed.push((file, last)) }
     }
+    closed.extend(found.dropped.iter().map(|&file| (file, found.next_sequence - 1)));
     free.extend(disk.files().map(|(file, _)| file).filter(|file| !used.contains(file) && size(*file) == whole));
-    let resumed = Resumed { next_sequence: found.next_sequence, next_number, closed, free, next_file };
-    Ok(Recovered { keys, found, resumed })
+    Resumed { next_sequence: found.next_sequence, next_number, closed, free, next_file, confirmed: found.confirmed }
 }
 
 fn effect_of(change: Change<'_>) -> Effect {
@@ -217,6 +231,11 @@ impl Life {
                 result = Err(Failure::NoSpace);
             }
             self.writer.completed(id, work, result, self.now);
+            // Nobody else has a say in it.
+            self.writer.settle(self.writer.durable());
+            if let Some(group) = self.writer.to_be_confirmed() {
+                self.writer.confirm(group, self.now);
+            }
         }
     }
 

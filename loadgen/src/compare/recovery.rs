@@ -1,0 +1,72 @@
+//! `loadgen compare recovery`: how long servers take from their start until they answer questions about the keys that
+//! they had before, read back from their logs.
+
+use std::fmt::Write as _;
+use std::net::TcpStream;
+
+use super::memory;
+use super::options::Checked;
+use super::server::Server;
+use crate::failure::Failure;
+use crate::session::Session;
+
+const KEY_BYTES: usize = 16;
+const VALUE_BYTES: usize = 64;
+
+/// Loads each number of keys into each server, ends it and starts it again, as often as pairs are wanted, in turns.
+pub fn measure(keyspaces: &[u64], checked: &Checked) -> Result<(), Failure> {
+    let mut table =
+        String::from("| keys | server | bytes on disk | seconds until it answers | keys/s |\n|--:|---|--:|--:|--:|\n");
+    for &keys in keyspaces {
+        for leg in &checked.legs {
+            let (mut a, mut b) = (Server::start(&leg.a)?, Server::start(&leg.b)?);
+            let mut seconds = [Vec::new(), Vec::new()];
+            for server in [&a, &b] {
+                let failed = |error| Failure::system(format!("cannot load {}", server.name()), error);
+                let stream = TcpStream::from(Session::open(&server.target())?.into_fd());
+                let protocol = server.target().protocol;
+                memory::load(stream, protocol, keys, KEY_BYTES, VALUE_BYTES, false).map_err(failed)?;
+                server.pause()?;
+            }
+            for round in 0..checked.pairs {
+                // A B, B A …
+                for turn in [round % 2, (round + 1) % 2] {
+                    let server = if turn == 0 { &mut a } else { &mut b };
+                    server.resume()?;
+                    seconds[turn].push(server.restart()?.as_secs_f64());
+                    eprintln!("# {}: {keys} keys in {:.3} s", server.name(), seconds[turn][round]);
+                    check_count(server, keys)?;
+                    server.pause()?;
+                }
+            }
+            for (server, seconds) in [&a, &b].into_iter().zip(&mut seconds) {
+                seconds.sort_by(f64::total_cmp);
+                let median = seconds[seconds.len() / 2];
+                let (first, last) = (seconds[0], seconds[seconds.len() - 1]);
+                let (name, disk, rate) = (server.name(), server.disk_bytes(), keys as f64 / median);
+                writeln!(table, "| {keys} | {name} | {disk} | {median:.3} ({first:.3} to {last:.3}) | {rate:.0} |")
+                    .expect("a string grows");
+            }
+        }
+    }
+    let table = format!(
+        "Keys of {KEY_BYTES} B with values of {VALUE_BYTES} B; medians of {} starts.\n\n{table}",
+        checked.pairs
+    );
+    println!("{table}");
+    match &checked.markdown {
+        Some(path) => std::fs::write(path, table).map_err(|error| Failure::system(path.display().to_string(), error)),
+        None => Ok(()),
+    }
+}
+
+fn check_count(server: &Server, keys: u64) -> Result<(), Failure> {
+    let reply = Session::open(&server.target())?.ask("DBSIZE", &["DBSIZE"])?;
+    match reply == format!(":{keys}\r\n").into_bytes() {
+        true => Ok(()),
+        false => Err(Failure::system(
+            format!("{} has not recovered {keys} keys", server.name()),
+            String::from_utf8_lossy(&reply).into_owned(),
+        )),
+    }
+}
