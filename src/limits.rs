@@ -164,6 +164,11 @@ pub const NEWCOMERS_PER_ADDRESS_MAX_DEFAULT: u32 = 1024;
 pub const WELCOMES_PER_TURN: usize = 8;
 pub const ARRIVALS_WAITING_MAX: usize = 4096;
 
+/// The header of a trusted proxy. Longer: closed.
+pub const PROXY_HEADER_BYTES_MAX: usize = 2048;
+/// What is encrypted of a client's replies at once. The rest follows when that has been sent.
+pub const TLS_PIECE_BYTES: usize = 256 * 1024;
+
 /// Refusals that ACL LOG remembers. More: the oldest go.
 pub const ACCESS_LOG_ENTRIES_MAX: usize = 128;
 

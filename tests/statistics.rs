@@ -296,6 +296,7 @@ fn every_counter_of_stats_tells_what_happened() {
             "blocked_clients" | "client_pauses" => 0..=0,
             "slow_commands" => 0..=commands,
             "connections_closed_by_silence" | "connections_refused_by_address" | "authentications_failed" => 0..=0,
+            "tls_handshakes" | "tls_failures" => 0..=0,
             "connections_refused_by_rate" | "commands_rate_limited" | "commands_delayed" => 0..=0,
             "connections_closed_by_memory" | "connections_closed_by_deadline" => 0..=0,
             "connections_closed_by_output_bound" | "accept_errors" | "slow_reader_pauses" => 0..=0,

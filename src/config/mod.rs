@@ -16,6 +16,7 @@ mod sources;
 mod store;
 mod table;
 mod text;
+mod tls;
 mod tokens;
 pub mod value;
 
@@ -111,6 +112,42 @@ words! { DebugAccess:
     "no" No "no", "Nobody";
     "local" Local "local", "Clients on this machine";
     "yes" Yes "yes", "Everybody";
+}
+
+/// Where TLS is spoken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TlsPort {
+    Off,
+    /// On all TCP ports: the first byte tells.
+    Shared,
+    Own(u16),
+}
+
+/// Whether clients have to show a certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TlsAuthClients {
+    No,
+    Optional,
+    Yes,
+}
+
+words! { TlsAuthClients:
+    "no" No "no", "They are not asked for one";
+    "optional" Optional "optional", "One that is shown has to be right";
+    "yes" Yes "yes", "Nobody comes in without";
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TlsProtocols {
+    Both,
+    Only12,
+    Only13,
+}
+
+words! { TlsProtocols:
+    "tlsv1.2 tlsv1.3" Both, "Both";
+    "tlsv1.2" Only12, "1.2 alone";
+    "tlsv1.3" Only13, "1.3 alone";
 }
 
 /// What becomes of commands beyond a rate.
@@ -232,6 +269,12 @@ impl Config {
             let name = self.name("max-memory");
             let least = MEMORY_BYTES_PER_CORE_MIN;
             return Err(self.error("max-memory", format!("{name} {bytes}: a core needs at least {least} (16mb)")));
+        }
+        if let TlsPort::Own(port @ 1..) = self.tls_port
+            && port == self.port
+        {
+            let text = format!("{} is the port of plain connections: write shared", self.name("tls-port"));
+            return Err(self.error("tls-port", text));
         }
         self.check_bind()?;
         self.check_unix_socket()?;

@@ -68,6 +68,7 @@ impl Sources {
         let config = Config::assemble(&given)?;
         // Files that the configuration names are part of it.
         config.access()?;
+        config.tls()?;
         Ok(config)
     }
 

@@ -8,6 +8,8 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
+use rustls::ServerConfig;
+
 use super::RateAction;
 use super::file;
 use super::origin::{ConfigError, Origin};
@@ -35,9 +37,16 @@ pub struct Store {
     current: Mutex<Arc<Config>>,
     live: Mutex<Arc<Live>>,
     allowlist: Mutex<Arc<Allowlist>>,
+    tls: Mutex<Option<Arc<ServerConfig>>>,
     /// Goes up with every change; cores look at it at their ticks.
     version: AtomicU64,
     follower: OnceLock<Box<dyn Follower>>,
+}
+
+/// What follows a configuration that is as it should be.
+struct Checked {
+    live: Live,
+    tls: Option<Arc<ServerConfig>>,
 }
 
 /// What reading the configuration again came to.
@@ -69,6 +78,7 @@ impl Store {
             sources,
             live: Mutex::new(Arc::new(live)),
             allowlist: Mutex::new(Arc::new(config.allowlist())),
+            tls: Mutex::new(config.tls().ok().flatten()),
             current: Mutex::new(Arc::new(config)),
             version: AtomicU64::new(0),
             follower: OnceLock::new(),
@@ -100,6 +110,11 @@ impl Store {
         self.allowlist.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// What TLS connections are served with.
+    pub fn tls(&self) -> Option<Arc<ServerConfig>> {
+        self.tls.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     pub fn file(&self) -> Option<&Path> {
         self.sources.file.as_deref()
     }
@@ -109,13 +124,14 @@ impl Store {
     }
 
     /// What the engines will follow, if all is well with `new`.
-    fn check(&self, new: &Config) -> Result<Live, ConfigError> {
+    fn check(&self, new: &Config) -> Result<Checked, ConfigError> {
         new.check()?;
         self.follower.get().map_or(Ok(()), |follower| follower.check(new))?;
-        live_of(new)
+        Ok(Checked { live: live_of(new)?, tls: new.tls()? })
     }
 
-    fn replace(&self, current: &mut Arc<Config>, new: Config, live: Live) {
+    fn replace(&self, current: &mut Arc<Config>, new: Config, Checked { live, tls }: Checked) {
+        *self.tls.lock().unwrap_or_else(PoisonError::into_inner) = tls;
         *self.live.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(live);
         *self.allowlist.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(new.allowlist());
         let old = std::mem::replace(current, Arc::new(new));
@@ -147,8 +163,8 @@ impl Store {
                 }
             }
         }
-        let live = self.check(&new)?;
-        self.replace(&mut current, new, live);
+        let checked = self.check(&new)?;
+        self.replace(&mut current, new, checked);
         Ok(reloaded)
     }
 
@@ -254,14 +270,14 @@ impl Settings for Store {
                 return Err(value("it takes a restart: change it in the configuration file".into()));
             }
         }
-        let live = self.check(&new).map_err(|error| {
+        let checked = self.check(&new).map_err(|error| {
             let name = changes
                 .iter()
                 .find(|(name, _)| error.key.is_some() && Setting::by_name(name).map(|setting| setting.key) == error.key)
                 .or(changes.first());
             SetError::Value { name: name.map(|(name, _)| name.clone()).unwrap_or_default(), why: error.text }
         })?;
-        self.replace(&mut current, new, live);
+        self.replace(&mut current, new, checked);
         Ok(())
     }
 

@@ -10,7 +10,10 @@
 //! After a change: `CRABCACHE_BLESS=1 cargo test --test tidy settings` writes the pages that show the table.
 
 use super::value::*;
-use super::{DebugAccess, EvictionPolicy, LogFormat, LogLevel, Origins, RateAction, WalRecover, WalSync};
+use super::{
+    DebugAccess, EvictionPolicy, LogFormat, LogLevel, Origins, RateAction, TlsAuthClients, TlsProtocols, WalRecover,
+    WalSync,
+};
 use crate::limits::{SLOWLOG_LEN_MAX, TTL_JITTER_PERCENT_MAX, VALUE_BYTES_MAX_CEILING};
 
 /// When a changed value takes effect.
@@ -250,6 +253,28 @@ settings! {
 
     /// Connections of one address that have not said who they are, where they have to; 0 is no bound
     handshakes_max "max-handshakes-per-address": Number<u32>, "1024", "N", live;
+
+    /// Networks (CIDR) of proxies that say for whom they connect, by the PROXY protocol, version 2
+    proxy_protocol_from "proxy-protocol-from": Networks, "", "NETWORK", live;
+
+    ["TLS"]
+    /// Where TLS is spoken: on a port of its own, on every TCP port beside plain connections (the first byte tells), or nowhere
+    tls_port "tls-port": TlsPortKind, "off", "PORT|shared|off", restart, redis "tls-port";
+
+    /// File with the certificate of the server and those that lead to its authority, PEM
+    tls_cert_file "tls-cert-file": OptionalPath, "", "FILE", live, redis "tls-cert-file";
+
+    /// File with the key of the certificate, PEM, not readable for everybody
+    tls_key_file "tls-key-file": OptionalPath, "", "FILE", live, redis "tls-key-file";
+
+    /// File with the authorities that certificates of clients have to be from, PEM
+    tls_ca_cert_file "tls-ca-cert-file": OptionalPath, "", "FILE", live, redis "tls-ca-cert-file";
+
+    /// Whether clients have to show a certificate; the token that a name in it is called by is theirs without AUTH
+    tls_auth_clients "tls-auth-clients": OneOf<TlsAuthClients>, "no", "WHETHER", live, redis "tls-auth-clients";
+
+    /// Versions of TLS
+    tls_protocols "tls-protocols": OneOf<TlsProtocols>, "tlsv1.2 tlsv1.3", "VERSIONS", live, redis "tls-protocols";
 
     ["Admin"]
     /// Port of the admin HTTP (metrics, health, dashboard, keys): off for none, 0 for any free one; the default gives way when

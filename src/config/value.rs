@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use super::text;
-use super::{Cores, MemorySize};
+use super::{Cores, MemorySize, TlsPort};
 use crate::allowlist::Network;
 use crate::command::TABLE;
 use crate::number::{parse_duration_ms, parse_size};
@@ -320,6 +320,31 @@ impl Kind for OptionalPort {
 
     fn show(value: &Option<u16>) -> String {
         value.map_or("off".into(), |port| port.to_string())
+    }
+}
+
+/// `off`, `shared`, or a port of its own.
+pub struct TlsPortKind;
+
+impl Kind for TlsPortKind {
+    type Value = TlsPort;
+    const FORM: Form = Form::Text;
+
+    fn parse(text: &str) -> Result<TlsPort, String> {
+        match text {
+            // Redis writes 0 for none.
+            "off" | "0" => Ok(TlsPort::Off),
+            "shared" => Ok(TlsPort::Shared),
+            port => Number::<u16>::parse(port).map(TlsPort::Own),
+        }
+    }
+
+    fn show(value: &TlsPort) -> String {
+        match value {
+            TlsPort::Off => "off".into(),
+            TlsPort::Shared => "shared".into(),
+            TlsPort::Own(port) => port.to_string(),
+        }
     }
 }
 

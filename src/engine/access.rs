@@ -3,7 +3,7 @@
 //! Connections that may do everything, and as often as they like, are not checked at all: without tokens, and with a token
 //! that has every scope, every key and no rate, where nothing else limits rates. The others carry the mode `RESTRICTED`.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use super::Engine;
@@ -239,6 +239,25 @@ impl Engine {
         connection.bytes_charged = connection.activity.bytes_received + connection.activity.bytes_sent;
         connection.permit = permit;
         connection.modes.set(Modes::RESTRICTED, restricted && !connection.is_trusted);
+    }
+
+    /// The client has shown a certificate for these names: it is who the first of them is.
+    pub fn identify(&mut self, index: u32, names: &[String]) {
+        let token = names.iter().find_map(|name| self.gatekeeper.live.access.by_name(name.as_bytes()));
+        if let Some(token) = token {
+            let permit = self.gatekeeper.renewed(token);
+            self.grant(index, permit);
+        }
+    }
+
+    /// A trusted proxy says for whom it has connected.
+    pub fn set_address(&mut self, index: u32, client: SocketAddr, local: SocketAddr) {
+        let Some(mut connection) = self.connections[index as usize].take() else { return };
+        self.is_newcomer_no_more(&mut connection);
+        connection.record.address = Address::Tcp(client);
+        connection.record.local_address = Address::Tcp(local);
+        self.connections[index as usize] = Some(connection);
+        self.begin_access(index, false);
     }
 
     /// For ACL LOG.

@@ -19,6 +19,11 @@ impl Engine {
         }
     }
 
+    /// Has a connection looked at when replies are sent.
+    pub fn touch(&mut self, index: u32) {
+        self.mark_dirty(index);
+    }
+
     /// Connections with something to send or to close, each once.
     pub fn next_dirty(&mut self) -> Option<u32> {
         let index = self.dirty.pop()?;

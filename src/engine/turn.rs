@@ -29,6 +29,22 @@ impl Engine {
         }
     }
 
+    /// The same for bytes that somebody has made of what was received.
+    pub fn receive_owned(&mut self, index: u32, input: Vec<u8>, received: &impl Received) {
+        self.counters.bytes_received += input.len() as u64;
+        let Some(connection) = self.connection(index) else { return };
+        connection.activity.bytes_received += input.len() as u64;
+        if connection.is_held() {
+            connection.put_aside(&input);
+        } else {
+            self.take_stash(index, input, 0, received);
+        }
+        self.account(index);
+        if self.connection(index).is_some_and(|connection| !connection.wants_input()) {
+            self.mark_dirty(index);
+        }
+    }
+
     pub(super) fn take_input(&mut self, index: u32, input: &[u8], source: Source, received: &impl Received) {
         let mut from = 0;
         loop {

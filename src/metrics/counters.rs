@@ -134,6 +134,10 @@ words! {
         commands_rate_limited: counter,
         /// Times a command waited because a rate was used up.
         commands_delayed: counter,
+        /// Connections that began to speak TLS, with the handshake behind them.
+        tls_handshakes: counter,
+        /// Connections that ended because what they spoke was no TLS that is welcome here.
+        tls_failures: counter,
         /// Connections refused because of their address.
         connections_refused_by_address: counter,
         /// Attempts to authenticate that failed.

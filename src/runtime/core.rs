@@ -1,5 +1,7 @@
 //! One core: its ring, its engine, its end of the mesh, and the turn that drives them.
 
+mod filters;
+
 use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
@@ -9,8 +11,10 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use rustls::ServerConfig;
 use tracing::{debug, warn};
 
+use self::filters::{Beginning, Filter};
 use super::background::Background;
 use super::bridge::{Bridge, let_executor_in};
 use super::doorbell::Doorbell;
@@ -24,9 +28,9 @@ use super::signals::Shutdown;
 use super::spin::Spin;
 use super::wal::Plan;
 use super::wal::core_log::CoreLog;
-use crate::allowlist::Allowlist;
+use crate::allowlist::{Allowlist, Network};
 use crate::clock::Now;
-use crate::config::Store;
+use crate::config::{Store, TlsPort};
 use crate::connection::{Closing, Received};
 use crate::engine::clients::Address;
 use crate::engine::{Engine, EngineConfig, Peer};
@@ -106,6 +110,7 @@ struct Listener {
     socket: OwnedFd,
     /// Whether it is the core's own port.
     own_port: bool,
+    beginning: Beginning,
     /// Path, for Unix sockets.
     unix_path: Option<Arc<str>>,
 }
@@ -133,6 +138,13 @@ struct Core {
     store_version: u64,
     /// Where clients may come from.
     allowlist: Arc<Allowlist>,
+    /// Proxies that say for whom they connect.
+    proxies: Vec<Network>,
+    tls: Option<Arc<ServerConfig>>,
+    /// By socket.
+    filters: Vec<Option<Filter>>,
+    /// Connections that have to get through their beginning: index, generation, until when.
+    handshakes: VecDeque<(u32, u32, Instant)>,
     core: usize,
     engine: Engine,
     ring: NetRing,
@@ -250,17 +262,25 @@ impl Core {
     fn new(parts: CoreParts) -> io::Result<Core> {
         let doorbell = parts.doorbells[parts.engine.core as usize].as_raw_fd();
         let mut ring = NetRing::new(doorbell)?;
-        let CoreListeners { shared, own, unix } = parts.listeners;
-        let tcp = |own_port| move |socket| Listener { socket, own_port, unix_path: None };
-        let mut listeners: Vec<Listener> = shared.into_iter().map(tcp(false)).collect();
-        listeners.extend(own.into_iter().map(tcp(true)));
-        listeners.extend(unix.map(|socket| Listener { socket, own_port: false, unix_path: parts.unix_path }));
+        let CoreListeners { shared, own, tls, unix } = parts.listeners;
+        let config = parts.store.current();
+        let either = if config.tls_port == TlsPort::Shared { Beginning::Either } else { Beginning::Plain };
+        let tcp = |own_port, beginning| move |socket| Listener { socket, own_port, beginning, unix_path: None };
+        let mut listeners: Vec<Listener> = shared.into_iter().map(tcp(false, either)).collect();
+        listeners.extend(own.into_iter().map(tcp(true, either)));
+        listeners.extend(tls.into_iter().map(tcp(false, Beginning::Tls)));
+        let (beginning, unix_path) = (Beginning::Plain, parts.unix_path);
+        listeners.extend(unix.map(|socket| Listener { socket, own_port: false, beginning, unix_path }));
         for listener in &listeners {
             ring.add_listener(listener.socket.as_raw_fd(), listener.unix_path.is_none());
         }
         Ok(Core {
             store_version: parts.store.version(),
             allowlist: parts.store.allowlist(),
+            proxies: config.proxy_protocol_from.clone(),
+            tls: parts.store.tls(),
+            filters: Vec::new(),
+            handshakes: VecDeque::new(),
             store: parts.store,
             core: parts.engine.core as usize,
             engine: Engine::new(parts.engine),
@@ -410,12 +430,20 @@ impl Core {
             Event::Received { index, buffer } => {
                 self.held.push(buffer);
                 self.turn_bytes += self.ring.bytes(buffer).len();
+                if self.is_filtered(index) && self.receive_filtered(index, buffer) {
+                    return;
+                }
                 self.engine.receive(index, buffer, &self.ring);
                 self.steer_large(index);
             }
+            Event::Sent { index, .. } if self.is_filtered(index) => self.sent_filtered(index),
             Event::Sent { index, out } => self.engine.sent(index, out),
             Event::SendFailed { index, out } => {
-                self.engine.send_ended(index, out);
+                if self.is_filtered(index) {
+                    self.send_failed_filtered(index);
+                } else {
+                    self.engine.send_ended(index, out);
+                }
                 self.drop_connection(index);
             }
             Event::ReceiveStopped { index, why } => self.receive_stopped(index, why),
@@ -457,7 +485,10 @@ impl Core {
             Some(_) => (None, None),
             None => super::sockets::addresses(socket.as_fd()),
         };
-        if let Some(peer) = peer {
+        let behind_proxy = peer.is_some_and(|peer| self.proxies.iter().any(|network| network.contains(peer.ip())));
+        if let Some(peer) = peer
+            && !behind_proxy
+        {
             if !self.allowlist.is_empty() && !self.allowlist.admits(peer.ip()) {
                 self.engine.counters.connections_refused_by_address += 1;
                 return;
@@ -488,8 +519,12 @@ impl Core {
             own_port: listener.own_port,
             is_trusted: false,
         };
+        let beginning = listener.beginning;
         let index = self.ring.add_socket(socket);
         self.engine.open(index, peer);
+        if behind_proxy || beginning != Beginning::Plain {
+            self.begin_filter(index, behind_proxy, beginning);
+        }
     }
 
     /// Clients of this process itself: beyond the bound of clients, because an operator has to get in when it is reached.
@@ -539,11 +574,13 @@ impl Core {
 
     /// Starts or stops receiving as the connection wants it.
     fn steer_input(&mut self, index: u32) {
+        let is_filtered = self.is_filtered(index);
         let Some(connection) = self.engine.connection(index) else { return };
         let wanted = connection.wants_input() && !connection.input_ended;
         let receiving = self.ring.is_receiving(index);
         if wanted && !receiving {
-            if connection.large_missing() >= DIRECT_RECEIVE_BYTES_MIN
+            if !is_filtered
+                && connection.large_missing() >= DIRECT_RECEIVE_BYTES_MIN
                 && let Some(large) = connection.take_large_in()
             {
                 self.ring.receive_large(index, large);
@@ -565,7 +602,11 @@ impl Core {
             if withheld == Some(true) {
                 self.withheld.push((index, connection.generation));
             }
-            if !closing_now
+            if self.is_filtered(index) {
+                if !closing_now && withheld.is_none() {
+                    self.send_filtered(index);
+                }
+            } else if !closing_now
                 && withheld.is_none()
                 && !self.ring.is_sending(index)
                 && let Some(out) = self.engine.take_out(index)
@@ -573,7 +614,9 @@ impl Core {
                 self.ring.send(index, out);
             }
             if self.engine.connection(index).is_some_and(|connection| connection.is_finished()) {
-                self.drop_connection(index);
+                if !self.is_filtered(index) || !self.announces_end(index) {
+                    self.drop_connection(index);
+                }
             } else {
                 self.linger(index);
                 self.steer_input(index);
@@ -589,7 +632,9 @@ impl Core {
             connection.lingers = true;
             let until = Instant::now() + LINGER;
             self.lingering.push_back((index, connection.generation, until));
-            self.ring.end_stream(index);
+            if self.filters.get(index as usize).is_none_or(Option::is_none) {
+                self.ring.end_stream(index);
+            }
         }
     }
 
@@ -605,6 +650,7 @@ impl Core {
     }
 
     fn drop_connection(&mut self, index: u32) {
+        self.end_filter(index);
         self.engine.close(index);
         self.ring.close(index);
     }
@@ -642,8 +688,11 @@ impl Core {
         if self.store.version() != self.store_version {
             self.store_version = self.store.version();
             self.allowlist = self.store.allowlist();
+            self.proxies = self.store.current().proxy_protocol_from.clone();
+            self.tls = self.store.tls();
         }
         self.end_lingering(now);
+        self.end_handshakes(now);
         for (index, generation) in self.withheld.drain(..) {
             self.engine.stop_withholding(index, generation);
         }
@@ -712,7 +761,7 @@ impl Core {
             || self.engine.has_delays()
         {
             TICK
-        } else if self.engine.has_housekeeping() || !self.lingering.is_empty() {
+        } else if self.engine.has_housekeeping() || !self.lingering.is_empty() || !self.handshakes.is_empty() {
             self.until_log_due(SLEEP_WITH_HOUSEKEEPING)
         } else {
             self.until_log_due(SLEEP_MAX)

@@ -383,12 +383,15 @@ struct Reach<'a>(&'a Addresses);
 
 impl fmt::Display for Reach<'_> {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Addresses { bind, port, core_ports, unix_socket } = self.0;
+        let Addresses { bind, port, core_ports, unix_socket, tls_port } = self.0;
         for (index, &ip) in bind.iter().enumerate() {
             write!(out, "{}{}", if index == 0 { "" } else { ", " }, std::net::SocketAddr::new(ip, *port))?;
         }
         if let Some(path) = unix_socket {
             write!(out, ", {}", path.display())?;
+        }
+        if let Some(port) = tls_port {
+            write!(out, "; TLS on port {port}")?;
         }
         let consecutive = core_ports.windows(2).all(|pair| pair[0].checked_add(1) == Some(pair[1]));
         match core_ports.as_slice() {
@@ -427,6 +430,7 @@ mod tests {
             port: 7001,
             core_ports: vec![7101, 7102, 7103],
             unix_socket: Some("/run/c.sock".into()),
+            tls_port: None,
         };
         let shown = Reach(&addresses).to_string();
         assert_eq!(shown, "127.0.0.1:7001, [::1]:7001, /run/c.sock; its cores on ports 7101-7103");

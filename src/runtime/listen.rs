@@ -32,7 +32,7 @@ use tracing::debug;
 
 use super::port_owner::{self, Holder};
 use super::refusal::Refusal;
-use crate::config::{Config, UnixSocket};
+use crate::config::{Config, TlsPort, UnixSocket};
 
 /// Connections that wait to be accepted; the kernel caps it at `net.core.somaxconn`.
 pub const BACKLOG: i32 = 65_535;
@@ -49,6 +49,8 @@ pub struct CoreListeners {
     /// The port of this core's own, once per address: foreign keys are answered with MOVED. Empty without a
     /// cluster.
     pub own: Vec<OwnedFd>,
+    /// The port of TLS, once per address. Empty without one.
+    pub tls: Vec<OwnedFd>,
     /// To be accepted from one shot at a time.
     pub unix: Option<OwnedFd>,
 }
@@ -61,6 +63,8 @@ pub struct Addresses {
     /// The port of each core; empty without a cluster.
     pub core_ports: Vec<u16>,
     pub unix_socket: Option<PathBuf>,
+    /// The port of TLS, where it has its own.
+    pub tls_port: Option<u16>,
 }
 
 /// All listeners of the server.
@@ -75,23 +79,32 @@ pub struct Listeners {
 /// Takes every port and the unix socket. `core_ports` has a port for each core (0: any free one), or is
 /// empty.
 pub fn open(config: &Config, cores: usize, core_ports: &[u16]) -> Result<Listeners, Refusal> {
-    let (port, first) = claim_data_port(&config.bind, config.port)?;
+    let (port, first) = claim_data_port(&config.bind, config.port, "--port")?;
     let mut addresses = Addresses {
         bind: config.bind.clone(),
         port,
         core_ports: Vec::with_capacity(core_ports.len()),
         unix_socket: config.unix_socket.clone(),
+        tls_port: None,
     };
     let mut per_core = Vec::with_capacity(cores);
-    per_core.push(CoreListeners { shared: first, own: Vec::new(), unix: None });
+    per_core.push(CoreListeners { shared: first, own: Vec::new(), tls: Vec::new(), unix: None });
     for _ in 1..cores {
         let shared = config.bind.iter().map(|&ip| join(SocketAddr::new(ip, port))).collect::<Result<_, _>>()?;
-        per_core.push(CoreListeners { shared, own: Vec::new(), unix: None });
+        per_core.push(CoreListeners { shared, own: Vec::new(), tls: Vec::new(), unix: None });
     }
     for (core, &wanted) in per_core.iter_mut().zip(core_ports) {
         let (port, own) = claim_port(&config.bind, wanted, "--core-port-base")?;
         addresses.core_ports.push(port);
         core.own = own.into_iter().map(OwnedFd::from).collect();
+    }
+    if let TlsPort::Own(wanted) = config.tls_port {
+        let (port, first) = claim_data_port(&config.bind, wanted, "--tls-port")?;
+        addresses.tls_port = Some(port);
+        per_core[0].tls = first;
+        for core in &mut per_core[1..] {
+            core.tls = config.bind.iter().map(|&ip| join(SocketAddr::new(ip, port))).collect::<Result<_, _>>()?;
+        }
     }
     let mut unix_socket_file = None;
     if let Some(unix) = &config.unix_socket() {
@@ -106,8 +119,8 @@ pub fn open(config: &Config, cores: usize, core_ports: &[u16]) -> Result<Listene
 }
 
 /// The data port on every address, so that nobody else listens there; others of ours may join afterwards.
-fn claim_data_port(bind: &[IpAddr], wanted: u16) -> Result<(u16, Vec<OwnedFd>), Refusal> {
-    let (port, sockets) = claim_port(bind, wanted, "--port")?;
+fn claim_data_port(bind: &[IpAddr], wanted: u16, flag: &'static str) -> Result<(u16, Vec<OwnedFd>), Refusal> {
+    let (port, sockets) = claim_port(bind, wanted, flag)?;
     for socket in &sockets {
         socket.set_reuse_port(true).map_err(|error| failed(&format!("port {port}"), "sharing", error))?;
     }

@@ -29,4 +29,5 @@ pub mod server;
 pub mod signals;
 pub mod sockets;
 pub mod spin;
+mod tls;
 pub mod wal;
