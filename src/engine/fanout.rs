@@ -10,9 +10,10 @@ use super::batch::{Job, Token};
 use super::durability::gate_of_command;
 use super::gather::{self, Ask, Gather, Kind, MoveState, Page, Progress, ScanState};
 use super::journal::Gate;
+use super::portions::Portions;
 use super::{Engine, GatherEntry, Outcome, clients, cluster, holding, settings, waiting};
 use crate::command::{Op, Route, Spec};
-use crate::connection::{Closing, Pause};
+use crate::connection::{Closing, Connection, OutPool, Pause};
 use crate::limits;
 use crate::metrics::{self, CoreSnapshot, Sections, ShardSnapshot};
 use crate::number::parse_i64;
@@ -76,6 +77,7 @@ impl Engine {
         }
         let owner = if self.config.cores == 1 { Ok(Some(0)) } else { self.common_owner(index, spec, args) };
         match owner {
+            Ok(_) if self.draft.is_none() && Portions::takes(spec, args.len()) => self.in_portions(index, spec, args),
             Err(refused) => self.redirect(index, spec, &refused),
             Ok(Some(owner)) if owner == self.config.core => self.apply_here(index, spec, args),
             Ok(Some(owner)) => self.forward(index, owner, spec, args),
@@ -219,6 +221,26 @@ impl Engine {
         self.gather(index, spec, kind, |this, gather| {
             this.ask_args(gather, from, 0, job, spec, args.slice(0, 1));
             1
+        })
+    }
+
+    /// How keys are collected for a connection.
+    fn keys_for(&self, index: u32) -> gather::Keys {
+        let connection = self.connections[index as usize].as_deref();
+        gather::Keys::for_wire(connection.filter(|_| self.draft.is_none()).map(|connection| connection.wire))
+    }
+
+    /// A command about very many keys, some of them per turn. What comes behind it on the same connection waits.
+    fn in_portions(&mut self, index: u32, spec: &'static Spec, args: Args<'_>) -> Outcome {
+        let Some(connection) = self.connections[index as usize].as_deref_mut() else { return Outcome::Answered };
+        connection.pause.add(Pause::FENCE);
+        let (cores, bytes_max) = (self.config.cores, self.config.output_hard_bytes);
+        let mut portions = Box::new(Portions::new(spec, args, connection.wire, cores, bytes_max));
+        let asks = portions.next();
+        self.gather(index, spec, Kind::Portions(portions), |this, gather| {
+            let waiting = asks.len() as u32;
+            asks.into_iter().for_each(|ask| this.ask(gather, ask));
+            waiting
         })
     }
 
@@ -366,7 +388,7 @@ impl Engine {
                 let pattern = Some(args.get(0).to_vec()).filter(|pattern| pattern != b"*");
                 let scan = ScanState::over(spec, view, pattern);
                 let ask = scan.ask();
-                (Kind::Collect { scan, limit: usize::MAX, found: BTreeSet::new(), bytes_left }, ask)
+                (Kind::Collect { scan, limit: usize::MAX, found: self.keys_for(index), bytes_left }, ask)
             }
             Op::RandomKey => {
                 let first = self.now.uptime_us as u32 % view.len() as u32;
@@ -400,7 +422,7 @@ impl Engine {
                     }
                     let scan = ScanState { slot: Some(slot), ..ScanState::over(spec, core..core + 1, None) };
                     let ask = scan.ask();
-                    (Kind::Collect { scan, limit, found: BTreeSet::new(), bytes_left }, ask)
+                    (Kind::Collect { scan, limit, found: self.keys_for(index), bytes_left }, ask)
                 }
             }
             other => unreachable!("{other:?} is not addressed"),
@@ -539,6 +561,18 @@ impl Engine {
                 }
                 self.answer_own(first_own);
             }
+            Progress::Later(asks) => {
+                entry.gather.waiting = asks.len() as u32;
+                self.postponed.extend(asks.into_iter().map(|ask| (place, ask)));
+            }
+            Progress::Written(written) => {
+                let Some(entry) = self.gathers[place as usize].take() else { return };
+                self.gathers_free.push(place);
+                let out = written.into_out();
+                self.deliver_with(entry, |connection, entry, gates, outs| {
+                    connection.complete_with_range(entry.sequence, &out, 0..out.bytes.len(), 0, gates, outs);
+                });
+            }
             Progress::Done(reply) if self.gathers[place as usize].as_ref().is_some_and(is_rewrite) => {
                 let reply = match reply {
                     Reply::Ok => Reply::Status("Background append only file rewriting started"),
@@ -565,13 +599,24 @@ impl Engine {
     }
 
     fn deliver(&mut self, entry: GatherEntry, mut reply: Reply<'static>) {
-        let index = entry.connection;
         if reply.bulk_bytes() > self.config.output_hard_bytes {
             reply = reply_too_large();
         }
         if let Reply::Error(error) = &reply {
             self.counters.count_failed(entry.spec.op, error);
         }
+        self.deliver_with(entry, |connection, entry, gates, outs| {
+            connection.complete(entry.sequence, entry.wire, &reply, gates, outs);
+        });
+    }
+
+    /// The reply has come together; `write` hands it to the connection.
+    fn deliver_with(
+        &mut self,
+        mut entry: GatherEntry,
+        write: impl FnOnce(&mut Connection, &GatherEntry, Vec<Gate>, &mut OutPool),
+    ) {
+        let index = entry.connection;
         let elapsed_us = self.now.uptime_us.saturating_sub(entry.began_us);
         self.latency.record(entry.spec.op, elapsed_us * 1000, 1);
         self.note_event_of(entry.spec, elapsed_us * 1000);
@@ -585,14 +630,14 @@ impl Engine {
         if connection.generation != entry.generation {
             return;
         }
-        let mut gates = entry.gates;
+        let mut gates = std::mem::take(&mut entry.gates);
         gates.retain(|&gate| !self.config.durable.has_passed(gate));
         gates.iter().for_each(|&gate| self.waits.wait(gate, index, entry.generation));
         if entry.timeout_ms > 0 && !gates.is_empty() {
             let deadline_us = entry.began_us + entry.timeout_ms * 1000;
             self.waits.deadlines.push((deadline_us, index, entry.generation, entry.sequence));
         }
-        connection.complete(entry.sequence, entry.wire, &reply, gates, &mut self.outs);
+        write(connection, &entry, gates, &mut self.outs);
         if matches!(entry.spec.op, Op::Publish | Op::SPublish) {
             connection.publishes_pending -= 1;
         }

@@ -10,11 +10,13 @@ use crate::command::{Op, Spec};
 use crate::engine::batch::Job;
 use crate::engine::clients::{KillFilter, merge_lists};
 use crate::engine::merge::Merge;
+use crate::engine::portions::{Found, Portions};
 use crate::engine::transaction::Transaction;
+use crate::engine::written::Written;
 use crate::glob;
 use crate::metrics::{CoreSnapshot, Names, Sections};
 use crate::reply::{Reply, ReplyError};
-use crate::request::Args;
+use crate::request::{Args, Wire};
 
 /// A question to one core. Its answer is handed to [`Gather::answer`] with the same `part`.
 #[derive(Debug)]
@@ -31,6 +33,10 @@ pub enum Progress {
     Waiting,
     /// These have to be asked next.
     Next(Vec<Ask>),
+    /// The same, but not before others have had their turn.
+    Later(Vec<Ask>),
+    /// A reply that is written down already.
+    Written(Written),
     Done(Reply<'static>),
 }
 
@@ -50,9 +56,11 @@ pub enum Kind {
     Copy { spec: &'static Spec, target: (u32, Vec<u8>), replace: bool, read: bool },
     /// SCAN: steps until about `count` keys were found, but at most `steps_left` more.
     Scan { scan: ScanState, steps_left: u32, found: Vec<Vec<u8>> },
-    /// KEYS and CLUSTER GETKEYSINSLOT: steps over cores until all, or enough, has been seen. A set, because
-    /// a shard that shrinks between two steps may show a key twice.
-    Collect { scan: ScanState, limit: usize, found: BTreeSet<Vec<u8>>, bytes_left: usize },
+    /// KEYS and CLUSTER GETKEYSINSLOT: steps over cores until all, or enough, has been seen. No step shows a key that
+    /// another has shown.
+    Collect { scan: ScanState, limit: usize, found: Keys, bytes_left: usize },
+    /// Many keys, some at a time.
+    Portions(Box<Portions>),
     /// RANDOMKEY: core after core until one has a key.
     AnyKey { left: Vec<u32>, spec: &'static Spec },
     /// The plain text of every core, joined: CLIENT LIST.
@@ -77,6 +85,43 @@ pub enum Kind {
     Parts { parts: Vec<Reply<'static>>, merge: Merge },
     /// The one answer there is.
     First,
+}
+
+/// Keys that were found.
+pub enum Keys {
+    Written(Written),
+    /// Where it has to be known how many there are before the first is written.
+    Listed(Vec<Reply<'static>>),
+}
+
+impl Keys {
+    pub fn for_wire(wire: Option<Wire>) -> Keys {
+        match wire {
+            Some(wire) if Written::is_for(wire) => Keys::Written(Written::new(wire)),
+            _ => Keys::Listed(Vec::new()),
+        }
+    }
+
+    fn len(&self) -> usize {
+        match self {
+            Keys::Written(written) => written.count(),
+            Keys::Listed(keys) => keys.len(),
+        }
+    }
+
+    fn push(&mut self, key: Vec<u8>) {
+        match self {
+            Keys::Written(written) => written.push(&Reply::Owned(key)),
+            Keys::Listed(keys) => keys.push(Reply::Owned(key)),
+        }
+    }
+
+    fn done(&mut self) -> Progress {
+        match std::mem::replace(self, Keys::Listed(Vec::new())) {
+            Keys::Written(written) => Progress::Written(written),
+            Keys::Listed(keys) => Progress::Done(Reply::Array(keys)),
+        }
+    }
 }
 
 /// What is made of every core's counters.
@@ -237,6 +282,29 @@ impl Gather {
                 }
                 Progress::Done(failure.take().unwrap_or_else(|| Reply::Array(std::mem::take(values))))
             }
+            Kind::Portions(portions) => {
+                if let Err(error) = portions.take(part, reply) {
+                    *failure = failure.take().or(Some(error));
+                }
+                if !last {
+                    return Progress::Waiting;
+                }
+                if let Some(error) = failure.take() {
+                    return Progress::Done(error);
+                }
+                if !portions.finish_portion() {
+                    return Progress::Done(Reply::error(REPLY_TOO_LARGE));
+                }
+                let asks = portions.next();
+                if !asks.is_empty() {
+                    return Progress::Later(asks);
+                }
+                match portions.found() {
+                    Found::Sum(sum) => Progress::Done(Reply::Int(sum)),
+                    Found::Written(written) => Progress::Written(written),
+                    Found::Values(values) => Progress::Done(Reply::Array(values)),
+                }
+            }
             Kind::SetIfNone { existing, store } => {
                 match reply {
                     Reply::Int(count) => *existing += count,
@@ -303,16 +371,14 @@ impl Gather {
                     if found.len() == *limit {
                         break;
                     }
-                    let len = key.len();
-                    if found.insert(key) {
-                        match bytes_left.checked_sub(len) {
-                            Some(rest) => *bytes_left = rest,
-                            None => return Progress::Done(Reply::error(REPLY_TOO_LARGE)),
-                        }
+                    match bytes_left.checked_sub(key.len()) {
+                        Some(rest) => *bytes_left = rest,
+                        None => return Progress::Done(Reply::error(REPLY_TOO_LARGE)),
                     }
+                    found.push(key);
                 }
                 if scan.core == scan.end || found.len() == *limit {
-                    return Progress::Done(strings(std::mem::take(found)));
+                    return found.done();
                 }
                 Progress::Next(vec![scan.ask()])
             }

@@ -51,6 +51,7 @@ pub mod memory;
 mod merge;
 mod modes;
 mod monitor;
+mod portions;
 mod pubsub;
 mod rates;
 pub mod settings;
@@ -60,6 +61,7 @@ mod tests;
 pub mod transaction;
 mod turn;
 mod waiting;
+mod written;
 
 use batch::Outbox;
 use clients::{Activity, Address, ClientFlags, ClientRecord};

@@ -663,10 +663,11 @@ impl Engine {
         let Some(Run::Asked(gather)) = transaction.runs.get_mut(run) else { return };
         match gather.answer(part, reply) {
             Progress::Waiting => {}
-            Progress::Next(asks) => {
+            Progress::Next(asks) | Progress::Later(asks) => {
                 gather.waiting = asks.len() as u32;
                 self.send_held(place, transaction, run, asks);
             }
+            Progress::Written(_) => unreachable!("what a transaction asks is listed"),
             Progress::Done(reply) => {
                 let kind = std::mem::replace(&mut gather.kind, Kind::First);
                 let reply = match kind {

@@ -215,7 +215,8 @@ fn begin(kind: Kind, waiting: u32) -> Gather {
 fn done(progress: Progress) -> Reply<'static> {
     match progress {
         Progress::Done(reply) => reply,
-        Progress::Next(_) => panic!("more is asked"),
+        Progress::Next(_) | Progress::Later(_) => panic!("more is asked"),
+        Progress::Written(_) => panic!("it is short"),
         Progress::Waiting => panic!("more is awaited"),
     }
 }

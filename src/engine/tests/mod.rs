@@ -9,6 +9,7 @@ mod lab;
 mod limits;
 mod model;
 mod order;
+mod portions;
 mod pubsub;
 mod scan;
 mod split;
