@@ -1,4 +1,5 @@
-//! Hit ratios on real traces, through the real shard: `cargo bench --bench hit_ratio [-- traces <directory>] [trace …]`.
+//! Hit ratios on real traces, through the real shard:
+//! `cargo bench --bench hit_ratio [-- traces <directory>] [svg <file>] [what-if] [trace …]`.
 //!
 //! Each trace is replayed as a client would use a cache: GET; on a miss SET. The shard gets the memory that the
 //! cell's entries take, in small segments, so that a thousand entries are many segments, as a million
@@ -502,22 +503,95 @@ fn belady(trace: &Trace, capacity: usize) -> f64 {
     100.0 * hits as f64 / trace.keys.len() as f64
 }
 
-fn uniform_row(name: &str, trace: &Trace, entries: usize, best: Option<f64>) -> f64 {
+/// What is drawn of a cell, in the order of a row.
+const POLICIES: [(&str, &str); 7] = [
+    ("CrabCache", "#d55e00"),
+    ("exact LRU", "#56b4e9"),
+    ("Redis LRU", "#0072b2"),
+    ("Redis LFU", "#cc79a7"),
+    ("S3-FIFO", "#009e73"),
+    ("SIEVE", "#e69f00"),
+    ("Belady", "#999999"),
+];
+
+struct Cell {
+    name: String,
+    hits: [f64; POLICIES.len()],
+}
+
+fn uniform_row(name: &str, trace: &Trace, entries: usize, best: Option<f64>) -> Cell {
     let unique = trace.unique();
     let room = (entries.div_ceil(ITEMS_PER_SEGMENT) + SEGMENTS_SPARE) * SEGMENT_BYTES;
     let (ours, window) = shard(trace, room, SEGMENT_BYTES, Eviction::TinyLfu);
     let (our_lru, _) = shard(trace, room, SEGMENT_BYTES, Eviction::Lru);
-    println!(
-        "| {name} | {entries} | {ours:.2} | {} | {window:.0} | {our_lru:.2} | {:.2} | {:.2} | {:.2} | {:.2} | {:.2} | {:.2} |",
-        best.map_or("".into(), |best| format!("{:+.2}", ours - best)),
+    let others = [
         replay(trace, Lru::new(entries, unique)),
         replay(trace, Sampled::lru(entries, unique)),
         replay(trace, Sampled::lfu(entries, unique)),
         replay(trace, S3Fifo::new(entries, unique)),
         replay(trace, Sieve::new(entries, unique)),
         belady(trace, entries),
+    ];
+    let to_best = best.map_or("".into(), |best| format!("{:+.2}", ours - best));
+    print!("| {name} | {entries} | {ours:.2} | {to_best} | {window:.0} | {our_lru:.2} |");
+    others.iter().for_each(|hits| print!(" {hits:.2} |"));
+    println!();
+    let mut hits = [ours; POLICIES.len()];
+    hits[1..].copy_from_slice(&others);
+    Cell { name: format!("{name}, {entries}"), hits }
+}
+
+/// A line for each cell, from nothing to all hits, and a dot on it for each policy.
+fn chart(cells: &[Cell]) -> String {
+    const LEFT: f64 = 250.0;
+    const RIGHT: f64 = 690.0;
+    const TOP: f64 = 50.0;
+    const STEP: f64 = 22.0;
+    let bottom = TOP + STEP * cells.len() as f64;
+    let across = |hits: f64| LEFT + (RIGHT - LEFT) * hits / 100.0;
+    let mut svg = format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 860 {0}\" width=\"860\" height=\"{0}\" \
+         font-family=\"system-ui, sans-serif\" font-size=\"12\" fill=\"#222\">\n\
+         <rect width=\"860\" height=\"{0}\" fill=\"#fff\"/>\n\
+         <text x=\"16\" y=\"22\" font-size=\"14\" font-weight=\"600\">Hits in percent, by trace and entries</text>\n",
+        bottom + 30.0
     );
-    ours
+    for percent in (0..=100).step_by(20) {
+        let x = across(percent as f64);
+        svg += &format!(
+            "<line x1=\"{x:.1}\" x2=\"{x:.1}\" y1=\"{TOP}\" y2=\"{bottom}\" stroke=\"#e4e4e4\"/>\
+             <text x=\"{x:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{percent}</text>\n",
+            bottom + 16.0
+        );
+    }
+    for (row, cell) in cells.iter().enumerate() {
+        let y = TOP + STEP * (row as f64 + 0.5);
+        svg += &format!(
+            "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{}</text>\
+             <line x1=\"{LEFT}\" x2=\"{RIGHT}\" y1=\"{y:.1}\" y2=\"{y:.1}\" stroke=\"#f0f0f0\"/>\n",
+            LEFT - 8.0,
+            y + 4.0,
+            cell.name
+        );
+        // Ours last, so that it lies on top.
+        for policy in (0..POLICIES.len()).rev() {
+            let (radius, (_, color)) = (if policy == 0 { 5.0 } else { 3.5 }, POLICIES[policy]);
+            svg += &format!(
+                "<circle cx=\"{:.1}\" cy=\"{y:.1}\" r=\"{radius}\" fill=\"{color}\"/>",
+                across(cell.hits[policy])
+            );
+        }
+        svg += "\n";
+    }
+    for (row, (name, color)) in POLICIES.into_iter().enumerate() {
+        let y = TOP + 18.0 * row as f64;
+        svg += &format!(
+            "<rect x=\"716\" y=\"{y:.1}\" width=\"12\" height=\"12\" fill=\"{color}\"/>\
+             <text x=\"734\" y=\"{:.1}\">{name}</text>\n",
+            y + 10.0
+        );
+    }
+    svg + "</svg>\n"
 }
 
 fn sized_row(name: &str, trace: &Trace, part: f64) {
@@ -566,10 +640,13 @@ fn main() {
         uniform_row("generated", &Trace::generated(5_000, 50_000, 30), 1_000, None);
         return;
     }
-    let named = words.iter().position(|word| word == "traces").and_then(|at| words.get(at + 1));
+    let after = |name: &str| words.iter().position(|word| word == name).and_then(|at| words.get(at + 1));
+    let (named, drawn) = (after("traces"), after("svg"));
     let directory = named.map_or(Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/traces"), PathBuf::from);
     let is_wanted = |name: &str| {
-        let wanted = |word: &&String| *word != "traces" && *word != "what-if" && Some(*word) != named;
+        let wanted = |word: &&String| {
+            !["traces", "what-if", "svg"].contains(&word.as_str()) && Some(*word) != named && Some(*word) != drawn
+        };
         let mut wanted = words.iter().filter(wanted).peekable();
         wanted.peek().is_none() || wanted.any(|word| name.contains(word.as_str()))
     };
@@ -596,10 +673,14 @@ fn main() {
         }
         return;
     }
-    let mut ours = Vec::new();
+    let (mut ours, mut cells) = (Vec::new(), Vec::new());
     for (name, entries, best) in CELLS.into_iter().filter(|cell| is_wanted(cell.0)) {
         match open(name) {
-            Ok(trace) => ours.push((uniform_row(name, &trace, entries, Some(best)), best)),
+            Ok(trace) => {
+                let cell = uniform_row(name, &trace, entries, Some(best));
+                ours.push((cell.hits[0], best));
+                cells.push(cell);
+            }
             Err(error) => println!("{name}: {error}"),
         }
     }
@@ -611,6 +692,9 @@ fn main() {
         mean(|c| c.0),
         mean(|c| c.1)
     );
+    if let Some(path) = drawn {
+        std::fs::write(path, chart(&cells)).unwrap_or_else(|error| eprintln!("{path}: {error}"));
+    }
     for (name, part) in SIZED.into_iter().filter(|cell| is_wanted(cell.0)) {
         match open(name) {
             Ok(trace) => sized_row(name, &trace, part),

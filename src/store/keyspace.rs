@@ -96,6 +96,9 @@ pub struct Keyspace {
     retired: Retired,
     /// An item on its way from one slot to another.
     moving: Vec<u8>,
+    /// Items that were moved or judged so far.
+    #[cfg(test)]
+    pub(super) worked: u64,
 }
 
 /// What a flush left behind, given back bit by bit.
@@ -168,6 +171,8 @@ impl Keyspace {
             inline_bytes: 0,
             retired: Retired::default(),
             moving: Vec::new(),
+            #[cfg(test)]
+            worked: 0,
         }
     }
 
@@ -604,6 +609,10 @@ impl Keyspace {
         let slot = self.arena.slot_mut(target);
         slot[..self.moving.len()].copy_from_slice(&self.moving);
         Head::set_visited(slot, is_visited);
+        #[cfg(test)]
+        {
+            self.worked += 1;
+        }
         self.table.replace(at, target);
         self.discard(item, head);
         true

@@ -284,6 +284,10 @@ impl Keyspace {
         effects: &mut E,
     ) -> Option<Judged> {
         while let Some(item) = self.arena.under_hand(segment) {
+            #[cfg(test)]
+            {
+                self.worked += 1;
+            }
             let slot = self.arena.slot(item);
             let head = Head::read_any(slot);
             if !head.is_live() {

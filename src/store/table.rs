@@ -174,6 +174,9 @@ pub struct Table {
     items: u64,
     /// Items moved by a split or merge; empty between calls, kept for its memory.
     moving: Vec<Entry>,
+    /// How many that were so far.
+    #[cfg(test)]
+    pub moved: u64,
 }
 
 /// Chained buckets and the free ones among them (linked through `next`).
@@ -240,6 +243,8 @@ impl Table {
             level: LEVEL_MIN,
             items: 0,
             moving: Vec::new(),
+            #[cfg(test)]
+            moved: 0,
         })
     }
 
@@ -489,6 +494,10 @@ impl Table {
                 break;
             }
             number = next;
+        }
+        #[cfg(test)]
+        {
+            self.moved += moving.len() as u64;
         }
         self.moving = moving;
     }

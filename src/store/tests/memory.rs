@@ -129,6 +129,65 @@ fn payload_after_churn(
     (counters.key_bytes + counters.value_bytes) * 100 / bytes_max
 }
 
+/// No command does more because the table is large, however it came to be so: a bucket splits or merges, of a few
+/// items, and that is all.
+#[test]
+fn growing_and_shrinking_move_one_bucket_at_a_time() {
+    const KEYS: u64 = 120_000;
+    const MOVED_MAX: u64 = 64;
+    let mut shard = bounded(u64::MAX, Eviction::TinyLfu);
+    let now = Now::at_ms(1_700_000_000_000);
+    let mut most = 0;
+    let mut check = |shard: &Shard, before: (u64, u32)| {
+        let moved = shard.keyspace.table.moved - before.0;
+        assert!(moved <= MOVED_MAX, "{moved} items were moved by one command");
+        assert!(shard.keyspace.buckets().abs_diff(before.1) <= 1);
+        assert_eq!(shard.keyspace.worked, 0, "nothing is moved where there is room");
+        most = most.max(moved);
+    };
+    for key in 0..KEYS {
+        let before = (shard.keyspace.table.moved, shard.keyspace.buckets());
+        set(&mut shard, key, b"value", now, &mut ());
+        check(&shard, before);
+    }
+    assert!(shard.keyspace.buckets() as u64 > KEYS / 12);
+    for key in 0..KEYS {
+        let before = (shard.keyspace.table.moved, shard.keyspace.buckets());
+        run(&mut shard, &[b"DEL", format!("key:{key}").as_bytes()], now, &mut ());
+        check(&shard, before);
+    }
+    assert!(most > 8 && shard.keyspace.buckets() < 100, "{most} moved at once");
+}
+
+/// At the ceiling every write makes room for what it brings: what it looks at and moves for that is bounded, also when
+/// the sizes shift under it.
+#[test]
+fn making_room_is_bounded_work_for_every_write() {
+    // A segment of the smallest items may be moved together; a millisecond moves several times as many.
+    const WORK_MAX: u64 = 6_000;
+    for eviction in [Eviction::TinyLfu, Eviction::Lru] {
+        let mut shard = bounded(12 * MIB, eviction);
+        let now = Now::at_ms(1_700_000_000_000);
+        let mut random = Random(77);
+        let mut total = 0;
+        for turn in 0..220_000u64 {
+            let value_max = [30, 100, 4_000, 600][turn as usize / 30_000 % 4];
+            let key = random.below(400_000).min(random.below(400_000));
+            if random.below(3) == 0 {
+                get(&mut shard, key, now);
+            }
+            let (moved, worked) = (shard.keyspace.table.moved, shard.keyspace.worked);
+            set(&mut shard, key, &vec![b'x'; random.below(value_max) as usize], now, &mut ());
+            let work = shard.keyspace.worked - worked;
+            assert!(work <= WORK_MAX, "{eviction:?}, turn {turn}: {work} items for one write");
+            assert!(shard.keyspace.table.moved - moved <= 64 + 16 * work);
+            total += work;
+        }
+        assert!(total > 100_000, "{total} items in all: nothing was evicted");
+        shard.validate();
+    }
+}
+
 #[test]
 fn most_of_the_ceiling_is_payload_whatever_the_sizes_and_however_they_shift() {
     let bytes_max = 64 * MIB;
