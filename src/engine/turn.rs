@@ -342,13 +342,19 @@ impl Engine {
         if connection.modes.any() && !self.admits(index, spec, call.args) {
             return true;
         }
-        let is_held_back = self.waits.restricts && self.is_held_back(index, spec, call.hash, owner, call.args);
-        if is_held_back {
+        let mut is_held_back = false;
+        if self.waits.restricts {
+            // Whoever is turned away is not counted after all, and so has to be counted first.
             self.counters.count_call(spec.op);
-        } else if call.args.may_be_large() && owner == self.config.core {
-            self.reserve_memory(&call.args);
+            is_held_back = self.is_held_back(index, spec, call.hash, owner, call.args);
+            if !is_held_back {
+                self.counters.uncount_call(spec.op);
+            }
         }
         if !is_held_back {
+            if call.args.may_be_large() && owner == self.config.core {
+                self.reserve_memory(&call.args);
+            }
             // Of a transaction its commands are shown first, when they are carried out.
             if self.is_monitored && spec.op != Op::Exec {
                 self.show_to_monitors(index, spec, call.args);

@@ -394,6 +394,17 @@ fn async_loses_no_more_than_its_interval() {
     }
 }
 
+/// A server whose very first command was refused while it loaded ended in an overflow of what it had counted.
+#[test]
+fn the_very_first_command_may_be_refused() {
+    let mut lab = Lab::new(Random::new(1), &Bounds { cores: 1, ..Bounds::default() });
+    lab.engines[0].set_loading(true);
+    let client = lab.connect(0);
+    assert_eq!(lab.call(client, "GET key"), "-LOADING CrabCache is loading the dataset in memory\r\n");
+    lab.engines[0].set_loading(false);
+    assert_eq!(lab.call(client, "GET key"), "$-1\r\n");
+}
+
 #[test]
 fn a_failed_disk_answers_with_its_error() {
     let bounds = Bounds { cores: 2, ..Bounds::default() };
