@@ -78,7 +78,7 @@ impl Preset {
                         "--port {{port}} --bind 127.0.0.1 --save '' --dir {{dir}} --appendonly {appendonly} {policy} \
                          --auto-aof-rewrite-percentage 100 --auto-aof-rewrite-min-size 64mb"
                     );
-                    let ours_too = format!("--port {{port}} --cores 1 --data-dir {{dir}}/log --wal-sync {mode}");
+                    let ours_too = format!("--port {{port}} --cores 1 --data-dir {{dir}}/data --wal-sync {mode}");
                     Leg {
                         a: server(&format!("redis-server, {fsync}"), Path::new("redis-server"), &redis, resp2),
                         b: server(&format!("crabcache, {mode}"), ours, &ours_too, resp2),
@@ -88,7 +88,7 @@ impl Preset {
             Preset::Recovery => {
                 let redis = "--port {port} --bind 127.0.0.1 --save '' --dir {dir} --appendonly yes";
                 let redis = server("redis-server", Path::new("redis-server"), redis, resp2);
-                let arguments = "--port {port} --cores 1 --data-dir {dir}/log --wal-sync async";
+                let arguments = "--port {port} --cores 1 --data-dir {dir}/data --wal-sync async";
                 vec![Leg { a: redis, b: server("crabcache", ours, arguments, resp2) }]
             }
             Preset::Memcached => {
