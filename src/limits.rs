@@ -172,6 +172,15 @@ pub const TLS_PIECE_BYTES: usize = 256 * 1024;
 /// Refusals that ACL LOG remembers. More: the oldest go.
 pub const ACCESS_LOG_ENTRIES_MAX: usize = 128;
 
+/// A text of a log line. What is longer is cut.
+pub const LOG_LINE_BYTES_MAX: usize = 8 * 1024;
+/// Log lines that wait to be written, and their bytes. More: lines are lost, and counted.
+pub const LOG_QUEUE_LINES_MAX: usize = 4096;
+pub const LOG_QUEUE_BYTES_MAX: usize = 1024 * 1024;
+/// The same message that is logged at once, and per second from then on. More: held back, and counted.
+pub const LOG_BURST: u32 = 64;
+pub const LOG_PER_SECOND: u64 = 1;
+
 /// How long a client may take to say who it is. Longer: closed.
 pub const BEFORE_AUTH_MS_MAX: u64 = 10_000;
 /// How often every connection is looked at for silence.

@@ -16,8 +16,10 @@ static MEMORY: Pages = Pages;
 
 fn main() -> ExitCode {
     let mut args = std::env::args_os().skip(1).map(|arg| arg.to_string_lossy().into_owned());
-    if args.next().as_deref() == Some("wal") {
-        return crabcache::runtime::wal::inspect::run(&args.collect::<Vec<_>>());
+    match args.next().as_deref() {
+        Some("wal") => return crabcache::runtime::wal::inspect::run(&args.collect::<Vec<_>>()),
+        Some("health") => return crabcache::runtime::admin::probe::run(&args.collect::<Vec<_>>()),
+        _ => {}
     }
     let request = match Request::parse(std::env::args_os()) {
         Ok(request) => request,
@@ -50,14 +52,15 @@ fn serve(config: Config, sources: Sources, strange: &[String]) -> ExitCode {
     for name in strange {
         tracing::warn!("{name} in the environment is no setting");
     }
-    let host = match Host::prepare(Arc::new(Store::new(config, sources))) {
-        Ok(host) => host,
+    let code = match Host::prepare(Arc::new(Store::new(config, sources))) {
+        Ok(host) => server::run(host),
         Err(refusal) => {
             tracing::error!("{refusal}");
-            return ExitCode::from(refusal.exit_code());
+            refusal.exit_code()
         }
     };
-    ExitCode::from(server::run(host))
+    log::flush();
+    ExitCode::from(code)
 }
 
 /// A wrong flag is explained as the parser of flags explains it; a wrong file with its place alone, for editors.

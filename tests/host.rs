@@ -33,6 +33,7 @@ fn play() {
         let role = if setup.index == 1 { role.clone() } else { "well".into() };
         move || core(setup, role)
     });
+    log::flush();
     std::process::exit(code.into());
 }
 

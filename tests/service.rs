@@ -305,4 +305,7 @@ fn what_the_server_does_is_allowed_by_the_unit() {
     assert!(!unit.contains("mount") && !unit.contains("setuid") && unit.contains("io_uring_setup"));
     let refused: Vec<&String> = calls.difference(&unit).collect();
     assert!(refused.is_empty(), "the unit does not allow {refused:?}");
+    let profile = fs::read_to_string(root().join("docker/seccomp.json")).expect("the profile of containers");
+    let refused: Vec<&String> = calls.iter().filter(|call| !profile.contains(&format!("\"{call}\""))).collect();
+    assert!(refused.is_empty(), "the profile of containers does not allow {refused:?}");
 }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use super::Engine;
 use super::access_log::Reason;
 use super::clients::{Address, DEFAULT_USER, printable};
+use super::notices::Notice;
 use super::rates::own_rates;
 use super::settings::Live;
 use crate::auth::{DEFAULT_NAME, OpSet, Scopes, Token};
@@ -268,6 +269,16 @@ impl Engine {
         let is_in_transaction = connection.modes.has(Modes::QUEUING);
         let mut log = self.config.commons.access_log();
         log.add(now, reason, object, user, is_in_transaction, || connection.client_line(now));
+        drop(log);
+        let client = connection.record.address.to_string();
+        self.note(|| Notice::Refused {
+            client,
+            why: match reason {
+                Reason::Auth => format!("wrong secret for {user}"),
+                Reason::Command => format!("{user} may not use {object}"),
+                Reason::Key => format!("{user} may not use the key {object}"),
+            },
+        });
     }
 
     fn address_of(&self, index: u32) -> Option<IpAddr> {

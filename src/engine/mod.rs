@@ -51,6 +51,7 @@ pub mod memory;
 mod merge;
 mod modes;
 mod monitor;
+pub mod notices;
 mod portions;
 mod pubsub;
 mod rates;
@@ -175,6 +176,7 @@ pub struct Engine {
     rates: Rates,
     latency: Box<Latency>,
     gatekeeper: access::Gatekeeper,
+    notices: notices::Notices,
     kept: bounds::Kept,
     shares: rates::Shares,
     /// What the shard was told last that it may take, and what to do then.
@@ -264,6 +266,7 @@ impl Engine {
             is_watchful: false,
             rates: Rates::default(),
             latency: Box::default(),
+            notices: notices::Notices::default(),
             gatekeeper: access::Gatekeeper::new(config.settings.version(), config.settings.live()),
             kept: bounds::Kept::default(),
             shares: rates::Shares::new(&config.hasher),

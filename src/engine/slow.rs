@@ -9,8 +9,10 @@ use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
 use super::Engine;
+use super::clients::printable;
 use super::gather::{Kind, Page};
 use super::merge::{LatencyPage, Merge};
+use super::notices::Notice;
 use crate::auth::OpSet;
 use crate::command::{Flags, Op, Route, Spec, TABLE};
 use crate::metrics::LatencyEvents;
@@ -152,10 +154,20 @@ impl Engine {
             Some(connection) => (connection.record.address.to_string(), connection.record.name.clone()),
             None => (String::new(), String::new()),
         };
+        self.notices_of_slow(&address, took_us, &words);
         let id = self.config.commons.slow_entries.fetch_add(1, Ordering::Relaxed);
         let unix_seconds = self.now.unix_ms / 1000;
         self.counters.slow_commands += 1;
         self.slow.log.push(Entry { id, unix_seconds, took_us, words, address, name });
+    }
+
+    /// For the log: the command and its first argument, which is its key if it has one.
+    fn notices_of_slow(&mut self, address: &str, took_us: u64, words: &Words) {
+        self.note(|| Notice::Slow {
+            client: address.to_owned(),
+            command: words.iter().take(2).map(|word| printable(word)).collect::<Vec<_>>().join(" "),
+            took_us,
+        });
     }
 
     /// The commands answered in this turn, or since they left for another core, took so long.

@@ -22,6 +22,9 @@ pub struct ProcessFacts {
     pub cpu_system_children_us: u64,
     /// Memory of the machine.
     pub system_memory_bytes: u64,
+    /// Lines of the log that could not be written, and those that were held back because there were many like them.
+    pub log_lines_lost: u64,
+    pub log_lines_held_back: u64,
 }
 
 /// A core as a node of a cluster.

@@ -5,7 +5,7 @@
 //!                  "kernel", "executable", "config_file", "clients_max", "memory_bytes_max", "memory_policy",
 //!                  "cluster_enabled" },
 //!     "process": { "rss_bytes", "rss_bytes_peak", "cpu_user_us", "cpu_system_us", "cpu_user_children_us",
-//!                  "cpu_system_children_us", "system_memory_bytes" },
+//!                  "cpu_system_children_us", "system_memory_bytes", "log_lines_lost", "log_lines_held_back" },
 //!     "total":   CORE,
 //!     "cores":   [ { "core": 0, "slots": [first, last], …CORE }, … ] }
 //!
@@ -85,6 +85,8 @@ fn process(json: &mut Json, facts: &ServerFacts) {
         ("cpu_user_children_us", process.cpu_user_children_us),
         ("cpu_system_children_us", process.cpu_system_children_us),
         ("system_memory_bytes", process.system_memory_bytes),
+        ("log_lines_lost", process.log_lines_lost),
+        ("log_lines_held_back", process.log_lines_held_back),
     ] {
         json.key(name).number(value);
     }

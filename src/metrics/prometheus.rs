@@ -6,7 +6,7 @@
 
 use std::fmt::{self, Write};
 
-use super::counters::{CoreCounters, CoreSnapshot, Field, FieldKind, OpCounters, ShardSnapshot};
+use super::counters::{CoreCounters, CoreSnapshot, Field, FieldKind, LogSnapshot, OpCounters, ShardSnapshot};
 use super::facts::{CRABCACHE_VERSION, REDIS_VERSION, ServerFacts};
 use super::latency::{Family, PERCENTILES};
 use super::rates::RateSnapshot;
@@ -112,7 +112,7 @@ impl Page {
         self.one("start_time_seconds", Gauge, "When it was started, in seconds since 1970.", start)?;
         self.one("process_id", Gauge, "Its process id.", facts.pid)?;
         self.one("connected_clients", Gauge, "Clients connected now.", counters.connections_current)?;
-        self.one("blocked_clients", Gauge, "Clients that wait for something to happen.", 0)?;
+        self.one("blocked_clients", Gauge, "Clients that wait for something to happen.", counters.blocked_clients)?;
         self.one("config_maxclients", Gauge, "Most clients at a time.", facts.clients_max)?;
         self.one("config_maxmemory", Gauge, "Most memory for keys and values; 0 is no bound.", facts.memory_bytes_max)?;
         self.one("connected_slaves", Gauge, "Replicas.", 0)?;
@@ -128,6 +128,11 @@ impl Page {
         self.one("mem_fragmentation_ratio", Gauge, "Resident memory by memory used.", format_args!("{ratio:.4}"))?;
         self.one("cpu_user_seconds_total", Counter, "CPU time in user mode.", seconds(process.cpu_user_us))?;
         self.one("cpu_sys_seconds_total", Counter, "CPU time in the kernel.", seconds(process.cpu_system_us))?;
+        if self.names == Names::Own {
+            let (lost, held_back) = (process.log_lines_lost, process.log_lines_held_back);
+            self.one("log_lines_lost_total", Counter, "Lines of the log that could not be written.", lost)?;
+            self.one("log_lines_held_back_total", Counter, "Lines of the log like many others, held back.", held_back)?;
+        }
         let received = counters.connections_accepted;
         self.one("connections_received_total", Counter, "Connections accepted.", received)?;
         let refused = counters.connections_refused;
@@ -143,7 +148,12 @@ impl Page {
         writeln!(self.out, "{keys}{{db=\"db0\"}} {}", shard.keys)?;
         let expiring = self.head("db_keys_expiring", Gauge, "Keys with an expiry time, by database.")?;
         writeln!(self.out, "{expiring}{{db=\"db0\"}} {}", shard.keys_with_expiry)?;
-        self.one("total_error_replies", Counter, "Replies that were errors.", counters.error_replies)?;
+        let total_errors = match self.names {
+            Names::Own => "error_replies_total",
+            // As it is called there.
+            Names::RedisExporter => "total_error_replies",
+        };
+        self.one(total_errors, Counter, "Replies that were errors.", counters.error_replies)?;
         let errors = self.head("errors_total", Counter, "Replies that were errors, by their first word.")?;
         for (code, count) in counters.errors.iter() {
             writeln!(self.out, "{errors}{{err=\"{code}\"}} {count}")?;
@@ -209,13 +219,15 @@ impl Page {
 
     /// Every counter of every core, under the names of STATS.
     fn cores(&mut self, snapshots: &[CoreSnapshot]) -> fmt::Result {
-        self.fields(CoreCounters::FIELDS, snapshots, |snapshot| snapshot.counters.words().to_vec())?;
-        self.fields(ShardSnapshot::FIELDS, snapshots, |snapshot| snapshot.shard.words().to_vec())?;
-        self.fields(RateSnapshot::FIELDS, snapshots, |snapshot| snapshot.rates.words().to_vec())
+        self.fields("core_", CoreCounters::FIELDS, snapshots, |snapshot| snapshot.counters.words().to_vec())?;
+        self.fields("core_", ShardSnapshot::FIELDS, snapshots, |snapshot| snapshot.shard.words().to_vec())?;
+        self.fields("core_log_", LogSnapshot::FIELDS, snapshots, |snapshot| snapshot.log.words().to_vec())?;
+        self.fields("core_", RateSnapshot::FIELDS, snapshots, |snapshot| snapshot.rates.words().to_vec())
     }
 
     fn fields(
         &mut self,
+        prefix: &str,
         fields: &[Field],
         snapshots: &[CoreSnapshot],
         words: impl Fn(&CoreSnapshot) -> Vec<u64>,
@@ -223,12 +235,20 @@ impl Page {
         let words: Vec<(u32, Vec<u64>)> = snapshots.iter().map(|snapshot| (snapshot.core, words(snapshot))).collect();
         for (index, field) in fields.iter().enumerate() {
             let (stem, kind) = match field.kind {
-                FieldKind::Counter => (format!("core_{}_total", field.name), Type::Counter),
-                FieldKind::Gauge => (format!("core_{}", field.name), Type::Gauge),
+                FieldKind::Counter => (format!("{prefix}{}_total", field.name), Type::Counter),
+                FieldKind::Gauge => (format!("{prefix}{}", field.name), Type::Gauge),
             };
-            let name = self.head(&stem, kind, field.help)?;
+            // Points in time are seconds there.
+            let (stem, is_time) = match stem.strip_suffix("_unix_ms") {
+                Some(stem) => (format!("{stem}_timestamp_seconds"), true),
+                None => (stem, false),
+            };
+            let name = self.head(&stem, kind, field.help.trim_end_matches(", in Unix milliseconds."))?;
             for (core, words) in &words {
-                writeln!(self.out, "{name}{{core=\"{core}\"}} {}", words[index])?;
+                match words[index] {
+                    ms if is_time => writeln!(self.out, "{name}{{core=\"{core}\"}} {}", ms as f64 / 1000.0)?,
+                    word => writeln!(self.out, "{name}{{core=\"{core}\"}} {word}")?,
+                }
             }
         }
         Ok(())

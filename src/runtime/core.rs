@@ -33,6 +33,7 @@ use crate::clock::Now;
 use crate::config::{Store, TlsPort};
 use crate::connection::{Closing, Received};
 use crate::engine::clients::Address;
+use crate::engine::notices::Notice;
 use crate::engine::{Engine, EngineConfig, Peer};
 use crate::limits;
 
@@ -491,10 +492,15 @@ impl Core {
         {
             if !self.allowlist.is_empty() && !self.allowlist.admits(peer.ip()) {
                 self.engine.counters.connections_refused_by_address += 1;
+                let client = peer.to_string();
+                self.engine
+                    .note(|| Notice::Refused { client, why: "its address is not allowed (--allow, --deny)".into() });
                 return;
             }
             if self.engine.is_flooded_by(peer.ip()) {
                 super::sockets::reset(&socket);
+                let client = peer.ip().to_string();
+                self.engine.note(|| Notice::Refused { client, why: "too many connections of its address".into() });
                 return;
             }
         }
@@ -502,6 +508,8 @@ impl Core {
             self.shared.clients.fetch_sub(1, Ordering::Relaxed);
             self.engine.counters.connections_refused += 1;
             super::sockets::refuse(&socket);
+            let clients_max = self.shared.clients_max;
+            warn!("a client is refused: there are {clients_max} already, as many as there may be (--max-clients)");
             return;
         }
         let listener = &self.listeners[listener as usize];
@@ -685,6 +693,10 @@ impl Core {
 
     fn tick(&mut self, now: Instant) {
         self.shared.pulses.beat(self.core, now);
+        // Not with every tick: a flood is told in few words.
+        if self.engine.has_notices() && self.ticks.is_multiple_of(PERIOD_TICKS) {
+            self.engine.take_notices().iter().for_each(|notice| tracing::info!("{notice}"));
+        }
         if self.store.version() != self.store_version {
             self.store_version = self.store.version();
             self.allowlist = self.store.allowlist();

@@ -96,6 +96,7 @@ impl Host {
         let config = store.current();
         let signals =
             Signals::block().map_err(|error| Refusal::Failed(format!("signals cannot be blocked: {error}")))?;
+        super::log::write_in_background();
         protect(&config, &store)?;
         let ground = preflight::check(&config)?;
         let listeners = listen::open(&config, ground.cores(), &ground.core_ports)?;

@@ -61,6 +61,7 @@ fn process_facts() -> ProcessFacts {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let memory = fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let [user, system, user_children, system_children] = cpu_times_us();
+    let [log_lines_lost, log_lines_held_back] = super::log::lines_missing();
     ProcessFacts {
         rss_bytes: kilobytes(&status, "VmRSS:") * 1024,
         rss_bytes_peak: kilobytes(&status, "VmHWM:") * 1024,
@@ -69,6 +70,8 @@ fn process_facts() -> ProcessFacts {
         cpu_user_children_us: user_children,
         cpu_system_children_us: system_children,
         system_memory_bytes: kilobytes(&memory, "MemTotal:") * 1024,
+        log_lines_lost,
+        log_lines_held_back,
     }
 }
 

@@ -43,6 +43,7 @@ impl Signals {
                 }
                 Some(requested) if requested.elapsed() >= SAME_REQUEST => {
                     error!("{signal} again: ending at once");
+                    super::log::flush();
                     std::process::exit(1);
                 }
                 Some(_) => {}

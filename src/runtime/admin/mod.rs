@@ -9,6 +9,7 @@
 mod answers;
 mod client;
 mod gateway;
+pub mod probe;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
