@@ -136,7 +136,9 @@ pub enum Op {
     AclWhoAmI,
     Auth,
     Client,
+    ClientCaching,
     ClientGetName,
+    ClientGetRedir,
     ClientHelp,
     ClientId,
     ClientInfo,
@@ -148,6 +150,8 @@ pub enum Op {
     ClientReply,
     ClientSetInfo,
     ClientSetName,
+    ClientTracking,
+    ClientTrackingInfo,
     ClientUnblock,
     ClientUnpause,
     Echo,
@@ -449,7 +453,9 @@ table! {
     "acl|whoami" AclWhoAmI 2 SRV NO_KEYS Local "connection" "6.0.0" "Returns the name of the token of this connection.";
     "auth" Auth -2 OPEN NO_KEYS Local "connection" "1.0.0" "Authenticates the connection.";
     "client" Client -2 BOX NO_KEYS Local "connection" "2.4.0" "A container for client connection commands.";
+    "client|caching" ClientCaching 3 SRV NO_KEYS Local "connection" "6.0.0" "Instructs the server whether to track the keys in the next request.";
     "client|getname" ClientGetName 2 SRV NO_KEYS Local "connection" "2.6.9" "Returns the name of the connection.";
+    "client|getredir" ClientGetRedir 2 SRV NO_KEYS Local "connection" "6.0.0" "Returns the client ID to which the connection's tracking notifications are redirected.";
     "client|help" ClientHelp 2 SRV NO_KEYS Local "connection" "5.0.0" "Returns helpful text about the different subcommands.";
     "client|id" ClientId 2 SRV NO_KEYS Local "connection" "5.0.0" "Returns the unique client ID of the connection.";
     "client|info" ClientInfo 2 SRV NO_KEYS Local "connection" "6.2.0" "Returns information about the connection.";
@@ -461,6 +467,8 @@ table! {
     "client|reply" ClientReply 3 SRV NO_KEYS Local "connection" "3.2.0" "Instructs the server whether to reply to commands.";
     "client|setinfo" ClientSetInfo 4 SRV NO_KEYS Local "connection" "7.2.0" "Sets information specific to the client or connection.";
     "client|setname" ClientSetName 3 SRV NO_KEYS Local "connection" "2.6.9" "Sets the connection name.";
+    "client|tracking" ClientTracking -3 SRV NO_KEYS Local "connection" "6.0.0" "Controls server-assisted client-side caching for the connection.";
+    "client|trackinginfo" ClientTrackingInfo 2 SRV NO_KEYS Local "connection" "6.2.0" "Returns information about server-assisted client-side caching for the connection.";
     "client|unblock" ClientUnblock -3 ADM NO_KEYS Every "connection" "5.0.0" "Unblocks a client blocked by a blocking command from a different connection.";
     "client|unpause" ClientUnpause 2 ADM NO_KEYS Every "connection" "3.2.0" "Resumes processing commands from paused clients.";
     "echo" Echo 2 SRVF NO_KEYS Local "connection" "1.0.0" "Returns the given string.";

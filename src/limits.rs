@@ -190,6 +190,8 @@ pub const AUTH_FAILURES_TRACKED_MAX: usize = 4096;
 /// Longest wait after failed attempts.
 pub const AUTH_DELAY_MS_MAX: u64 = 30_000;
 
+/// Prefixes that one client with a client-side cache listens to, with 96 bytes for each. More: an error.
+pub const TRACKED_PREFIX_BYTES_MAX: usize = 64 * 1024;
 /// Most of `slowlog-max-len`; an entry takes at most 5 KiB. Full: the oldest is forgotten.
 pub const SLOWLOG_LEN_MAX: u64 = 10_000;
 /// The name a client gives itself, and those of its library. Longer: an error.

@@ -293,6 +293,8 @@ fn every_counter_of_stats_tells_what_happened() {
             "transactions_dirty" | "transactions_refused" | "commands_held_up" => 0..=0,
             // Nobody monitored, paused or waited; a slow machine makes slow commands.
             "monitor_lines" | "monitor_lines_skipped" | "monitors_current" => 0..=0,
+            "keyspace_events" | "invalidations" | "tracking_clients" | "tracking_keys" => 0..=0,
+            "tracking_items" | "tracking_prefixes" => 0..=0,
             "blocked_clients" | "client_pauses" => 0..=0,
             "slow_commands" => 0..=commands,
             "connections_closed_by_silence" | "connections_refused_by_address" | "authentications_failed" => 0..=0,
@@ -576,6 +578,8 @@ fn info_says_what_stats_says() {
             "core0" | "core1" => core_line(text, &stats["cores"][name[4..].parse::<usize>().unwrap()]),
             // What there is none of here, under the names that are looked for.
             "monitor_clients" | "monitor_lines" | "client_pauses" => is(0),
+            "tracking_total_keys" | "tracking_total_items" | "tracking_total_prefixes" => is(0),
+            "tracking_invalidations" | "keyspace_events" => is(0),
             // What is slow on a slow machine may be counted between two questions.
             "slow_commands" => assert!(text.parse::<u64>().is_ok(), "{line}"),
             "cluster_connections" | "blocked_clients" | "tracking_clients" | "loading" | "async_loading" => is(0),

@@ -210,6 +210,8 @@ fn live_of(config: &Config) -> Result<Live, ConfigError> {
         slowlog_slower_than_us: config.slowlog_slower_than_us,
         slowlog_len_max: config.slowlog_len_max as usize,
         latency_threshold_ms: config.latency_threshold_ms,
+        keyspace_events: config.keyspace_events,
+        tracking_keys_max: config.tracking_keys_max as usize,
     })
 }
 

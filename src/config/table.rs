@@ -297,6 +297,14 @@ settings! {
     /// Milliseconds from which on LATENCY remembers when something took so long; 0: never
     latency_threshold_ms "latency-monitor-threshold": Number<u64>, "0", "MILLISECONDS", live, redis "latency-monitor-threshold";
 
+    /// Which events about keys are published, in the letters of Redis: K and E say where, g $ x e m n and A what; empty:
+    /// none
+    keyspace_events "notify-keyspace-events": Events, "", "LETTERS", live, redis "notify-keyspace-events";
+
+    /// Most keys that are remembered for clients with client-side caches; beyond it they are told to forget the oldest; 0: any
+    /// number
+    tracking_keys_max "tracking-table-max-keys": Number<u64>, "1000000", "N", live, redis "tracking-table-max-keys";
+
     /// Who may use DEBUG, which is there for test suites
     debug_access "enable-debug-command": OneOf<DebugAccess>, "no", "WHO", restart, redis "enable-debug-command";
 

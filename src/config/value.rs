@@ -12,6 +12,7 @@ use super::{Cores, MemorySize, TlsPort};
 use crate::allowlist::Network;
 use crate::command::TABLE;
 use crate::number::{parse_duration_ms, parse_size};
+use crate::pubsub::KeyspaceEvents;
 use crate::ratelimit::Rate;
 
 /// How a value stands in a TOML file.
@@ -100,6 +101,22 @@ impl Kind for Signed {
 
     fn show(value: &i64) -> String {
         value.to_string()
+    }
+}
+
+/// `notify-keyspace-events`: `KEA`.
+pub struct Events;
+
+impl Kind for Events {
+    type Value = KeyspaceEvents;
+    const FORM: Form = Form::Text;
+
+    fn parse(text: &str) -> Result<KeyspaceEvents, String> {
+        KeyspaceEvents::parse(text)
+    }
+
+    fn show(value: &KeyspaceEvents) -> String {
+        value.text()
     }
 }
 

@@ -95,6 +95,8 @@ impl Modes {
     pub const WATCHING: Modes = Modes(1 << 2);
     /// It is shown every command.
     pub const MONITORING: Modes = Modes(1 << 3);
+    /// It is told when keys that it has read change.
+    pub const TRACKING: Modes = Modes(1 << 4);
     /// It may not do everything: each command is looked at.
     pub const RESTRICTED: Modes = Modes(1 << 7);
 
@@ -226,7 +228,7 @@ pub fn is_barrier(spec: &Spec) -> bool {
         Route::Pair | Route::Addressed => true,
         Route::Split => spec.op == Op::MSetNx,
         // What follows may depend on who it is.
-        Route::Local => matches!(spec.op, Op::Quit | Op::Auth | Op::Hello | Op::Wait | Op::Debug),
+        Route::Local => matches!(spec.op, Op::Quit | Op::Auth | Op::Hello | Op::Wait | Op::Debug | Op::ClientTracking),
         // Every core answers: one such command of a connection at a time.
         Route::Every => true,
         Route::Key => false,

@@ -29,6 +29,7 @@ fn connection() -> Connection {
         activity: Activity::default(),
         flags: ClientFlags::default(),
         subscriptions: crate::pubsub::Counts::default(),
+        tracking: None,
         queued: None,
         wire: Wire::default(),
         query_bytes: 0,

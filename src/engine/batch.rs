@@ -87,6 +87,28 @@ pub enum Job {
     Late,
     /// `line`: what clients that monitor are shown.
     Shown,
+    /// `key…`: how many of them there are; not counted as look-ups.
+    Present,
+    /// `key`: takes it away, because it has a place elsewhere now.
+    Take,
+    /// `session key…`: the commands behind it read these keys, for whoever caches them.
+    Track,
+    /// `session`: the command behind it is of a client that does not want to be told of what it writes.
+    As,
+    /// `session prefix…`: it wants to hear of all such keys.
+    Listen,
+    /// `session`: it has ended.
+    Untrack,
+    /// `id`: invalidations of another client go to this one; answers whether it is there.
+    Target,
+    /// `id`: they do so no more.
+    Untarget,
+    /// `key session…`: the key is not what they have read.
+    Invalidate,
+    /// `id session [key]`: the same, for the client that it redirects to; without a key, all keys.
+    Redirected,
+    /// `session`: the client that it redirects to is gone.
+    Broken,
     /// `key`: watches it; answers its version.
     Watch,
     /// `key…`: watches them no more.

@@ -88,6 +88,8 @@ pub struct ClientRecord {
     pub flags: ClientFlags,
     /// What it listens to.
     pub subscriptions: Counts,
+    /// If it tracks: whom it redirects to, whether it is told of prefixes, whether the former is gone.
+    pub tracking: Option<(u64, bool, bool)>,
     /// Commands since MULTI.
     pub queued: Option<u32>,
     pub wire: Wire,
@@ -134,9 +136,10 @@ impl ClientRecord {
         write!(line, " tot-mem={} events={}", self.memory_bytes(), if buffers > 0 { "rw" } else { "r" })?;
         write!(
             line,
-            " cmd={} user={} redir=-1",
+            " cmd={} user={} redir={}",
             self.activity.last_command.map_or("NULL", |spec| spec.name),
-            self.user
+            self.user,
+            self.tracking.map_or(-1, |(redirect, ..)| redirect as i64)
         )?;
         write!(line, " resp={}", if self.wire == Wire::Resp3 { 3 } else { 2 })?;
         write!(line, " lib-name={} lib-ver={}", self.library_name, self.library_version)?;
@@ -166,6 +169,9 @@ impl ClientRecord {
             (!self.subscriptions.is_zero(), 'P'),
             (self.queued.is_some(), 'x'),
             (self.flags.close_after_reply, 'c'),
+            (self.tracking.is_some(), 't'),
+            (self.tracking.is_some_and(|(_, _, is_broken)| is_broken), 'R'),
+            (self.tracking.is_some_and(|(_, broadcast, _)| broadcast), 'B'),
             (matches!(self.address, Address::Unix(_)), 'U'),
             (self.flags.readonly, 'r'),
             (self.flags.no_evict, 'e'),
@@ -463,6 +469,7 @@ mod tests {
             },
             flags: ClientFlags::default(),
             subscriptions: Counts::default(),
+            tracking: None,
             queued: None,
             wire: Wire::Resp2,
             query_bytes: 0,

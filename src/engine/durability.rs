@@ -131,8 +131,10 @@ impl Engine {
     pub(super) fn gate_of(&mut self, job: Job, spec: &Spec, args: Args<'_>) -> u64 {
         let Some(log) = &mut self.journal.0 else { return 0 };
         let group = match job {
-            Job::Command | Job::Held => return gate_of_command(&mut self.journal, &self.config.hasher, spec, args),
-            Job::Read | Job::Put => log.gate_of_keys(std::iter::once(self.config.hasher.hash(args.get(0)))),
+            Job::Command | Job::Held | Job::Present => {
+                return gate_of_command(&mut self.journal, &self.config.hasher, spec, args);
+            }
+            Job::Read | Job::Put | Job::Take => log.gate_of_keys(std::iter::once(self.config.hasher.hash(args.get(0)))),
             Job::Scan | Job::CountSlot | Job::RandomKey => log.gate_of_all(),
             Job::Snapshot
             | Job::Hold
@@ -142,6 +144,8 @@ impl Engine {
             | Job::Shown
             | Job::Watch
             | Job::Unwatch => 0,
+            Job::Track | Job::As | Job::Listen | Job::Untrack | Job::Target | Job::Untarget => 0,
+            Job::Invalidate | Job::Redirected | Job::Broken => 0,
         };
         if group > log.writer.settled() { group } else { 0 }
     }

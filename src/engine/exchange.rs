@@ -1,8 +1,8 @@
 //! Batches to and from other cores: theirs are served, ours come back answered.
 
-use super::Engine;
 use super::batch::{Batch, Job, Outbox, Token};
 use super::journal::Gate;
+use super::{Engine, holding};
 use crate::command::Route;
 use crate::metrics::ErrorCode;
 use crate::proto;
@@ -40,6 +40,17 @@ impl Engine {
         let mut put_off = Vec::new();
         for (place, command) in batch.commands.iter().enumerate() {
             let args = batch.args_of(command);
+            if command.job == Job::As {
+                self.signed[batch.origin as usize] = holding::number(args.get(0));
+                self.is_signed = true;
+                ends.push(replies.bytes.len() as u32);
+                continue;
+            }
+            if self.is_watchful || self.is_signed {
+                let writer = std::mem::take(&mut self.signed[batch.origin as usize]);
+                self.is_signed = self.signed.iter().any(|session| *session != 0);
+                self.listeners.begin(command.spec, &args, writer);
+            }
             if (self.is_watchful || command.job == Job::Hold) && self.is_put_off(batch.origin, command, args) {
                 put_off.push(place);
                 ends.push(replies.bytes.len() as u32);
@@ -79,6 +90,7 @@ impl Engine {
                 }
             }
             ends.push(replies.bytes.len() as u32);
+            self.spread_news();
         }
         batch.replies = replies;
         batch.reply_ends = ends;

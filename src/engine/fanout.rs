@@ -102,6 +102,9 @@ impl Engine {
             return self.answer(index, spec, &refusal);
         }
         self.journal.begin_run();
+        if self.is_watchful {
+            self.begin_effects_of(index, spec, args);
+        }
         let call = Call { spec, args, hash: 0 };
         let reply = with_effects!(self, effects => self.shard.apply(&call, self.now, effects));
         self.journal.end_run();
@@ -120,6 +123,7 @@ impl Engine {
         } else {
             connection.reply(&reply, &mut self.outs);
         }
+        self.spread_news();
         Outcome::Answered
     }
 
@@ -131,6 +135,7 @@ impl Engine {
                 1
             });
         }
+        self.sign(index, owner, spec);
         let Some(connection) = self.connections[index as usize].as_deref_mut() else { return Outcome::Answered };
         let token = Token::Connection { index, generation: connection.generation, sequence: connection.await_reply() };
         self.outboxes[owner as usize].open().push(token, Job::Command, connection.wire, spec, 0, args);
@@ -171,8 +176,10 @@ impl Engine {
             _ => Kind::Sum(0),
         };
         // MSETNX first asks whether any of the keys exists.
-        let (asked, width) =
-            if spec.op == Op::MSetNx { (crate::command::spec_of(Op::Exists), 1) } else { (spec, step) };
+        let (asked, job, width) = match spec.op {
+            Op::MSetNx => (crate::command::spec_of(Op::Exists), Job::Present, 1),
+            _ => (spec, Job::Command, step),
+        };
         self.gather(index, spec, kind, |this, gather| {
             let mut waiting = 0;
             for (core, share) in shares.iter().enumerate().filter(|(_, share)| !share.is_empty()) {
@@ -184,7 +191,7 @@ impl Engine {
                         .flat_map(|&place| (0..width).map(move |part| place * step + part))
                         .map(|arg| args.range(arg)),
                 );
-                this.ask_args(gather, core as u32, core as u32, Job::Command, asked, args.with_ranges(&picked));
+                this.ask_args(gather, core as u32, core as u32, job, asked, args.with_ranges(&picked));
                 this.ranges = picked;
                 waiting += 1;
             }
@@ -521,14 +528,29 @@ impl Engine {
             let token = Token::Gather { index: gather, part };
             self.stand_in_line(core, token, Wire::Resp3, spec, args);
         } else if core == self.config.core {
+            if self.is_watchful
+                && let Some(index) = self.connection_of_gather(gather)
+            {
+                self.begin_effects_of(index, spec, args);
+            }
             let reply = self.share(job, spec, args).into_owned();
             let group = self.gate_of(job, spec, args);
             self.own_asks.push((gather, part, reply, group));
+            self.spread_news();
         } else {
+            if self.no_loops > 0
+                && let Some(index) = self.connection_of_gather(gather)
+            {
+                self.sign(index, core, spec);
+            }
             let token = Token::Gather { index: gather, part };
             self.outboxes[core as usize].open().push(token, job, Wire::Resp3, spec, 0, args);
             self.counters.commands_forwarded_out += 1;
         }
+    }
+
+    fn connection_of_gather(&self, gather: u32) -> Option<u32> {
+        self.gathers.get(gather as usize).and_then(Option::as_ref).map(|entry| entry.connection)
     }
 
     /// Hands the answers that this core gave itself to their gathers.
@@ -591,6 +613,7 @@ impl Engine {
                         self.watched(&entry, keys, versions);
                         reply
                     }
+                    Kind::Tracking { is_target_there } => self.tracking_agreed(&entry, is_target_there),
                     _ => reply,
                 };
                 self.deliver(entry, reply);
@@ -769,6 +792,45 @@ impl Engine {
             }
             Job::Late => {
                 self.late_share(args);
+                Reply::None
+            }
+            Job::Present => {
+                let present = args.iter().filter(|key| self.exists(key)).count();
+                Reply::Int(present as i64)
+            }
+            Job::Take => {
+                if let Some(refusal) = self.waits.refusal(spec, &self.journal) {
+                    return refusal;
+                }
+                let taken = with_effects!(self, effects => self.shard.take_for_move(args.get(0), now, effects));
+                Reply::Int(taken.is_some() as i64)
+            }
+            Job::Listen => self.listen_share(args),
+            Job::Target => self.target_share(args),
+            // Whose command it is, is noted by who serves the batch.
+            Job::As => Reply::None,
+            Job::Track => {
+                self.track_share(args);
+                Reply::None
+            }
+            Job::Untrack => {
+                self.untrack_share(args);
+                Reply::None
+            }
+            Job::Untarget => {
+                self.untarget_share(args);
+                Reply::None
+            }
+            Job::Invalidate => {
+                self.invalidate_share(args);
+                Reply::None
+            }
+            Job::Redirected => {
+                self.redirected_share(args);
+                Reply::None
+            }
+            Job::Broken => {
+                self.broken_share(args);
                 Reply::None
             }
             Job::Shown => {

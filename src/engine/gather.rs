@@ -81,6 +81,8 @@ pub enum Kind {
     Watch { keys: Vec<(u32, Bytes)>, versions: Vec<u64> },
     /// Several steps on several cores, which the engine takes.
     Transaction(Box<Transaction>),
+    /// CLIENT TRACKING: whether the client to redirect to is there.
+    Tracking { is_target_there: bool },
     /// What all cores say, to be seen together.
     Parts { parts: Vec<Reply<'static>>, merge: Merge },
     /// The one answer there is.
@@ -257,6 +259,10 @@ impl Gather {
                 if last { Progress::Done(filter.reply(*count)) } else { Progress::Waiting }
             }
             Kind::First => Progress::Done(reply),
+            Kind::Tracking { is_target_there } => {
+                *is_target_there &= reply != Reply::Int(0);
+                if last { Progress::Done(Reply::Ok) } else { Progress::Waiting }
+            }
             Kind::Parts { parts, merge } => {
                 parts.push(reply);
                 if last { Progress::Done(merge.merge(std::mem::take(parts))) } else { Progress::Waiting }
@@ -331,9 +337,8 @@ impl Gather {
                 (MoveState::Reading, _) => Progress::Done(ReplyError::NoSuchKey.into()),
                 (MoveState::Putting, Reply::Int(1)) => {
                     *state = MoveState::Removing;
-                    let del = crate::command::spec_of(Op::Del);
                     let args = vec![Bytes::copy_from_slice(&source.1)];
-                    Progress::Next(vec![Ask { core: source.0, part: 0, job: Job::Command, spec: del, args }])
+                    Progress::Next(vec![Ask { core: source.0, part: 0, job: Job::Take, spec, args }])
                 }
                 // The name is in use, or there is no memory: nothing has happened.
                 (MoveState::Putting, Reply::Array(mut refused)) => {

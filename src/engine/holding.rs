@@ -33,6 +33,7 @@ impl Engine {
             self.stand_in_line_here(index, spec, hash, args);
             self.pause_if_congested(index);
         } else {
+            self.begin_effects_of(index, spec, args);
             let call = Call { spec, args, hash };
             let reply = with_effects!(self, effects => self.shard.apply(&call, self.now, effects));
             if let Reply::Error(error) = &reply {
@@ -48,6 +49,7 @@ impl Engine {
                 }
             }
             self.latency.answered(spec.op);
+            self.spread_news();
         }
         self.mark_dirty(index);
         self.bound_output(index);
@@ -164,6 +166,9 @@ impl Engine {
     fn release(&mut self, ticket: Ticket) {
         let mut granted = Vec::new();
         self.holds.release(ticket, &mut granted);
+        if !self.late_reads.is_empty() {
+            self.enter_late_reads();
+        }
         self.note_watchfulness();
         self.go_on_with(granted);
     }
@@ -184,6 +189,7 @@ impl Engine {
         let HeldUp { origin, call } = held_up;
         let command = call.commands[0];
         let args = call.args_of(&command);
+        self.listeners.begin(command.spec, &args, 0);
         let mut written = self.outs.take();
         match command.job {
             Job::Hold => {
@@ -204,6 +210,7 @@ impl Engine {
                 }
             }
         }
+        self.spread_news();
         let group = self.gate_of(command.job, command.spec, args);
         if origin == self.config.core {
             let gate = (group > 0).then_some(Gate { core: origin, group });
@@ -299,7 +306,7 @@ impl Engine {
     // ---- watching -------------------------------------------------------------------------------
 
     /// Whether `key` is there; if its time has come, it goes now.
-    fn exists(&mut self, key: &[u8]) -> bool {
+    pub(super) fn exists(&mut self, key: &[u8]) -> bool {
         with_effects!(self, effects => self.shard.contains(key, self.now, effects))
     }
 

@@ -65,6 +65,11 @@ impl Engine {
             Op::Exec => return self.exec(index, spec, args),
             Op::Discard => return self.discard(index, spec, args),
             Op::Watch => return self.watch(index, spec, args),
+            Op::ClientTracking => return self.client_tracking(index, spec, args),
+            Op::ClientCaching | Op::ClientGetRedir | Op::ClientTrackingInfo => {
+                let reply = self.about_tracking(index, spec.op, args);
+                return self.answer(index, spec, &reply);
+            }
             Op::Wait => return self.wait_for_replicas(index, spec, args),
             Op::Debug => return self.debug(index, spec, args),
             Op::Unwatch => return self.unwatch_all(index, spec, args),

@@ -14,6 +14,8 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use crate::clock::Now;
 use crate::command::Spec;
 use crate::connection::{Connection, OutPool, TurnBatch};
@@ -59,6 +61,7 @@ pub mod settings;
 mod slow;
 #[cfg(test)]
 mod tests;
+mod tracking;
 pub mod transaction;
 mod turn;
 mod waiting;
@@ -77,8 +80,12 @@ use journal::{Durable, Gate, Journal};
 use memory::MemoryPool;
 use settings::Settings;
 use slow::Slow;
+use tracking::Tracker;
 use transaction::{Draft, Open};
 use waiting::{ClientPause, Sleeper};
+
+/// Tracked keys that a tick looks at for what clients that are gone have left.
+const TRACKING_SWEEP_KEYS: usize = 256;
 
 /// Everything an engine has to know before it starts. Tests make the bounds tiny.
 #[derive(Clone)]
@@ -193,6 +200,19 @@ pub struct Engine {
     monitors: Vec<u32>,
     /// Whether any core has such clients.
     is_monitored: bool,
+    /// Clients of this core that track, by connection; and their sessions.
+    trackers: BTreeMap<u32, Tracker>,
+    sessions: BTreeMap<u64, u32>,
+    next_session: u64,
+    /// How many of them do not want to be told of what they write themselves.
+    no_loops: usize,
+    /// Clients of this core that are told instead of others: connection, and for how many.
+    targets: BTreeMap<u64, (u32, u32)>,
+    /// Reads that are waiting for keys that are held.
+    late_reads: Vec<(Bytes, u64)>,
+    /// By core: whose command comes next, if that is of a client that does not want to be told; 0 if not.
+    signed: Vec<u64>,
+    is_signed: bool,
     pub counters: CoreCounters,
 }
 
@@ -279,6 +299,14 @@ impl Engine {
             paused_clients: Vec::new(),
             monitors: Vec::new(),
             is_monitored: false,
+            trackers: BTreeMap::new(),
+            sessions: BTreeMap::new(),
+            next_session: config.core as u64 + 1,
+            no_loops: 0,
+            targets: BTreeMap::new(),
+            late_reads: Vec::new(),
+            signed: vec![0; config.cores as usize],
+            is_signed: false,
             counters: CoreCounters::default(),
             config,
         };
@@ -328,6 +356,7 @@ impl Engine {
             activity: Activity::default(),
             flags: ClientFlags::default(),
             subscriptions: Counts::default(),
+            tracking: None,
             queued: None,
             wire: Wire::default(),
             query_bytes: 0,
@@ -386,6 +415,10 @@ impl Engine {
         if self.has_waiting() {
             self.wake_due();
         }
+        if self.is_watchful {
+            self.listeners.tracking.sweep(TRACKING_SWEEP_KEYS);
+            self.note_watchfulness();
+        }
         if !self.slow.events.is_on() {
             return self.keep_house(budget);
         }
@@ -397,7 +430,10 @@ impl Engine {
 
     /// Expired keys and flushed memory alone, for turns between ticks.
     pub fn keep_house(&mut self, budget: usize) -> usize {
-        with_effects!(self, effects => self.shard.tick(self.now, budget, effects))
+        self.listeners.begin_nothing();
+        let used = with_effects!(self, effects => self.shard.tick(self.now, budget, effects));
+        self.spread_news();
+        used
     }
 
     /// Agrees with the other cores on what this one may take.

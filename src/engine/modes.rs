@@ -64,6 +64,7 @@ impl Engine {
         self.end_subscriptions(index);
         self.abandon_transaction(index);
         self.end_monitoring(index);
+        self.end_tracking(index);
         if let Some(connection) = self.connections[index as usize].as_deref_mut() {
             if connection.wire == Wire::Resp3 {
                 connection.wire = Wire::Resp2;
@@ -85,6 +86,9 @@ impl Engine {
         }
         if connection.modes.has(Modes::MONITORING) {
             self.end_monitoring(index);
+        }
+        if connection.modes.has(Modes::TRACKING) {
+            self.end_tracking(index);
         }
         if connection.modes.has(Modes::QUEUING) || connection.modes.has(Modes::WATCHING) {
             self.abandon_transaction(index);

@@ -284,7 +284,11 @@ impl Engine {
 
     /// What the snapshot of this core says of subscriptions.
     pub(super) fn count_subscriptions(&mut self) {
-        let Engine { subscriptions, counters, sleepers, monitors, .. } = self;
+        let Engine { subscriptions, counters, sleepers, monitors, listeners, .. } = self;
+        counters.tracking_clients = listeners.trackers as u64;
+        counters.tracking_keys = listeners.tracking.keys() as u64;
+        counters.tracking_items = listeners.tracking.items() as u64;
+        counters.tracking_prefixes = listeners.tracking.prefixes() as u64;
         counters.blocked_clients = sleepers.len() as u64;
         counters.monitors_current = monitors.len() as u64;
         let names = |subscriptions: &Subscriptions, kind| subscriptions.names(kind).len() as u64;

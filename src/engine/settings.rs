@@ -8,6 +8,7 @@ use super::memory::MemoryPool;
 use crate::auth::Access;
 use crate::glob;
 use crate::limits;
+use crate::pubsub::KeyspaceEvents;
 use crate::ratelimit::Limits;
 use crate::reply::{Reply, ReplyError};
 use crate::request::Args;
@@ -64,6 +65,10 @@ pub struct Live {
     pub slowlog_len_max: usize,
     /// What LATENCY remembers: 0 nothing.
     pub latency_threshold_ms: u64,
+    /// What is published of keys.
+    pub keyspace_events: KeyspaceEvents,
+    /// Keys that are tracked on all cores together, 0 for any number.
+    pub tracking_keys_max: usize,
 }
 
 impl Default for Live {
@@ -77,6 +82,8 @@ impl Default for Live {
             slowlog_slower_than_us: -1,
             slowlog_len_max: 0,
             latency_threshold_ms: 0,
+            keyspace_events: KeyspaceEvents::default(),
+            tracking_keys_max: 0,
         }
     }
 }
@@ -142,7 +149,6 @@ fn constants() -> Vec<(&'static str, String)> {
         // SELECT knows 0 alone.
         ("databases", "1".into()),
         ("logfile", String::new()),
-        ("notify-keyspace-events", String::new()),
         ("save", String::new()),
     ]
 }

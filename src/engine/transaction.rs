@@ -192,6 +192,7 @@ impl Engine {
             | Op::PUnsubscribe
             | Op::SUnsubscribe
             | Op::ClientReply
+            | Op::ClientTracking
             | Op::Hello => return Some(ReplyError::Other("ERR Command not allowed inside a transaction".into())),
             _ => {}
         }
@@ -606,6 +607,9 @@ impl Engine {
         }
         let is_there =
             self.connections[index as usize].as_deref().is_some_and(|connection| connection.generation == generation);
+        if is_there && !self.trackers.is_empty() {
+            self.track_reads(index, spec, args);
+        }
         let mut draft = Draft::default();
         match spec.route {
             Route::Key => {

@@ -5,7 +5,7 @@ use super::batch::{Batch, Job, Token};
 use super::journal::Gate;
 use super::{Engine, Outcome, cluster};
 use crate::command::{Op, Route, Spec};
-use crate::connection::{Closing, Decoded, Deferred, LargeIn, Received, Refusal, Source, TurnBatch, What};
+use crate::connection::{Closing, Decoded, Deferred, LargeIn, Modes, Received, Refusal, Source, TurnBatch, What};
 use crate::limits;
 use crate::metrics::ErrorCode;
 use crate::reply::Reply;
@@ -358,6 +358,9 @@ impl Engine {
             // Of a transaction its commands are shown first, when they are carried out.
             if self.is_monitored && spec.op != Op::Exec {
                 self.show_to_monitors(index, spec, call.args);
+            }
+            if self.connections[index as usize].as_deref().is_some_and(|it| it.modes.has(Modes::TRACKING)) {
+                self.track_command(index, owner, spec, call.args);
             }
             self.begin_running(index, call);
         }

@@ -156,6 +156,18 @@ words! {
         monitor_lines: counter,
         /// Lines they were spared because their core did not keep up.
         monitor_lines_skipped: counter,
+        /// Events about keys that were published.
+        keyspace_events: counter,
+        /// Times a client was told that a key, or all of them, is not what it had read.
+        invalidations: counter,
+        /// Clients with client-side caches now.
+        tracking_clients: gauge,
+        /// Keys that they have read and that have not changed since.
+        tracking_keys: gauge,
+        /// The same, counted once for each client.
+        tracking_items: gauge,
+        /// Prefixes of keys that they want to hear of, counted on each core.
+        tracking_prefixes: gauge,
         /// Clients that monitor now.
         monitors_current: gauge,
         /// Clients that wait in WAIT or DEBUG SLEEP now.
@@ -612,6 +624,10 @@ mod tests {
             channels_current: before.channels_current,
             patterns_current: before.patterns_current,
             shard_channels_current: before.shard_channels_current,
+            tracking_clients: before.tracking_clients,
+            tracking_keys: before.tracking_keys,
+            tracking_items: before.tracking_items,
+            tracking_prefixes: before.tracking_prefixes,
             monitors_current: before.monitors_current,
             blocked_clients: before.blocked_clients,
             ..CoreCounters::default()

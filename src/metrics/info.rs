@@ -177,8 +177,7 @@ impl Page<'_> {
         line!(out, "pubsub_clients:{}", self.total.counters.subscribers_current);
         line!(out, "monitor_clients:{}", self.total.counters.monitors_current);
         line!(out, "blocked_clients:{}", self.total.counters.blocked_clients);
-        // Nobody is told of changed keys.
-        line!(out, "tracking_clients:0");
+        line!(out, "tracking_clients:{}", self.total.counters.tracking_clients);
         Ok(())
     }
 
@@ -276,6 +275,12 @@ impl Page<'_> {
         line!(out, "pubsub_messages:{}", counters.messages_published);
         line!(out, "pubsub_deliveries:{}", counters.messages_delivered);
         line!(out, "pubsub_subscribers_dropped:{}", counters.subscribers_dropped);
+        line!(out, "tracking_total_keys:{}", counters.tracking_keys);
+        line!(out, "tracking_total_items:{}", counters.tracking_items);
+        // Every core has all of them.
+        line!(out, "tracking_total_prefixes:{}", counters.tracking_prefixes / self.snapshots.len().max(1) as u64);
+        line!(out, "tracking_invalidations:{}", counters.invalidations);
+        line!(out, "keyspace_events:{}", counters.keyspace_events);
         line!(out, "slow_commands:{}", counters.slow_commands);
         line!(out, "monitor_lines:{}", counters.monitor_lines);
         line!(out, "client_pauses:{}", counters.client_pauses);

@@ -13,6 +13,7 @@
 //! A client is a number that is free for another one only after [`Subscriptions::forget`].
 
 mod interest;
+mod keyspace;
 #[cfg(test)]
 mod tests;
 
@@ -21,6 +22,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 
 pub use interest::Interest;
+pub use keyspace::KeyspaceEvents;
 
 use crate::glob;
 use crate::limits;

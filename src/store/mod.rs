@@ -84,6 +84,14 @@ pub trait Effects {
     fn promise(&mut self, durability: Durability) -> bool {
         durability == Durability::None
     }
+    /// `key`, which did not exist, is about to be set.
+    fn create(&mut self, key: &[u8]) {
+        let _ = key;
+    }
+    /// Somebody has looked for `key`, and it does not exist.
+    fn miss(&mut self, key: &[u8]) {
+        let _ = key;
+    }
     /// `key` is gone.
     fn remove(&mut self, key: &[u8], reason: Removal);
     /// `key` has another expiry, or none, and the same value.
@@ -408,6 +416,7 @@ impl Shard {
             None => {
                 self.keyspace.missed(hash);
                 self.counters.misses += 1;
+                effects.miss(key);
             }
         }
         found
@@ -446,6 +455,9 @@ impl Shard {
         }
         if self.keyspace.store(hash, key, found, value, expires_at_ms, now.unix_ms).is_err() {
             self.store_after_all(hash, key, value, expires_at_ms, now, effects)?;
+        }
+        if found.is_none() {
+            effects.create(key);
         }
         effects.set(key, value, expires_at_ms);
         self.counters.writes += 1;

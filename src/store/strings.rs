@@ -61,7 +61,7 @@ impl Shard {
         let key = call.args.get(0);
         match self.keyspace.find_first(call.hash, key) {
             FirstLook::Found(found) => self.get_found(call, found, now, effects),
-            FirstLook::Absent => self.get_absent(call.hash, key),
+            FirstLook::Absent => self.get_absent(call.hash, key, effects),
             FirstLook::Unsure => self.get_after_search(call, now, effects),
         }
     }
@@ -71,7 +71,7 @@ impl Shard {
         let key = call.args.get(0);
         match self.keyspace.find(call.hash, key) {
             Some(found) => self.get_found(call, found, now, effects),
-            None => self.get_absent(call.hash, key),
+            None => self.get_absent(call.hash, key, effects),
         }
     }
 
@@ -79,7 +79,7 @@ impl Shard {
     fn get_found<E: Effects>(&mut self, call: &Call<'_>, found: Found, now: Now, effects: &mut E) -> Reply<'_> {
         let key = call.args.get(0);
         let Some(found) = self.unless_expired(key, found, now, effects) else {
-            return self.get_absent(call.hash, key);
+            return self.get_absent(call.hash, key, effects);
         };
         self.count_hit(call.hash, key);
         self.keyspace.touch(call.hash, found, true);
@@ -87,12 +87,13 @@ impl Shard {
     }
 
     #[inline(always)]
-    fn get_absent(&mut self, hash: u64, key: &[u8]) -> Reply<'_> {
+    fn get_absent<E: Effects>(&mut self, hash: u64, key: &[u8], effects: &mut E) -> Reply<'_> {
         if key.len() > KEY_BYTES_MAX {
             return Reply::Error(key_too_long());
         }
         self.counters.misses += 1;
         self.keyspace.missed(hash);
+        effects.miss(key);
         Reply::Nil
     }
 

@@ -9,12 +9,15 @@ const WORDS: [&str; 9] = ["clock", "command", "hash", "limits", "number", "rando
 
 /// Layer 1, without I/O, clock and chance: which modules beside the words each may use. A prefix of a path
 /// allows what is below it.
-const PURE: [(&str, &[&str]); 14] = [
+const PURE: [(&str, &[&str]); 15] = [
     ("admin", &[]),
     ("allowlist", &[]),
     ("auth", &["glob", "ratelimit"]),
     ("connection", &["proto", "ratelimit", "engine::access", "engine::batch", "engine::clients", "engine::journal"]),
-    ("engine", &["auth", "connection", "ratelimit", "glob", "metrics", "proto", "pubsub", "store", "txn", "wal"]),
+    (
+        "engine",
+        &["auth", "connection", "ratelimit", "glob", "metrics", "proto", "pubsub", "store", "tracking", "txn", "wal"],
+    ),
     ("glob", &[]),
     ("metrics", &[]),
     ("proto", &[]),
@@ -22,6 +25,7 @@ const PURE: [(&str, &[&str]); 14] = [
     ("pubsub", &["glob"]),
     ("ratelimit", &[]),
     ("store", &[]),
+    ("tracking", &[]),
     ("txn", &[]),
     ("wal", &[]),
 ];

@@ -78,6 +78,8 @@ pub(super) fn syntax(op: Op) -> &'static str {
         Op::LatencyReset => "[event]...",
         Op::SlowLogGet => "[count]",
         Op::ClientPause => "timeout [WRITE|ALL]",
+        Op::ClientCaching => "(YES|NO)",
+        Op::ClientTracking => "(ON|OFF) [REDIRECT client-id] [PREFIX prefix...] [BCAST] [OPTIN] [OPTOUT] [NOLOOP]",
         Op::ClientUnblock => "client-id [TIMEOUT|ERROR]",
         Op::WaitAof => "numlocal numreplicas timeout",
         Op::Info => "[section]...",
