@@ -31,6 +31,7 @@ pub enum Op {
     StrLen,
     SubStr,
     // keys
+    Move,
     Copy,
     Del,
     Exists,
@@ -81,6 +82,12 @@ pub enum Op {
     Watch,
     // server
     Debug,
+    Namespace,
+    NamespaceFlush,
+    NamespaceHelp,
+    NamespaceInfo,
+    NamespaceList,
+    NamespaceUse,
     HotKeys,
     Latency,
     LatencyDoctor,
@@ -359,6 +366,7 @@ table! {
     "pexpireat" PExpireAt -3 WF ONE_KEY Key "generic" "2.6.0" "Sets the expiration time of a key to a Unix milliseconds timestamp.";
     "pexpiretime" PExpireTime 2 RF ONE_KEY Key "generic" "7.0.0" "Returns the expiration time of a key as a Unix milliseconds timestamp.";
     "pttl" PTtl 2 RF ONE_KEY Key "generic" "2.6.0" "Returns the expiration time in milliseconds of a key.";
+    "move" Move 3 WF TWO_KEYS Pair "generic" "1.0.0" "Moves a key to another database.";
     "object" Object -2 BOX NO_KEYS Local "generic" "2.2.3" "A container for object introspection commands.";
     "object|encoding" ObjectEncoding 3 R SUB_KEY Key "generic" "2.2.3" "Returns the internal encoding of a Redis object.";
     "object|freq" ObjectFreq 3 R SUB_KEY Key "generic" "4.0.0" "Returns the logarithmic access frequency counter of a Redis object.";
@@ -440,6 +448,12 @@ table! {
     "slowlog|help" SlowLogHelp 2 SRV NO_KEYS Local "server" "6.2.0" "Returns helpful text about the different subcommands.";
     "slowlog|len" SlowLogLen 2 ADM NO_KEYS Every "server" "2.2.12" "Returns the number of entries in the slow log.";
     "slowlog|reset" SlowLogReset 2 ADM NO_KEYS Every "server" "2.2.12" "Clears all entries from the slow log.";
+    "namespace" Namespace -2 BOX NO_KEYS Local "server" "0.1.0" "A container for commands about namespaces.";
+    "namespace|flush" NamespaceFlush 3 W NO_KEYS Every "server" "0.1.0" "Removes all keys of a namespace.";
+    "namespace|help" NamespaceHelp 2 SRV NO_KEYS Local "server" "0.1.0" "Returns helpful text about the different subcommands.";
+    "namespace|info" NamespaceInfo 3 R NO_KEYS Every "server" "0.1.0" "Returns what a namespace holds and how it was used.";
+    "namespace|list" NamespaceList 2 R NO_KEYS Every "server" "0.1.0" "Returns the names of all namespaces that have keys.";
+    "namespace|use" NamespaceUse -2 SRVF NO_KEYS Local "server" "0.1.0" "Chooses the namespace of the connection's keys.";
     "stats" Stats -1 SRV NO_KEYS Every "server" "0.1.0" "Returns statistics about the server and each of its cores as JSON.";
     "time" Time 1 SRVF NO_KEYS Local "server" "2.6.0" "Returns the server time.";
 
@@ -653,6 +667,7 @@ pub fn has_subcommands(spec: &Spec) -> bool {
             | Op::Config
             | Op::Latency
             | Op::Memory
+            | Op::Namespace
             | Op::Object
             | Op::PubSub
             | Op::SlowLog

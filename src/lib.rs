@@ -9,7 +9,7 @@
 //!
 //! | layer | modules | may use |
 //! |---|---|---|
-//! | 0 words | [`command`], [`request`], [`reply`], [`limits`], [`clock`], [`slot`], [`hash`], [`number`], `random` (for tests) | std, `bytes`, `ahash` |
+//! | 0 words | [`command`], [`request`], [`reply`], [`limits`], [`clock`], [`slot`], [`hash`], [`namespace`], [`number`], `random` (for tests) | std, `bytes`, `ahash` |
 //! | 1 pure | [`proto`], [`store`], [`wal`], [`metrics`], [`connection`], [`glob`], [`admin`], [`allowlist`], [`auth`], [`proxy_protocol`], [`pubsub`], [`ratelimit`], [`tracking`], [`txn`], [`engine`] | layer 0; [`engine`] joins its siblings, [`connection`] speaks [`proto`] and the engine's words for clients and batches |
 //! | 2 runtime | [`config`], [`runtime`] | 0 and 1; the only code that touches glommio, io_uring, files, sockets, the wall clock |
 //! | 3 edges | `main`, `loadgen` | the wire (`proto`) and `config`, not the store |
@@ -29,6 +29,7 @@ pub mod glob;
 pub mod hash;
 pub mod limits;
 pub mod metrics;
+pub mod namespace;
 pub mod number;
 pub mod proto;
 pub mod proxy_protocol;

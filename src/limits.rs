@@ -40,6 +40,10 @@ pub const JSON_ID_BYTES_MAX: usize = 256;
 /// The name of a namespace. Longer: an error.
 pub const NAMESPACE_BYTES_MAX: usize = 64;
 
+/// Namespaces that a core counts apart from each other. More: those without keys are forgotten; if there are none,
+/// new ones are not counted.
+pub const NAMESPACES_COUNTED_MAX: usize = 4096;
+
 /// What one command may hold while its client has not said who it is: as Redis. More: protocol error,
 /// connection closed.
 pub const BEFORE_AUTH_ARGS_MAX: usize = 10;
@@ -178,7 +182,7 @@ pub const LOG_LINE_BYTES_MAX: usize = 8 * 1024;
 pub const LOG_QUEUE_LINES_MAX: usize = 4096;
 pub const LOG_QUEUE_BYTES_MAX: usize = 1024 * 1024;
 /// The same message that is logged at once, and per second from then on. More: held back, and counted.
-pub const LOG_BURST: u32 = 64;
+pub const LOG_BURST: u32 = 16;
 pub const LOG_PER_SECOND: u64 = 1;
 
 /// How long a client may take to say who it is. Longer: closed.

@@ -81,7 +81,7 @@ fn a_flood_of_the_same_is_held_back_and_counted() {
     }
     assert_eq!(refused, 400);
     let lines = || server.log().matches("its address is not allowed").count();
-    until("the flood is logged", || lines() >= 64);
+    until("the flood is logged", || lines() >= 16);
     // Whatever is logged later says how many there were before it.
     until("what was held back is told", || server.log().contains("\"held_back\":"));
     assert!(lines() < 300, "{} lines", lines());

@@ -184,7 +184,7 @@ fn every_counter_of_stats_tells_what_happened() {
     client.fails("SETEX key:1 0 v");
     client.fails("HELLO 9");
     client.fails("AUTH somebody secret");
-    client.fails("SELECT 5");
+    client.fails("SELECT 16");
     client.fails("FLUSHALL SOMETIMES");
     client.fails("MSET a b c");
     client.send("rename", &["RENAME", "nosuch", "key:2"], Expect::Failure);

@@ -2,8 +2,10 @@
 
 use bytes::Bytes;
 
+use super::names::Place;
 use super::turn::{Decoded, Refusal, Source, TurnBatch, What};
 use super::{Closing, Connection, Pause, is_barrier};
+use crate::command::Route;
 use crate::limits;
 use crate::proto::{self, DecodeLimits, Protocol, Step, Verb};
 use crate::reply::Reply;
@@ -216,7 +218,15 @@ impl Connection {
         }
     }
 
-    fn push(&mut self, index: u32, verb: Verb, source: Source, input: &[u8], args_from: usize, batch: &mut TurnBatch) {
+    fn push(
+        &mut self,
+        index: u32,
+        verb: Verb,
+        mut source: Source,
+        input: &[u8],
+        args_from: usize,
+        batch: &mut TurnBatch,
+    ) {
         self.detect_wire();
         if self.wire == Wire::Json {
             let id = self.decoder.take_id();
@@ -228,10 +238,25 @@ impl Connection {
         }
         let what = match verb {
             Verb::Known(spec) => {
-                if is_barrier(spec) {
+                let is_barrier = is_barrier(spec);
+                if is_barrier {
                     self.pause.add(Pause::BARRIER);
                 }
-                What::Command(spec)
+                let named = match self.key_prefix.is_empty() && !(is_barrier && spec.route == Route::Pair) {
+                    true => Ok(source),
+                    false => self.name_keys(spec, source, input, Place { args_from, large_from }, batch),
+                };
+                match named {
+                    Ok(now) => {
+                        source = now;
+                        What::Command(spec)
+                    }
+                    Err(reply) => {
+                        self.pause.remove(Pause::BARRIER);
+                        batch.refusals.push(Refusal { reply, close: false, spec: Some(spec) });
+                        What::Refused(batch.refusals.len() as u32 - 1)
+                    }
+                }
             }
             refused => {
                 let bytes = if source == Source::Scratch { &batch.arguments.scratch } else { input };

@@ -14,6 +14,7 @@
 
 mod gates;
 mod input;
+mod names;
 mod output;
 #[cfg(test)]
 mod tests;
@@ -167,6 +168,8 @@ pub struct Connection {
     pub bytes_accounted: usize,
     pub closing: Closing,
     replies: Replies,
+    /// Stands before every key that it names; empty in the global namespace.
+    key_prefix: Box<[u8]>,
     /// What the replies to come have to echo: one for each command that was decoded, if it speaks JSON lines.
     line_ids: VecDeque<Option<Id>>,
     /// Its replies are on the list of those to be sent.
@@ -227,8 +230,19 @@ pub fn is_barrier(spec: &Spec) -> bool {
     match spec.route {
         Route::Pair | Route::Addressed => true,
         Route::Split => spec.op == Op::MSetNx,
-        // What follows may depend on who it is.
-        Route::Local => matches!(spec.op, Op::Quit | Op::Auth | Op::Hello | Op::Wait | Op::Debug | Op::ClientTracking),
+        // What follows may depend on who it is, or where.
+        Route::Local => matches!(
+            spec.op,
+            Op::Quit
+                | Op::Auth
+                | Op::Hello
+                | Op::Wait
+                | Op::Debug
+                | Op::ClientTracking
+                | Op::Reset
+                | Op::Select
+                | Op::NamespaceUse
+        ),
         // Every core answers: one such command of a connection at a time.
         Route::Every => true,
         Route::Key => false,
@@ -250,6 +264,7 @@ impl Connection {
             bytes_accounted: 0,
             closing: Closing::No,
             replies: Replies::On,
+            key_prefix: Box::default(),
             line_ids: VecDeque::new(),
             dirty: false,
             resuming: false,

@@ -28,6 +28,7 @@ fn connection() -> Connection {
         created_us: 0,
         activity: Activity::default(),
         flags: ClientFlags::default(),
+        database: 0,
         subscriptions: crate::pubsub::Counts::default(),
         tracking: None,
         queued: None,

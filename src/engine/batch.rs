@@ -62,7 +62,9 @@ impl Token {
 pub enum Job {
     /// Carry out the command, or this core's share of it.
     Command,
-    /// `cursor count`: some steps of a scan; answers the next cursor and the keys.
+    /// `cursor _ _ view`: removes the view's keys from some buckets; answers the next cursor.
+    Sweep,
+    /// `cursor count slot view`: some steps of a scan; answers the next cursor and the keys.
     Scan,
     /// `slot`: how many keys it holds.
     CountSlot,

@@ -86,6 +86,8 @@ pub struct ClientRecord {
     pub created_us: u64,
     pub activity: Activity,
     pub flags: ClientFlags,
+    /// The one that SELECT chose.
+    pub database: u8,
     /// What it listens to.
     pub subscriptions: Counts,
     /// If it tracks: whom it redirects to, whether it is told of prefixes, whether the former is gone.
@@ -126,7 +128,13 @@ impl ClientRecord {
         let seconds_since = |then_us: u64| uptime_us.saturating_sub(then_us) / 1_000_000;
         write!(line, "id={} addr={} laddr={} fd={}", self.id, self.address, self.local_address, self.fd)?;
         write!(line, " name={} age={}", self.name, seconds_since(self.created_us))?;
-        write!(line, " idle={} flags={} db=0", seconds_since(self.activity.last_used_us), self.flag_letters())?;
+        write!(
+            line,
+            " idle={} flags={} db={}",
+            seconds_since(self.activity.last_used_us),
+            self.flag_letters(),
+            self.database
+        )?;
         let Counts { channels, patterns, shards } = self.subscriptions;
         write!(line, " sub={channels} psub={patterns} ssub={shards} multi={}", self.queued.map_or(-1, i64::from))?;
         write!(line, " qbuf={} qbuf-free={} argv-mem=0 multi-mem=0", self.query_bytes, self.query_bytes_free)?;
@@ -468,6 +476,7 @@ mod tests {
                 bytes_sent: 5,
             },
             flags: ClientFlags::default(),
+            database: 0,
             subscriptions: Counts::default(),
             tracking: None,
             queued: None,

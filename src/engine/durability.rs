@@ -135,7 +135,7 @@ impl Engine {
                 return gate_of_command(&mut self.journal, &self.config.hasher, spec, args);
             }
             Job::Read | Job::Put | Job::Take => log.gate_of_keys(std::iter::once(self.config.hasher.hash(args.get(0)))),
-            Job::Scan | Job::CountSlot | Job::RandomKey => log.gate_of_all(),
+            Job::Scan | Job::Sweep | Job::CountSlot | Job::RandomKey => log.gate_of_all(),
             Job::Snapshot
             | Job::Hold
             | Job::Begin

@@ -1,7 +1,7 @@
 //! Commands that involve several shards or every core: how they are taken apart, what a core does for
 //! its part, and how the parts become one reply (see [`super::gather`]).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use bytes::Bytes;
@@ -16,6 +16,7 @@ use crate::command::{Op, Route, Spec};
 use crate::connection::{Closing, Connection, OutPool, Pause};
 use crate::limits;
 use crate::metrics::{self, CoreSnapshot, Sections, ShardSnapshot};
+use crate::namespace::View;
 use crate::number::parse_i64;
 use crate::proto;
 use crate::pubsub;
@@ -261,6 +262,9 @@ impl Engine {
         }
         let kind = match spec.op {
             Op::DbSize => Kind::Sum(0),
+            Op::NamespaceFlush => return self.flush_namespace(index, spec, args),
+            Op::NamespaceList => Kind::Namespaces { found: BTreeMap::new(), wanted: None },
+            Op::NamespaceInfo => Kind::Namespaces { found: BTreeMap::new(), wanted: Some(args.get(0).to_vec()) },
             Op::ConfigResetStat => Kind::AllOk,
             Op::BgRewriteAof => match self.journal.is_on() {
                 true => Kind::AllOk,
@@ -272,6 +276,9 @@ impl Engine {
                 Err(error) => return self.answer(index, spec, &error),
             },
             Op::FlushAll | Op::FlushDb => match flush_mode(args) {
+                Ok(()) if spec.op == Op::FlushDb && self.view_of(index) != View::Global => {
+                    return self.flush_view(index, spec, self.view_of(index));
+                }
                 Ok(()) if self.draft.is_none() && self.config.cores > 1 => {
                     return self.as_transaction(index, spec, args);
                 }
@@ -343,6 +350,11 @@ impl Engine {
         };
         let id = self.connections[index as usize].as_deref().map_or(0, |connection| connection.record.id);
         let job = if matches!(kind, Kind::Snapshots { .. }) { Job::Snapshot } else { Job::Command };
+        // DBSIZE counts the keys of the connection's namespace.
+        let name = match self.view_of(index) {
+            View::Of(prefix) => Bytes::copy_from_slice(&prefix[..prefix.len() - 1]),
+            _ => Bytes::new(),
+        };
         // Who asks goes along: CLIENT KILL spares its caller. So does when a pause ends.
         let id = match spec.op {
             // All cores go on at the same time.
@@ -360,10 +372,11 @@ impl Engine {
                 entry.timeout_ms = timeout_ms;
             }
             for core in asked.clone() {
-                let owned = matches!(spec.op, Op::ClientKill | Op::ClientPause).then(|| {
+                let owned = (spec.op == Op::DbSize && !name.is_empty()).then(|| vec![name.clone()]);
+                let owned = owned.or(matches!(spec.op, Op::ClientKill | Op::ClientPause).then(|| {
                     let own = Bytes::copy_from_slice(id.as_bytes());
                     std::iter::once(own).chain(args.iter().map(Bytes::copy_from_slice)).collect::<Vec<_>>()
-                });
+                }));
                 match owned {
                     Some(args) => this.ask(gather, Ask { core, part: core, job, spec, args }),
                     None => this.ask_args(gather, core, core, job, spec, args),
@@ -380,7 +393,7 @@ impl Engine {
         let (kind, ask) = match spec.op {
             Op::Scan => {
                 let scan = match parse_scan(spec, args, view.clone()) {
-                    Ok(Some(scan)) => scan,
+                    Ok(Some(scan)) => ScanState { view: self.view_of(index), ..scan },
                     Ok(None) => {
                         return self.answer(index, spec, &Reply::Array(vec![Reply::Bulk(b"0"), Reply::Array(vec![])]));
                     }
@@ -393,7 +406,7 @@ impl Engine {
             }
             Op::Keys => {
                 let pattern = Some(args.get(0).to_vec()).filter(|pattern| pattern != b"*");
-                let scan = ScanState::over(spec, view, pattern);
+                let scan = ScanState { view: self.view_of(index), ..ScanState::over(spec, view, pattern) };
                 let ask = scan.ask();
                 (Kind::Collect { scan, limit: usize::MAX, found: self.keys_for(index), bytes_left }, ask)
             }
@@ -402,7 +415,9 @@ impl Engine {
                 let mut left: Vec<u32> = view.collect();
                 left.rotate_left(first as usize);
                 let core = left.pop().unwrap_or(self.config.core);
-                (Kind::AnyKey { left, spec }, Ask { core, part: 0, job: Job::RandomKey, spec, args: vec![] })
+                let view = self.view_of(index);
+                let args = vec![super::namespaces::view_argument(&view)];
+                (Kind::AnyKey { left, spec, view }, Ask { core, part: 0, job: Job::RandomKey, spec, args })
             }
             Op::ClusterCountKeysInSlot | Op::ClusterGetKeysInSlot => {
                 if let Err(error) = cluster::require_enabled(&self.config.topology) {
@@ -573,7 +588,8 @@ impl Engine {
             Progress::Next(asks) => {
                 entry.gather.waiting = asks.len() as u32;
                 // A core that answers itself step after step must let others in between.
-                if asks.len() == 1 && asks[0].core == self.config.core && asks[0].job == Job::Scan {
+                if asks.len() == 1 && asks[0].core == self.config.core && matches!(asks[0].job, Job::Scan | Job::Sweep)
+                {
                     self.postponed.extend(asks.into_iter().map(|ask| (place, ask)));
                     return;
                 }
@@ -723,6 +739,7 @@ impl Engine {
                     Reply::Ok
                 }
                 Op::Debug => self.debug_share(args),
+                Op::NamespaceList | Op::NamespaceInfo => self.namespaces_share(args),
                 Op::ClientList => self.client_lines(args),
                 Op::ClientKill => self.kill_clients(args),
                 Op::Publish => Reply::Int(self.deliver_message(pubsub::Kind::Channel, args)),
@@ -755,7 +772,15 @@ impl Engine {
                 let slot = parse_i64(args.get(0)).unwrap_or(0) as u16;
                 Reply::Int(self.shard.keys_in_slot(slot) as i64)
             }
+            Job::Sweep => self.sweep_share(args),
             Job::RandomKey => {
+                let view = View::from_bytes(args.get(0));
+                if view != View::Global || self.shard.namespaces().next().is_some() {
+                    let key = self.shard.random_key_of(&view, now);
+                    let named = |key: Vec<u8>| view.within(&key).map(<[u8]>::to_vec);
+                    return key.and_then(named).map_or(Reply::Nil, Reply::Owned);
+                }
+                let args = args.from(1);
                 let call = Call { spec, args, hash: 0 };
                 with_effects!(self, effects => self.shard.apply(&call, now, effects))
             }
@@ -848,12 +873,13 @@ impl Engine {
     fn scan_share(&mut self, args: Args<'_>) -> Reply<'static> {
         let cursor = parse_i64(args.get(0)).unwrap_or(0) as u64;
         let count = (parse_i64(args.get(1)).unwrap_or(10) as u64).min(SCAN_STEP_KEYS);
-        let slot = (args.len() > 2).then(|| parse_i64(args.get(2)).unwrap_or(0) as u16);
+        let slot = parse_i64(args.get(2)).and_then(|slot| u16::try_from(slot).ok());
+        let view = View::from_bytes(args.get(3));
         let mut keys = Vec::new();
         let mut next = cursor;
         for _ in 0..SCAN_STEP_BUCKETS {
             next = self.shard.scan_step(next, 1, self.now, |key| {
-                if slot.is_none_or(|slot| slot::slot_of(key) == slot) {
+                if view.within(key).is_some() && slot.is_none_or(|slot| slot::slot_of(key) == slot) {
                     keys.push(Reply::Owned(key.to_vec()));
                 }
             });
@@ -975,7 +1001,7 @@ impl Engine {
 }
 
 impl ScanState {
-    fn over(spec: &'static Spec, cores: Range<u32>, pattern: Option<Vec<u8>>) -> ScanState {
+    pub(super) fn over(spec: &'static Spec, cores: Range<u32>, pattern: Option<Vec<u8>>) -> ScanState {
         ScanState {
             spec,
             core: cores.start,
@@ -985,6 +1011,7 @@ impl ScanState {
             pattern,
             nothing_matches: false,
             slot: None,
+            view: View::Everything,
         }
     }
 }

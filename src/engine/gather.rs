@@ -1,7 +1,7 @@
 //! Commands that need answers from several cores: what was asked, what has come, what to do next.
 //! Knows nothing of the mesh: it hands out [`Ask`]s and is given [`Reply`]s.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
@@ -10,11 +10,13 @@ use crate::command::{Op, Spec};
 use crate::engine::batch::Job;
 use crate::engine::clients::{KillFilter, merge_lists};
 use crate::engine::merge::Merge;
+use crate::engine::namespaces;
 use crate::engine::portions::{Found, Portions};
 use crate::engine::transaction::Transaction;
 use crate::engine::written::Written;
 use crate::glob;
 use crate::metrics::{CoreSnapshot, Names, Sections};
+use crate::namespace::View;
 use crate::reply::{Reply, ReplyError};
 use crate::request::{Args, Wire};
 
@@ -62,7 +64,11 @@ pub enum Kind {
     /// Many keys, some at a time.
     Portions(Box<Portions>),
     /// RANDOMKEY: core after core until one has a key.
-    AnyKey { left: Vec<u32>, spec: &'static Spec },
+    AnyKey { left: Vec<u32>, spec: &'static Spec, view: View },
+    /// FLUSHDB in a namespace: steps over cores until all of its keys are gone.
+    Sweep { scan: ScanState },
+    /// NAMESPACE LIST and INFO: what all cores know of each.
+    Namespaces { found: BTreeMap<Vec<u8>, [i64; 6]>, wanted: Option<Vec<u8>> },
     /// The plain text of every core, joined: CLIENT LIST.
     Lines(String),
     /// Every core's counters, to be rendered by the engine.
@@ -172,6 +178,7 @@ pub struct ScanState {
     /// TYPE other than string: nothing matches, but the cursor still moves.
     pub nothing_matches: bool,
     pub slot: Option<u16>,
+    pub view: View,
 }
 
 pub struct Gather {
@@ -200,7 +207,8 @@ pub fn split_cursor(cursor: u64) -> (u32, u64) {
 impl ScanState {
     pub fn ask(&self) -> Ask {
         let mut args = vec![Bytes::from(self.cursor.to_string()), Bytes::from(self.count.to_string())];
-        args.extend(self.slot.map(|slot| Bytes::from(slot.to_string())));
+        args.push(Bytes::from(self.slot.map_or(-1, i32::from).to_string()));
+        args.push(namespaces::view_argument(&self.view));
         Ask { core: self.core, part: 0, job: Job::Scan, spec: self.spec, args }
     }
 
@@ -218,7 +226,8 @@ impl ScanState {
         if self.cursor == 0 {
             self.core += 1;
         }
-        Some(keys.into_iter().filter_map(string).filter(|key| self.wants(key)))
+        let named = |key: Vec<u8>| self.view.within(&key).map(<[u8]>::to_vec);
+        Some(keys.into_iter().filter_map(string).filter_map(named).filter(|key| self.wants(key)))
     }
 }
 
@@ -334,6 +343,7 @@ impl Gather {
                     let replace = spec.op == Op::Rename;
                     Progress::Next(vec![put(target.0, spec, &target.1, found, replace)])
                 }
+                (MoveState::Reading, _) if spec.op == Op::Move => Progress::Done(Reply::Int(0)),
                 (MoveState::Reading, _) => Progress::Done(ReplyError::NoSuchKey.into()),
                 (MoveState::Putting, Reply::Int(1)) => {
                     *state = MoveState::Removing;
@@ -387,9 +397,26 @@ impl Gather {
                 }
                 Progress::Next(vec![scan.ask()])
             }
-            Kind::AnyKey { left, spec } => match left.pop() {
+            Kind::Sweep { scan } => {
+                let Reply::Int(next) = reply else { return Progress::Done(reply) };
+                match next {
+                    -1 => {}
+                    0 => (scan.core, scan.cursor) = (scan.core + 1, 0),
+                    next => scan.cursor = next as u64,
+                }
+                match scan.core == scan.end {
+                    true => Progress::Done(Reply::Ok),
+                    false => Progress::Next(vec![Ask { job: Job::Sweep, ..scan.ask() }]),
+                }
+            }
+            Kind::Namespaces { found, wanted } => {
+                namespaces::merge(found, reply);
+                if last { Progress::Done(namespaces::rendered(found, wanted.as_deref())) } else { Progress::Waiting }
+            }
+            Kind::AnyKey { left, spec, view } => match left.pop() {
                 Some(core) if reply == Reply::Nil => {
-                    Progress::Next(vec![Ask { core, part: 0, job: Job::RandomKey, spec, args: vec![] }])
+                    let args = vec![namespaces::view_argument(view)];
+                    Progress::Next(vec![Ask { core, part: 0, job: Job::RandomKey, spec, args }])
                 }
                 _ => Progress::Done(reply),
             },

@@ -53,11 +53,8 @@ impl Engine {
                 connection.closing = Closing::AfterReplies;
                 Reply::Ok
             }
-            Op::Select => match parse_i64(args.get(0)) {
-                Some(0) => Reply::Ok,
-                Some(_) => Reply::error("ERR DB index is out of range"),
-                None => ReplyError::NotAnInteger.into(),
-            },
+            Op::Select => return self.select(index, spec, args),
+            Op::NamespaceUse => return self.use_namespace(index, spec, args),
             Op::Subscribe | Op::PSubscribe | Op::SSubscribe => return self.subscribe(index, spec, args),
             Op::Unsubscribe | Op::PUnsubscribe | Op::SUnsubscribe => return self.unsubscribe(index, spec, args),
             Op::Publish | Op::SPublish => return self.publish(index, spec, args),
@@ -95,6 +92,7 @@ impl Engine {
             | Op::ConfigHelp
             | Op::LatencyHelp
             | Op::MemoryHelp
+            | Op::NamespaceHelp
             | Op::ObjectHelp
             | Op::PubSubHelp
             | Op::SlowLogHelp => about::help(spec.op),
@@ -162,7 +160,15 @@ impl Engine {
                 }
                 Err(error) => error.into(),
             },
-            Op::Acl | Op::Client | Op::Config | Op::Latency | Op::Memory | Op::Object | Op::PubSub | Op::SlowLog => {
+            Op::Acl
+            | Op::Client
+            | Op::Config
+            | Op::Latency
+            | Op::Memory
+            | Op::Namespace
+            | Op::Object
+            | Op::PubSub
+            | Op::SlowLog => {
                 unreachable!("the decoder answers a container without its subcommand")
             }
             other => unreachable!("{other:?} is not local"),

@@ -53,6 +53,7 @@ pub mod memory;
 mod merge;
 mod modes;
 mod monitor;
+mod namespaces;
 pub mod notices;
 mod portions;
 mod pubsub;
@@ -355,6 +356,7 @@ impl Engine {
             created_us: self.now.uptime_us,
             activity: Activity::default(),
             flags: ClientFlags::default(),
+            database: 0,
             subscriptions: Counts::default(),
             tracking: None,
             queued: None,

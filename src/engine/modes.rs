@@ -33,6 +33,12 @@ impl Engine {
             }
             return false;
         }
+        if modes.has(Modes::QUEUING) && spec.op.changes_namespace() {
+            // What was queued before and what comes after would be in different ones.
+            let error = format!("ERR {} cannot be part of a transaction", spec.name.replace('|', " ").to_uppercase());
+            self.reject(index, spec, ReplyError::Other(error.into()));
+            return false;
+        }
         let ends_queue = matches!(spec.op, Op::Exec | Op::Discard | Op::Multi | Op::Watch | Op::Quit | Op::Reset);
         if modes.has(Modes::QUEUING) && !ends_queue {
             self.queue(index, spec, args);
@@ -71,6 +77,8 @@ impl Engine {
             }
             connection.set_reply_mode(ReplyMode::On);
             connection.record.name.clear();
+            connection.enter_namespace(b"");
+            connection.record.database = 0;
             connection.record.flags = ClientFlags::default();
         }
         let is_trusted = self.connections[index as usize].as_deref().is_some_and(|connection| connection.is_trusted);

@@ -147,7 +147,7 @@ fn constants() -> Vec<(&'static str, String)> {
         ("client-query-buffer-limit", limits::COMMAND_BYTES_MAX.to_string()),
         ("daemonize", "no".into()),
         // SELECT knows 0 alone.
-        ("databases", "1".into()),
+        ("databases", crate::namespace::DATABASES.to_string()),
         ("logfile", String::new()),
         ("save", String::new()),
     ]
@@ -351,7 +351,7 @@ mod tests {
         let all = get(&["*"]);
         assert!(all.is_sorted_by(|a, b| a.0 < b.0), "each name once, in order: {all:?}");
         assert!(all.iter().all(|(name, _)| *name == name.to_lowercase()));
-        assert!(all.contains(&pair("tcp-backlog", "511")) && all.contains(&pair("databases", "1")));
+        assert!(all.contains(&pair("tcp-backlog", "511")) && all.contains(&pair("databases", "16")));
     }
 
     #[test]

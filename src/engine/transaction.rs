@@ -93,7 +93,7 @@ struct Share {
 }
 
 enum Run {
-    Asked(Gather),
+    Asked(Box<Gather>),
     Answered(Reply<'static>),
 }
 
@@ -632,7 +632,7 @@ impl Engine {
             Some(kind) => {
                 let mut gather = Gather::new(kind);
                 gather.waiting = draft.asks.len() as u32;
-                transaction.runs.push(Run::Asked(gather));
+                transaction.runs.push(Run::Asked(Box::new(gather)));
                 self.send_held(place, transaction, run, draft.asks);
             }
         }

@@ -6,6 +6,7 @@
 //!   │ 1     │ 1    │ 1, 2 (or 4)  │ 1 or 2     │ 0, 4 (or 8) │     │       │
 //!   └───────┴──────┴──────────────┴────────────┴─────────────┴─────┴───────┘
 //!   flags   7 set while the item lives; one that is gone still tells how long it is
+//!           6 set if the key has a namespace
 //!           5 set by the first use since the eviction policy looked at the item
 //!           4–3 expiry in milliseconds: 0 none, 1 the lower four bytes, 2 all eight
 //!           2–1 value: 0 length in one byte, 1 in two, 2 kept apart: the "length" is its number
@@ -22,6 +23,7 @@
 use crate::limits::{KEY_BYTES_MAX, LARGE_VALUE_BYTES_MIN};
 
 const LIVE: u8 = 1 << 7;
+const NAMESPACED: u8 = 1 << 6;
 const VISITED: u8 = 1 << 5;
 const KEY_WIDE: u8 = 1;
 const VALUE_SHIFT: u8 = 1;
@@ -173,6 +175,17 @@ impl Head {
     #[inline(always)]
     pub fn with_visited(self, is_visited: bool) -> Head {
         Head { flags: self.flags & !VISITED | if is_visited { VISITED } else { 0 }, ..self }
+    }
+
+    /// Whether the key has a namespace.
+    #[inline(always)]
+    pub fn is_namespaced(self) -> bool {
+        self.flags & NAMESPACED != 0
+    }
+
+    #[inline(always)]
+    pub fn with_namespace(self, is_namespaced: bool) -> Head {
+        Head { flags: self.flags & !NAMESPACED | if is_namespaced { NAMESPACED } else { 0 }, ..self }
     }
 
     /// Writes into the item whether it was used.

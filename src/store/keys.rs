@@ -4,10 +4,16 @@ use super::options::{ExpireCondition, Time, Unit, parse_copy};
 use super::{Effects, Shard};
 use crate::clock::Now;
 use crate::command::Op;
+use crate::namespace::View;
 use crate::reply::{Reply, ReplyError};
 use crate::request::Call;
 
 /// Expired keys that one RANDOMKEY looks past.
+/// Buckets that RANDOMKEY looks at in a namespace.
+const RANDOM_KEY_BUCKETS_MAX: usize = 65_536;
+/// Buckets between two looks at where a flush stands.
+const SWEPT_BUCKETS: usize = 1024;
+/// See `random_key`.
 const RANDOM_KEY_TRIES: usize = 128;
 
 impl Shard {
@@ -198,9 +204,56 @@ impl Shard {
         if call.args.len() > 1 || call.args.iter().any(|mode| !mode_is_known(mode)) {
             return Reply::Error(ReplyError::Syntax);
         }
+        if call.spec.op == Op::FlushDb && self.keyspace.namespaces.items() > 0 {
+            // The keys of namespaces stay.
+            let mut cursor = 0;
+            loop {
+                cursor = self.sweep_step(cursor, SWEPT_BUCKETS, &View::Global, effects);
+                if cursor == 0 {
+                    return Reply::Ok;
+                }
+            }
+        }
         self.keyspace.flush();
         effects.flush();
         self.counters.writes += 1;
         Reply::Ok
+    }
+
+    /// How many keys there are: of the namespace that is named, or global ones.
+    pub(super) fn count_keys(&mut self, call: &Call<'_>) -> Reply<'_> {
+        let namespaces = &self.keyspace.namespaces;
+        Reply::Int(match call.args.iter().next() {
+            Some(name) => namespaces.get(name).map_or(0, |counters| counters.items as i64),
+            None => (self.keyspace.len() - namespaces.items()) as i64,
+        })
+    }
+
+    /// MOVE, with the key's two full names.
+    pub(super) fn move_to<E: Effects>(&mut self, call: &Call<'_>, now: Now, effects: &mut E) -> Reply<'_> {
+        if call.args.get(0) == call.args.get(1) {
+            return Reply::error("ERR source and destination objects are the same");
+        }
+        match self.rename(call, true, now, effects) {
+            Reply::Error(ReplyError::NoSuchKey) => Reply::Int(0),
+            other => other,
+        }
+    }
+
+    /// A key of the view, from a place drawn at random on; none if they are few and far between.
+    pub fn random_key_of(&mut self, view: &View, now: Now) -> Option<Vec<u8>> {
+        let mut cursor = self.random() % (u32::MAX as u64 + 1);
+        let mut found = None;
+        for _ in 0..RANDOM_KEY_BUCKETS_MAX.min(2 * self.keyspace.buckets() as usize + 1) {
+            cursor = self.keyspace.scan(cursor, now.unix_ms, |key| {
+                if found.is_none() && view.within(key).is_some() {
+                    found = Some(key.to_vec());
+                }
+            });
+            if found.is_some() {
+                break;
+            }
+        }
+        found
     }
 }

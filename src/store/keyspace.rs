@@ -11,9 +11,11 @@ use super::evict::{Eviction, History};
 use super::idle::Idle;
 use super::item::{Content, Head, Times};
 use super::large::LargeValues;
+use super::namespaces::Namespaces;
 use super::table::{Position, Reshape, Table};
 use crate::hash::KeyHasher;
 use crate::limits::LARGE_VALUE_BYTES_MIN;
+use crate::namespace;
 use crate::slot::{SLOT_COUNT, slot_of};
 
 /// A value, with its memory if it has memory of its own.
@@ -65,6 +67,7 @@ pub struct Keyspace {
     pub(super) table: Table,
     pub(super) arena: Arena,
     large: LargeValues,
+    pub(super) namespaces: Namespaces,
     /// What all of it together may take of the system.
     pub(super) bytes_max: u64,
     pub(super) eviction: Eviction,
@@ -148,6 +151,7 @@ fn same_bytes(a: &[u8], b: &[u8]) -> bool {
 impl Keyspace {
     pub fn new(hasher: KeyHasher, segment_bytes: usize) -> Keyspace {
         Keyspace {
+            namespaces: Namespaces::new(hasher.state()),
             hasher,
             table: Table::new().expect("2 MiB for the index of a shard"),
             arena: Arena::new(segment_bytes),
@@ -413,7 +417,8 @@ impl Keyspace {
             self.arrives(hash);
         }
         let content = self.content_for(value, None)?;
-        let head = Head::new(key.len(), content, expires_at_ms, self.times);
+        let name = namespace::name_of(key);
+        let head = Head::new(key.len(), content, expires_at_ms, self.times).with_namespace(name.is_some());
         let size = size_of_item(key.len() + value.bytes().len());
         let home = self.arena.allocate(Kind::Window, size, head.item_bytes()).and_then(|item| {
             head.write(self.arena.slot_mut(item), key, content, expires_at_ms);
@@ -427,6 +432,9 @@ impl Keyspace {
             self.drop_apart(content);
             return Err(OutOfMemory);
         };
+        if let Some(name) = name {
+            self.namespaces.added(name, key.len() + value.bytes().len());
+        }
         self.key_bytes += key.len() as u64;
         self.inline_bytes += head.inline_value_bytes() as u64;
         self.keys_in_slot[slot_of(key) as usize] += 1;
@@ -475,6 +483,9 @@ impl Keyspace {
         if bytes.len() < LARGE_VALUE_BYTES_MIN && old.takes(bytes.len(), expires_at_ms, self.times) {
             let (old_bytes, old_value_bytes) = (old.item_bytes(), old.inline_value_bytes());
             if bytes.len() == old_value_bytes || same_slot(old_bytes, old_bytes - old_value_bytes + bytes.len()) {
+                if old.is_namespaced() && bytes.len() != old_value_bytes {
+                    self.resized(key, old_value_bytes, bytes.len());
+                }
                 old.overwrite(self.arena.slot_mut(item), bytes, expires_at_ms);
                 self.inline_bytes = self.inline_bytes - old_value_bytes as u64 + bytes.len() as u64;
                 if let Some(expires_at_ms) = expires_at_ms {
@@ -500,7 +511,10 @@ impl Keyspace {
         let is_large = bytes.len() >= LARGE_VALUE_BYTES_MIN;
         // What can fail comes first. The number of a large value does not change the size of the item.
         let planned = if is_large { Content::Apart(0) } else { Content::Inline(bytes) };
-        let draft = Head::new(key.len(), planned, expires_at_ms, self.times).with_visited(true);
+        let draft = Head::new(key.len(), planned, expires_at_ms, self.times)
+            .with_visited(true)
+            .with_namespace(old.is_namespaced());
+        let old_value_bytes = if old.is_namespaced() { self.value_bytes(found) } else { 0 };
         let target = if same_slot(old.item_bytes(), draft.item_bytes()) {
             item
         } else {
@@ -522,7 +536,12 @@ impl Keyspace {
         } else {
             planned
         };
-        let head = Head::new(key.len(), content, expires_at_ms, self.times).with_visited(true);
+        let head = Head::new(key.len(), content, expires_at_ms, self.times)
+            .with_visited(true)
+            .with_namespace(old.is_namespaced());
+        if old.is_namespaced() {
+            self.resized(key, old_value_bytes, bytes.len());
+        }
         if target == item {
             head.write(self.arena.slot_mut(item), key, content, expires_at_ms);
         } else {
@@ -538,6 +557,14 @@ impl Keyspace {
         self.inline_bytes += head.inline_value_bytes() as u64;
         self.expiry_changed(at, old, expires_at_ms, now_ms);
         Ok(())
+    }
+
+    /// The value of a key with a namespace has another size.
+    #[cold]
+    fn resized(&mut self, key: &[u8], before: usize, after: usize) {
+        if let Some(name) = namespace::name_of(key) {
+            self.namespaces.resized(name, before, after);
+        }
     }
 
     #[inline]
@@ -591,7 +618,13 @@ impl Keyspace {
         match found.head.apart() {
             Some(number) => {
                 self.is_pressed = true;
+                let before = self.large.get(number).len();
                 self.large.edit(number, change);
+                if found.head.is_namespaced()
+                    && let Some(name) = namespace::name_of(found.head.key(self.arena.slot(found.item)))
+                {
+                    self.namespaces.resized(name, before, self.large.get(number).len());
+                }
                 debug_assert!(self.large.get(number).len() >= LARGE_VALUE_BYTES_MIN);
                 true
             }
@@ -640,6 +673,9 @@ impl Keyspace {
     pub fn remove(&mut self, found: Found) {
         let Found { at, item, head } = found;
         let key_slot = slot_of(head.key(self.arena.slot(item)));
+        if head.is_namespaced() {
+            self.leaves_namespace(found);
+        }
         self.keys_in_slot[key_slot as usize] -= 1;
         self.key_bytes -= head.key_bytes() as u64;
         match head.apart() {
@@ -651,6 +687,14 @@ impl Keyspace {
         self.discard(item, head);
         if let Some(Reshape { of, with }) = self.table.shrink() {
             self.deadlines.on_merge(of, with);
+        }
+    }
+
+    #[cold]
+    fn leaves_namespace(&mut self, found: Found) {
+        let bytes = found.head.key_bytes() + self.value_bytes(found);
+        if let Some(name) = namespace::name_of(found.head.key(self.arena.slot(found.item))) {
+            self.namespaces.removed(name, bytes);
         }
     }
 
@@ -672,6 +716,7 @@ impl Keyspace {
         self.keys_with_expiry = 0;
         self.key_bytes = 0;
         self.inline_bytes = 0;
+        self.namespaces.flushed();
         self.forget_history();
         self.opened_seen = 0;
         self.is_pressed = self.bytes_max != u64::MAX;
@@ -843,11 +888,21 @@ impl Keyspace {
         let mut keys_in_slot = vec![0; SLOT_COUNT as usize];
         let (mut keys_with_expiry, mut key_bytes, mut inline_bytes, mut item_bytes) = (0, 0, 0, 0);
         let mut numbers = std::collections::HashSet::new();
+        let mut namespaces = std::collections::BTreeMap::<Vec<u8>, (u64, u64)>::new();
         for bucket in 0..self.table.buckets() {
             for item in self.table.items_of(bucket) {
                 let slot = self.arena.slot(item);
                 let head = Head::read(slot);
                 keys_in_slot[slot_of(head.key(slot)) as usize] += 1;
+                let name = namespace::name_of(head.key(slot));
+                assert_eq!(head.is_namespaced(), name.is_some());
+                if let Some(name) = name {
+                    let (items, bytes) = namespaces.entry(name.to_vec()).or_default();
+                    *items += 1;
+                    let value =
+                        head.apart().map_or_else(|| head.value(slot).len(), |number| self.large.get(number).len());
+                    *bytes += (head.key_bytes() + value) as u64;
+                }
                 key_bytes += head.key_bytes() as u64;
                 item_bytes += slot_bytes(head.item_bytes()) as u64;
                 match head.apart() {
@@ -862,6 +917,10 @@ impl Keyspace {
                     assert!(self.deadlines.covers(bucket, expires_at_ms));
                 }
             }
+        }
+        assert_eq!(namespaces.values().map(|(items, _)| items).sum::<u64>(), self.namespaces.items());
+        for (name, counters) in self.namespaces.iter() {
+            assert_eq!(namespaces.get(name).copied().unwrap_or_default(), (counters.items, counters.bytes));
         }
         assert_eq!(keys_in_slot, *self.keys_in_slot);
         assert_eq!(numbers.len() as u64, self.large.count());

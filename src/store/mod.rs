@@ -23,6 +23,7 @@ mod item;
 mod keys;
 mod keyspace;
 mod large;
+mod namespaces;
 mod options;
 mod reclaim;
 mod replay;
@@ -40,6 +41,7 @@ pub use evict::Eviction;
 pub use evict::what_if::{Estimate, HALVES};
 pub use inspect::parse_hot_keys;
 pub use keyspace::{OutOfMemory, ValueRef};
+pub use namespaces::NamespaceCounters;
 pub use options::parse_copy;
 pub use replay::Displaced;
 
@@ -47,6 +49,7 @@ use crate::clock::Now;
 use crate::command::{Op, Route};
 use crate::hash::KeyHasher;
 use crate::limits::KEY_BYTES_MAX;
+use crate::namespace::{self, View};
 use crate::reply::{Reply, ReplyError};
 use crate::request::{Call, Durability};
 use arena::ItemRef;
@@ -220,6 +223,7 @@ impl Shard {
             Op::RandomKey => self.random_key(now, effects),
             Op::Rename => self.rename(call, false, now, effects),
             Op::RenameNx => self.rename(call, true, now, effects),
+            Op::Move => self.move_to(call, now, effects),
             Op::Type => self.type_of(call, now, effects),
             Op::ObjectEncoding => self.encoding(call, now, effects),
             Op::ObjectFreq => self.frequency(call, now, effects),
@@ -227,7 +231,7 @@ impl Shard {
             Op::ObjectRefCount => self.reference_count(call, now, effects),
             Op::MemoryUsage => self.memory_usage(call, now, effects),
             Op::HotKeys => self.hot_keys(call),
-            Op::DbSize => Reply::Int(self.keyspace.len() as i64),
+            Op::DbSize => self.count_keys(call),
             Op::FlushAll | Op::FlushDb => self.flush(call, effects),
             _ => Reply::error(format!("ERR '{}' is not a command of the store", call.spec.name)),
         }
@@ -341,6 +345,34 @@ impl Shard {
         self.live(self.keyspace.hasher.hash(key), key, now, effects).is_some()
     }
 
+    /// What is known of each namespace that has, or had, keys here.
+    pub fn namespaces(&self) -> impl Iterator<Item = (&[u8], &NamespaceCounters)> {
+        self.keyspace.namespaces.iter()
+    }
+
+    /// Removes the keys of a view in the next `budget_buckets` buckets; see [`scan_step`](Self::scan_step).
+    pub fn sweep_step<E: Effects>(&mut self, cursor: u64, budget_buckets: usize, view: &View, effects: &mut E) -> u64 {
+        let mut cursor = cursor;
+        let mut going = Vec::new();
+        for _ in 0..budget_buckets.max(1) {
+            cursor = self.keyspace.scan_found(cursor, |key, found| {
+                if view.within(key).is_some() {
+                    going.push(found.item);
+                }
+            });
+            if cursor == 0 {
+                break;
+            }
+        }
+        for item in going {
+            let (key, found) = self.keyspace.look_at(item);
+            effects.remove(key, Removal::Deleted);
+            self.keyspace.remove(found);
+            self.counters.writes += 1;
+        }
+        cursor
+    }
+
     pub fn keys_in_slot(&self, slot: u16) -> u32 {
         self.keyspace.keys_in_slot(slot)
     }
@@ -358,6 +390,7 @@ impl Shard {
 
     pub fn reset_counters(&mut self) {
         self.counters.reset();
+        self.keyspace.namespaces.reset();
         self.hot.clear();
     }
 
@@ -411,11 +444,11 @@ impl Shard {
         match found {
             Some(found) => {
                 self.keyspace.touch(hash, found, true);
-                self.count_hit(hash, key);
+                self.count_hit(hash, key, found);
             }
             None => {
                 self.keyspace.missed(hash);
-                self.counters.misses += 1;
+                self.count_miss(key);
                 effects.miss(key);
             }
         }
@@ -423,10 +456,25 @@ impl Shard {
     }
 
     #[inline(always)]
-    fn count_hit(&mut self, hash: u64, key: &[u8]) {
+    fn count_hit(&mut self, hash: u64, key: &[u8], found: Found) {
         self.counters.hits += 1;
+        if found.head.is_namespaced()
+            && let Some(name) = namespace::name_of(key)
+        {
+            self.keyspace.namespaces.hit(name);
+        }
         if self.counters.hits.is_multiple_of(NOTED_ONE_IN) {
             self.hot.note(hash, key);
+        }
+    }
+
+    #[inline(always)]
+    fn count_miss(&mut self, key: &[u8]) {
+        self.counters.misses += 1;
+        if self.keyspace.namespaces.is_used()
+            && let Some(name) = namespace::name_of(key)
+        {
+            self.keyspace.namespaces.missed(name);
         }
     }
 
@@ -461,6 +509,11 @@ impl Shard {
         }
         effects.set(key, value, expires_at_ms);
         self.counters.writes += 1;
+        if self.keyspace.namespaces.is_used()
+            && let Some(name) = namespace::name_of(key)
+        {
+            self.keyspace.namespaces.written(name);
+        }
         self.keyspace.settle(key.len() + value.bytes().len(), now.unix_ms, &mut self.counters, effects);
         Ok(())
     }

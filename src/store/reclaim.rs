@@ -12,6 +12,7 @@ use super::item::Head;
 use super::keyspace::{Found, Keyspace};
 use super::{Effects, Removal, ShardCounters};
 use crate::limits::LARGE_VALUE_BYTES_MIN;
+use crate::namespace;
 
 /// With this many segments left to fill nothing has to be done.
 const COMFORT: u64 = 4;
@@ -264,6 +265,11 @@ impl Keyspace {
     fn remove_evicted<E: Effects>(&mut self, found: Found, counters: &mut ShardCounters, effects: &mut E) {
         let slot = self.arena.slot(found.item);
         effects.remove(found.head.key(slot), Removal::Evicted);
+        if found.head.is_namespaced()
+            && let Some(name) = namespace::name_of(found.head.key(slot))
+        {
+            self.namespaces.evicted(name);
+        }
         self.remove(found);
         counters.evicted += 1;
         counters.writes += 1;

@@ -81,7 +81,7 @@ impl Shard {
         let Some(found) = self.unless_expired(key, found, now, effects) else {
             return self.get_absent(call.hash, key, effects);
         };
-        self.count_hit(call.hash, key);
+        self.count_hit(call.hash, key, found);
         self.keyspace.touch(call.hash, found, true);
         reply_with(self.keyspace.value(found))
     }
@@ -91,7 +91,7 @@ impl Shard {
         if key.len() > KEY_BYTES_MAX {
             return Reply::Error(key_too_long());
         }
-        self.counters.misses += 1;
+        self.count_miss(key);
         self.keyspace.missed(hash);
         effects.miss(key);
         Reply::Nil

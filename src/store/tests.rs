@@ -2,6 +2,7 @@
 
 mod memory;
 mod model;
+mod namespaces;
 mod random;
 mod time;
 

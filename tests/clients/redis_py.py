@@ -82,6 +82,7 @@ def single(protocol, decode):
     assert r.command_getkeys("MSET", "a", "1", "b", "2") in (["a", "b"], [b"a", b"b"])
     assert "get" in {name if isinstance(name, str) else name.decode() for name in r.command()}
     assert r.select(0)
+    databases(own, protocol)
 
     channels(r, own)
     transactions(r, own)
@@ -90,6 +91,31 @@ def single(protocol, decode):
     other_id = other.client_id()
     assert r.client_kill_filter(_id=other_id) == 1
     assert other.ping(), "a killed client connects again"
+
+
+def databases(own, protocol):
+    """Clients that are told a number of a database, and nothing else."""
+    zero, one, two = (redis.Redis(port=PORT, protocol=protocol, db=db, decode_responses=own("") == "") for db in range(3))
+    one.flushdb()
+    two.flushdb()
+    zero.set("db:key", "zero")
+    one.set("db:key", "one")
+    one.mset({f"db:{i}": i for i in range(20)})
+    assert zero.get("db:key") == own("zero") and one.get("db:key") == own("one") and two.get("db:key") is None
+    assert one.dbsize() == 21 and two.dbsize() == 0
+    assert len(set(one.scan_iter("db:*"))) == 21 and own("db:7") in one.keys()
+    assert one.move("db:key", 2) == 1 and one.move("db:key", 2) == 0
+    assert two.get("db:key") == own("one")
+    assert two.copy("db:key", "copied", destination_db=1) and one.get("copied") == own("one")
+    with one.pipeline(transaction=True) as pipe:
+        pipe.incr("counted").get("counted").move("counted", 0)
+        assert pipe.execute() == [1, own("1"), True]
+    assert zero.getdel("counted") == own("1")
+    assert {client["db"] for client in zero.client_list()} >= {"0", "1", "2"}
+    one.flushdb()
+    assert one.dbsize() == 0 and zero.get("db:key") == own("zero") and two.dbsize() == 1
+    two.flushdb()
+    zero.delete("db:key")
 
 
 def transactions(r, own):

@@ -46,7 +46,7 @@ impl Redis {
         let port_text = port.to_string();
         #[rustfmt::skip]
         let arguments = [
-            "--port", &port_text, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--databases", "1",
+            "--port", &port_text, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--databases", "16",
             "--logfile", "", "--dir", "/tmp",
         ];
         let mut child = Command::new("redis-server")

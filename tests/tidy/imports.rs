@@ -5,7 +5,8 @@ use super::source::{code_of, paths, without_tests, words};
 use super::{assert_complains, assert_tidy};
 
 /// Layer 0: the words that all parts share. They may use each other.
-const WORDS: [&str; 9] = ["clock", "command", "hash", "limits", "number", "random", "reply", "request", "slot"];
+const WORDS: [&str; 10] =
+    ["clock", "command", "hash", "limits", "namespace", "number", "random", "reply", "request", "slot"];
 
 /// Layer 1, without I/O, clock and chance: which modules beside the words each may use. A prefix of a path
 /// allows what is below it.

@@ -1,0 +1,165 @@
+//! Namespaces and databases: which one a connection is in, and what can be asked of each.
+//!
+//! Keys have their full names as soon as they are decoded (see `connection::names`), so that nothing else knows of
+//! namespaces but commands that name no keys: they get a [`View`].
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+
+use super::batch::Job;
+use super::gather::{Ask, Kind, ScanState};
+use super::{Engine, Outcome, clients};
+use crate::command::{Op, Spec};
+use crate::namespace::{self, DATABASES, View};
+use crate::number::parse_i64;
+use crate::reply::{Reply, ReplyError};
+use crate::request::Args;
+use crate::store::NamespaceCounters;
+
+/// Buckets of the index that one step of a flush goes through.
+const SWEPT_BUCKETS: usize = 64;
+
+const BAD_NAME: &str = "ERR a namespace's name has 1 to 64 bytes, none of them ^ or a space";
+
+impl Engine {
+    /// SELECT: each database but the first is a namespace of its own.
+    pub(super) fn select(&mut self, index: u32, spec: &'static Spec, args: Args<'_>) -> Outcome {
+        let reply = match parse_i64(args.get(0)) {
+            None => ReplyError::NotAnInteger.into(),
+            Some(number) if !(0..i64::from(DATABASES)).contains(&number) => {
+                Reply::error("ERR DB index is out of range")
+            }
+            Some(number) => {
+                self.enter_database(index, number as u8);
+                Reply::Ok
+            }
+        };
+        self.answer(index, spec, &reply)
+    }
+
+    pub(super) fn enter_database(&mut self, index: u32, database: u8) {
+        if let Some(connection) = self.connection(index) {
+            connection.enter_namespace(&namespace::of_database(database));
+            connection.record.database = database;
+        }
+    }
+
+    /// `NAMESPACE USE [name]`: without a name, the global one.
+    pub(super) fn use_namespace(&mut self, index: u32, spec: &'static Spec, args: Args<'_>) -> Outcome {
+        let reply = match args.len() {
+            0 => {
+                self.enter_database(index, 0);
+                Reply::Ok
+            }
+            1 if namespace::is_name(args.get(0)) => {
+                if let Some(connection) = self.connection(index) {
+                    connection.enter_namespace(args.get(0));
+                    connection.record.database = namespace::database_of(args.get(0)).unwrap_or(0);
+                }
+                Reply::Ok
+            }
+            1 => Reply::error(BAD_NAME),
+            _ => ReplyError::WrongArity { command: spec.name.into() }.into(),
+        };
+        self.answer(index, spec, &reply)
+    }
+
+    /// What commands that name no keys are about.
+    pub(super) fn view_of(&self, index: u32) -> View {
+        let connection = self.connections[index as usize].as_deref();
+        View::of_prefix(connection.map_or(b"", |connection| connection.key_prefix()))
+    }
+
+    /// FLUSHDB in a namespace and NAMESPACE FLUSH: in bounded steps, core by core.
+    pub(super) fn flush_view(&mut self, index: u32, spec: &'static Spec, view: View) -> Outcome {
+        if self.draft.is_some() {
+            let error = Reply::error("ERR a namespace cannot be flushed within a transaction");
+            return self.answer(index, spec, &error);
+        }
+        let scan = ScanState { view, ..ScanState::over(spec, 0..self.config.cores, None) };
+        let ask = Ask { job: Job::Sweep, ..scan.ask() };
+        self.gather(index, spec, Kind::Sweep { scan }, |this, gather| {
+            this.ask(gather, ask);
+            1
+        })
+    }
+
+    pub(super) fn flush_namespace(&mut self, index: u32, spec: &'static Spec, args: Args<'_>) -> Outcome {
+        if !namespace::is_name(args.get(0)) {
+            return self.answer(index, spec, &Reply::error(BAD_NAME));
+        }
+        let view = View::of_prefix(&namespace::prefix_of(args.get(0)));
+        self.flush_view(index, spec, view)
+    }
+
+    /// The keys of a view in some buckets of this core go. Answers the cursor to go on with; -1 for the same again,
+    /// while transactions hold keys.
+    pub(super) fn sweep_share(&mut self, args: Args<'_>) -> Reply<'static> {
+        if !self.holds.is_empty() {
+            return Reply::Int(-1);
+        }
+        let cursor = parse_i64(args.get(0)).unwrap_or(0) as u64;
+        let view = View::from_bytes(args.get(3));
+        let next = with_effects!(self, effects => self.shard.sweep_step(cursor, SWEPT_BUCKETS, &view, effects));
+        Reply::Int(next as i64)
+    }
+
+    /// This core's part of NAMESPACE LIST and INFO: each name with its numbers.
+    pub(super) fn namespaces_share(&self, args: Args<'_>) -> Reply<'static> {
+        let wanted = args.iter().next();
+        let found = self.shard.namespaces().filter(|(name, _)| wanted.is_none_or(|wanted| wanted == *name));
+        let entry = |(name, counters): (&[u8], &NamespaceCounters)| {
+            let numbers = counters.values().map(|value| Reply::Int(value as i64));
+            Reply::Array(std::iter::once(Reply::Owned(name.to_vec())).chain(numbers).collect())
+        };
+        Reply::Array(found.map(entry).collect())
+    }
+}
+
+/// Adds what one core knows of namespaces to what others do.
+pub fn merge(found: &mut BTreeMap<Vec<u8>, [i64; 6]>, reply: Reply<'static>) {
+    let Reply::Array(entries) = reply else { return };
+    for entry in entries {
+        let Reply::Array(entry) = entry else { continue };
+        let mut entry = entry.into_iter();
+        let name = match entry.next() {
+            Some(Reply::Owned(name)) => name,
+            Some(Reply::Large(name)) => name.to_vec(),
+            _ => continue,
+        };
+        let totals = found.entry(name).or_default();
+        for (total, number) in totals.iter_mut().zip(entry) {
+            if let Reply::Int(number) = number {
+                *total += number;
+            }
+        }
+    }
+}
+
+/// NAMESPACE LIST: the names of those that have keys; INFO: the numbers of one.
+pub fn rendered(found: &BTreeMap<Vec<u8>, [i64; 6]>, wanted: Option<&[u8]>) -> Reply<'static> {
+    let Some(wanted) = wanted else {
+        let names = found.iter().filter(|(_, numbers)| numbers[0] > 0).map(|(name, _)| Reply::Owned(name.clone()));
+        return Reply::Array(names.collect());
+    };
+    let Some(numbers) = found.get(wanted) else {
+        return Reply::error(format!("ERR no such namespace '{}'", clients::printable(wanted)));
+    };
+    let [_, _, hits, misses, writes, _] = *numbers;
+    let fields = NamespaceCounters::NAMES.iter().zip(numbers).map(|(name, number)| (*name, *number));
+    let all = fields.chain([("ops", hits + misses + writes)]);
+    Reply::Map(all.map(|(name, number)| (Reply::text(name), Reply::Int(number))).collect())
+}
+
+/// What a core is asked for a step, beside where to go on.
+pub fn view_argument(view: &View) -> Bytes {
+    Bytes::from(view.to_bytes())
+}
+
+impl Op {
+    /// Whether the command changes what the connection's keys are called.
+    pub(super) fn changes_namespace(self) -> bool {
+        matches!(self, Op::Select | Op::NamespaceUse)
+    }
+}
