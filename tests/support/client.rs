@@ -135,9 +135,12 @@ impl Client {
         self.received.split_off(self.taken)
     }
 
-    /// No more commands: the server sees the end of the stream, replies still arrive.
+    /// No more commands: the server sees the end of the stream, replies still arrive. It may have closed already.
     pub fn half_close(&self) {
-        self.stream.shutdown(Shutdown::Write).expect("half-close");
+        match self.stream.shutdown(Shutdown::Write) {
+            Err(error) if error.kind() != io::ErrorKind::NotConnected => panic!("half-close: {error}"),
+            _ => {}
+        }
     }
 
     /// Closes with a reset instead of an orderly end.

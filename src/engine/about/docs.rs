@@ -82,7 +82,7 @@ pub(super) fn syntax(op: Op) -> &'static str {
         Op::SlowLogGet => "[count]",
         Op::ClientPause => "timeout [WRITE|ALL]",
         Op::ClientCaching => "(YES|NO)",
-        Op::ClientTracking => "(ON|OFF) [REDIRECT client-id] [PREFIX prefix...] [BCAST] [OPTIN] [OPTOUT] [NOLOOP]",
+        Op::ClientTracking => "(ON|OFF) [REDIRECT client-id] [PREFIX prefix]... [BCAST] [OPTIN] [OPTOUT] [NOLOOP]",
         Op::ClientUnblock => "client-id [TIMEOUT|ERROR]",
         Op::WaitAof => "numlocal numreplicas timeout",
         Op::Info => "[section]...",

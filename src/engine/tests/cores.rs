@@ -271,7 +271,7 @@ fn what_finds_no_room_on_another_core_goes_home() {
         let (source, target) = ((0, b"source".to_vec()), (1, b"target".to_vec()));
         let mut gather = begin(Kind::Rename { spec, source, target, state }, 1);
         let Progress::Next(asks) = gather.answer(0, Reply::Int(1)) else { panic!("the source is still there") };
-        assert_eq!((asks[0].core, asks[0].spec.op, &asks[0].args[0][..]), (0, Op::Del, &b"source"[..]));
+        assert_eq!((asks[0].core, asks[0].job, &asks[0].args[0][..]), (0, Job::Take, &b"source"[..]));
         gather.waiting = 1;
         assert_eq!(done(gather.answer(0, Reply::Int(1))), if op == Op::Rename { Reply::Ok } else { Reply::Int(1) });
     }
