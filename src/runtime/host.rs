@@ -25,6 +25,9 @@ use crate::config::{Config, Store};
 use crate::limits::SHUTDOWN_MS_MAX;
 
 const EXIT_FAILED: u8 = 1;
+/// How long a core may be busy before its executor looks at files again, whenever the core lets it in. An operation of
+/// the log takes about two such looks.
+const EXECUTOR_SLICE: Duration = Duration::from_micros(250);
 
 /// How a core ends when it was not asked to.
 pub type CoreError = Box<dyn Error + Send + Sync>;
@@ -347,6 +350,7 @@ where
 {
     let executor = LocalExecutorBuilder::new(cpu.map_or(Placement::Unbound, Placement::Fixed))
         .io_memory(io_memory_bytes)
+        .preempt_timer(EXECUTOR_SLICE)
         // Left to itself it would put the pools of all cores on CPU 0.
         .blocking_thread_pool_placement(PoolPlacement::Unbound(1))
         .make();

@@ -213,7 +213,7 @@ impl Server {
         target.timeout = Duration::from_secs(1);
         loop {
             self.check_alive()?;
-            match Session::open(&target).and_then(|mut session| session.ping()) {
+            match Session::open(&target).and_then(|mut session| serves_keys(&mut session, self.options.protocol)) {
                 Ok(()) => return Ok(()),
                 Err(failure) if started.elapsed() > READY_WAIT => {
                     let what = format!("{} is not ready after {READY_WAIT:?}", self.name());
@@ -230,6 +230,25 @@ impl Server {
         let lines: Vec<&str> = text.lines().rev().take(8).collect();
         lines.into_iter().rev().collect::<Vec<_>>().join("\n")
     }
+}
+
+/// Whether the server answers, also questions about keys: while it makes its log or reads it, it answers nothing but
+/// PING. Whoever denies a question for another reason serves nevertheless.
+fn serves_keys(session: &mut Session, protocol: Protocol) -> Result<(), Failure> {
+    session.ping()?;
+    if protocol == Protocol::Memcache {
+        return Ok(());
+    }
+    match session.ask("GET", &["GET", "nosuch"]) {
+        Err(Failure::Denied { reply, .. }) if !says_loading(&reply) => Ok(()),
+        outcome => outcome.map(drop),
+    }
+}
+
+/// In any of the protocols: a frame of the binary one has its header before the text.
+fn says_loading(reply: &[u8]) -> bool {
+    const LOADING: &[u8] = b"LOADING";
+    reply.windows(LOADING.len()).any(|bytes| bytes == LOADING)
 }
 
 /// A server by its command line; `flag` is where it was typed.
@@ -309,4 +328,38 @@ fn new_directory(port: u16) -> std::io::Result<PathBuf> {
     let directory = Path::new(&std::env::temp_dir()).join(format!("loadgen-{}-{port}", std::process::id()));
     fs::create_dir(&directory)?;
     Ok(directory)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+
+    use super::*;
+
+    #[test]
+    fn who_still_loads_is_not_ready_and_who_denies_otherwise_is() {
+        // Replies to PING and GET, one connection each.
+        let answers = [("-LOADING reading the log\r\n", false), ("-NOPERM no\r\n", true), ("$-1\r\n", true)];
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let target = Target {
+            endpoint: Endpoint::Tcp(listener.local_addr().unwrap()),
+            protocol: Protocol::Resp2,
+            credentials: Credentials::default(),
+            timeout: REPLY_WAIT,
+        };
+        let server = std::thread::spawn(move || {
+            for (answer, _) in answers {
+                let (mut client, _) = listener.accept().unwrap();
+                for reply in ["+PONG\r\n", answer] {
+                    assert!(client.read(&mut [0; 256]).unwrap() > 0);
+                    client.write_all(reply.as_bytes()).unwrap();
+                }
+            }
+        });
+        for (answer, is_ready) in answers {
+            let mut session = Session::open(&target).unwrap();
+            assert_eq!(serves_keys(&mut session, Protocol::Resp2).is_ok(), is_ready, "{answer:?}");
+        }
+        server.join().unwrap();
+    }
 }
