@@ -25,11 +25,6 @@ use crate::config::{Config, Store};
 use crate::limits::SHUTDOWN_MS_MAX;
 
 const EXIT_FAILED: u8 = 1;
-/// How long a core may be busy before its executor looks at files again, whenever the core lets it in. An operation of
-/// the log takes about two such looks.
-const EXECUTOR_SLICE: Duration = Duration::from_micros(250);
-/// The same without a log, where nobody waits for files: as the executor has it.
-const EXECUTOR_SLICE_WITHOUT_LOG: Duration = Duration::from_millis(100);
 
 /// How a core ends when it was not asked to.
 pub type CoreError = Box<dyn Error + Send + Sync>;
@@ -168,10 +163,9 @@ impl Host {
                 admin: std::mem::take(&mut admin),
             };
             let io_memory_bytes = ground.locked_memory.io_memory_bytes;
-            let slice = if config.data_dir.is_some() { EXECUTOR_SLICE } else { EXECUTOR_SLICE_WITHOUT_LOG };
             let report = Report { core: index, events: events.clone(), result: Some(Err(Failure::Panic)) };
             let start = start(setup);
-            spawn_thread(&format!("core-{index}"), move || run_core(cpu, io_memory_bytes, slice, start, report));
+            spawn_thread(&format!("core-{index}"), move || run_core(cpu, io_memory_bytes, start, report));
         }
         drop(events);
         let watch = Watch::new(Notify::from_environment(), pulses, serving);
@@ -346,14 +340,13 @@ impl Drop for Report {
 }
 
 /// A core's thread: an executor, and on it one future.
-fn run_core<Start, Core>(cpu: Option<usize>, io_memory_bytes: usize, slice: Duration, start: Start, mut report: Report)
+fn run_core<Start, Core>(cpu: Option<usize>, io_memory_bytes: usize, start: Start, mut report: Report)
 where
     Start: FnOnce() -> Core,
     Core: Future<Output = Result<(), CoreError>> + 'static,
 {
     let executor = LocalExecutorBuilder::new(cpu.map_or(Placement::Unbound, Placement::Fixed))
         .io_memory(io_memory_bytes)
-        .preempt_timer(slice)
         // Left to itself it would put the pools of all cores on CPU 0.
         .blocking_thread_pool_placement(PoolPlacement::Unbound(1))
         .make();
