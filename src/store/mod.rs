@@ -42,6 +42,7 @@ pub use evict::what_if::{Estimate, HALVES};
 pub use inspect::parse_hot_keys;
 pub use keyspace::{OutOfMemory, ValueRef};
 pub use namespaces::NamespaceCounters;
+use namespaces::Namespaces;
 pub use options::parse_copy;
 pub use replay::Displaced;
 
@@ -458,10 +459,8 @@ impl Shard {
     #[inline(always)]
     fn count_hit(&mut self, hash: u64, key: &[u8], found: Found) {
         self.counters.hits += 1;
-        if found.head.is_namespaced()
-            && let Some(name) = namespace::name_of(key)
-        {
-            self.keyspace.namespaces.hit(name);
+        if found.head.is_namespaced() {
+            self.count_use_of_namespace(key, Namespaces::hit);
         }
         if self.counters.hits.is_multiple_of(NOTED_ONE_IN) {
             self.hot.note(hash, key);
@@ -471,10 +470,17 @@ impl Shard {
     #[inline(always)]
     fn count_miss(&mut self, key: &[u8]) {
         self.counters.misses += 1;
-        if self.keyspace.namespaces.is_used()
-            && let Some(name) = namespace::name_of(key)
-        {
-            self.keyspace.namespaces.missed(name);
+        if self.keyspace.namespaces.is_used() {
+            self.count_use_of_namespace(key, Namespaces::missed);
+        }
+    }
+
+    /// Apart, so that whoever has no namespaces has nothing of it on his way.
+    #[cold]
+    #[inline(never)]
+    fn count_use_of_namespace(&mut self, key: &[u8], count: fn(&mut Namespaces, &[u8])) {
+        if let Some(name) = namespace::name_of(key) {
+            count(&mut self.keyspace.namespaces, name);
         }
     }
 
@@ -509,10 +515,8 @@ impl Shard {
         }
         effects.set(key, value, expires_at_ms);
         self.counters.writes += 1;
-        if self.keyspace.namespaces.is_used()
-            && let Some(name) = namespace::name_of(key)
-        {
-            self.keyspace.namespaces.written(name);
+        if self.keyspace.namespaces.is_used() {
+            self.count_use_of_namespace(key, Namespaces::written);
         }
         self.keyspace.settle(key.len() + value.bytes().len(), now.unix_ms, &mut self.counters, effects);
         Ok(())
