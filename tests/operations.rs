@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use harness::Server;
 use support::client::{Client, PATIENCE};
 use support::value::Value;
+use support::vitals::{info_becomes, info_number};
 
 fn start(options: &[&str]) -> Server {
     Server::start(&[&["--cores", "3"], options].concat())
@@ -32,20 +33,6 @@ fn line_with(monitor: &mut Client, text: &str) -> String {
 
 fn bulk(text: &str) -> Value {
     Value::Bulk(text.as_bytes().to_vec())
-}
-
-fn info_field(client: &mut Client, field: &str) -> u64 {
-    let text = String::from_utf8(client.call("INFO all").as_bytes().to_vec()).expect("text");
-    let line = text.lines().find_map(|line| line.strip_prefix(&format!("{field}:"))).expect("the field");
-    line.parse().expect("a number")
-}
-
-fn reaches(client: &mut Client, field: &str, wanted: u64) {
-    let deadline = Instant::now() + PATIENCE;
-    while info_field(client, field) != wanted {
-        assert!(Instant::now() < deadline, "{field} never becomes {wanted}");
-        std::thread::sleep(Duration::from_millis(2));
-    }
 }
 
 #[test]
@@ -84,15 +71,15 @@ fn a_monitor_sees_the_commands_of_all_clients_without_their_secrets() {
         let order = [r#""MULTI""#, r#""INCR" "counter""#, r#""GET" "counter""#, r#""EXEC""#].map(place);
         assert!(order.is_sorted(), "{all:#?}");
     }
-    assert_eq!(info_field(&mut clients[1], "monitor_clients"), 4);
+    assert_eq!(info_number(&mut clients[1], "monitor_clients"), 4);
     // One ends it, one leaves, two are closed: nobody is shown anything any more.
     monitors[0].send(b"RESET\r\n");
     drop(monitors.pop());
     drop(monitors);
-    reaches(&mut clients[1], "monitor_clients", 0);
-    let shown = info_field(&mut clients[1], "monitor_lines");
+    info_becomes(&mut clients[1], "monitor_clients", 0);
+    let shown = info_number(&mut clients[1], "monitor_lines");
     clients[2].call("GET key");
-    assert_eq!(info_field(&mut clients[1], "monitor_lines"), shown);
+    assert_eq!(info_number(&mut clients[1], "monitor_lines"), shown);
 }
 
 #[test]
@@ -106,7 +93,7 @@ fn paused_clients_wait_and_lose_nothing() {
         // Reading goes on, up to the first write.
         assert_eq!(client.reply(), Value::NilBulk);
     }
-    reaches(&mut operator, "client_pauses", 6);
+    info_becomes(&mut operator, "client_pauses", 6);
     for client in &mut clients {
         assert!(!client.readable_within(Duration::from_millis(5)));
     }
@@ -144,7 +131,7 @@ fn who_waits_can_be_unblocked_from_anywhere() {
         let mut waiter = Client::connect(server.address());
         let id = waiter.call("CLIENT ID").as_int();
         waiter.send(b"WAIT 1 0\r\nPING\r\n");
-        reaches(&mut operator, "blocked_clients", 1);
+        info_becomes(&mut operator, "blocked_clients", 1);
         let how = if number % 2 == 0 { "TIMEOUT" } else { "ERROR" };
         assert_eq!(operator.call(&format!("CLIENT UNBLOCK {id} {how}")), Value::Int(1));
         let expected = match number % 2 {
@@ -158,9 +145,9 @@ fn who_waits_can_be_unblocked_from_anywhere() {
     // Who leaves while it waits is forgotten.
     let mut waiter = Client::connect(server.address());
     waiter.send(b"WAIT 1 0\r\n");
-    reaches(&mut operator, "blocked_clients", 1);
+    info_becomes(&mut operator, "blocked_clients", 1);
     drop(waiter);
-    reaches(&mut operator, "blocked_clients", 0);
+    info_becomes(&mut operator, "blocked_clients", 0);
     let began = Instant::now();
     assert_eq!(operator.call("WAIT 1 50"), Value::Int(0));
     assert!(began.elapsed() >= Duration::from_millis(49), "{:?}", began.elapsed());
@@ -175,7 +162,7 @@ fn debug_helps_test_suites_where_it_is_allowed() {
     client.call("SLOWLOG RESET");
     let began = Instant::now();
     client.send(b"DEBUG SLEEP 0.2\r\nPING\r\n");
-    reaches(&mut other, "blocked_clients", 1);
+    info_becomes(&mut other, "blocked_clients", 1);
     assert_eq!(client.reply(), Value::ok());
     assert!(began.elapsed() >= Duration::from_millis(195), "{:?}", began.elapsed());
     assert_eq!(client.reply(), Value::Simple(b"PONG".to_vec()));

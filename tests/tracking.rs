@@ -10,6 +10,7 @@ use harness::Server;
 use support::client::{Client, PATIENCE};
 use support::random::Random;
 use support::value::Value;
+use support::vitals::{info_becomes, info_number};
 
 fn start(options: &[&str]) -> Server {
     Server::start(&[&["--cores", "3"], options].concat())
@@ -33,20 +34,6 @@ fn invalidation(key: &str) -> Value {
 fn nothing_comes(client: &mut Client) {
     assert_eq!(client.call("ECHO quiet"), bulk("quiet"));
     assert!(!client.readable_within(Duration::from_millis(20)));
-}
-
-fn info_field(client: &mut Client, field: &str) -> u64 {
-    let text = String::from_utf8(client.call("INFO all").as_bytes().to_vec()).expect("text");
-    let line = text.lines().find_map(|line| line.strip_prefix(&format!("{field}:"))).expect("the field");
-    line.parse().expect("a number")
-}
-
-fn reaches(client: &mut Client, field: &str, wanted: u64) {
-    let deadline = Instant::now() + PATIENCE;
-    while info_field(client, field) != wanted {
-        assert!(Instant::now() < deadline, "{field} never becomes {wanted}");
-        std::thread::sleep(Duration::from_millis(2));
-    }
 }
 
 /// Keys of all cores, for clients of all cores.
@@ -178,7 +165,7 @@ fn another_client_can_be_told_instead() {
         // It is gone: whoever can be told so is.
         assert!(!reader.call("HELLO 3").is_error());
         drop(told);
-        reaches(&mut writer, "pubsub_clients", 0);
+        info_becomes(&mut writer, "pubsub_clients", 0);
         reader.call(&format!("GET {key}"));
         writer.call(&format!("SET {key} 2"));
         assert_eq!(reader.reply(), Value::Push(vec![bulk("tracking-redir-broken"), Value::Int(id)]));
@@ -203,21 +190,21 @@ fn the_table_is_bounded_and_clients_leave_nothing_in_it() {
         }
     }
     // Those of other cores may still be on their way.
-    while info_field(&mut other, "tracking_total_keys") < cached.len() as u64 {
+    while info_number(&mut other, "tracking_total_keys") < cached.len() {
         match reader.reply() {
             Value::Push(items) => drop(cached.remove(&items[1].as_array()[0].as_text())),
             other => panic!("{other:?}"),
         }
     }
     assert!(cached.len() <= 30, "{}", cached.len());
-    assert_eq!(info_field(&mut other, "tracking_total_keys"), cached.len() as u64);
-    assert_eq!(info_field(&mut other, "tracking_clients"), 1);
+    assert_eq!(info_number(&mut other, "tracking_total_keys"), cached.len());
+    assert_eq!(info_number(&mut other, "tracking_clients"), 1);
     let broadcast = caching(&server, "BCAST PREFIX a");
-    reaches(&mut other, "tracking_total_prefixes", 1);
+    info_becomes(&mut other, "tracking_total_prefixes", 1);
     drop(reader);
     drop(broadcast);
     for field in ["tracking_clients", "tracking_total_keys", "tracking_total_items", "tracking_total_prefixes"] {
-        reaches(&mut other, field, 0);
+        info_becomes(&mut other, field, 0);
     }
     // One that goes on begins with nothing.
     let mut again = caching(&server, "");
@@ -227,7 +214,7 @@ fn the_table_is_bounded_and_clients_leave_nothing_in_it() {
     other.call("SET key:1 v");
     nothing_comes(&mut again);
     again.call("GET key:1");
-    reaches(&mut other, "tracking_total_items", 1);
+    info_becomes(&mut other, "tracking_total_items", 1);
     other.call("SET key:1 w");
     assert_eq!(again.reply(), invalidation("key:1"));
 }

@@ -69,6 +69,19 @@ pub fn info_reaches(client: &mut Client, name: &str, least: usize) {
     }
 }
 
+/// Waits until a number of INFO is `wanted`.
+pub fn info_becomes(client: &mut Client, name: &str, wanted: usize) {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let number = info_number(client, name);
+        if number == wanted {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{name} is {number} and does not become {wanted}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
 pub fn descriptors(server: &Server) -> usize {
     fs::read_dir(format!("/proc/{}/fd", server.pid())).expect("the server's descriptors").count()
 }
