@@ -21,6 +21,8 @@ use crabcache::runtime::ring::{Event, NetRing, Stopped};
 use std::os::fd::AsRawFd;
 
 const SLEEP: Duration = Duration::from_millis(50);
+/// A wait counts on sends being done at once, which those to a client that does not read are not.
+const SLEEP_AFTER_SENDS: Duration = Duration::from_millis(1);
 
 fn main() -> ExitCode {
     // `cargo bench` adds a flag of its own.
@@ -63,8 +65,11 @@ async fn serve(setup: CoreSetup) -> Result<(), CoreError> {
                 bridge.sleep(&mut ring, SLEEP, std::future::pending()).await;
                 ring.poll()?;
             }
+        } else if ring.has_events() {
+            ring.poll()?;
         } else {
-            ring.wait(SLEEP)?;
+            let bound = if ring.has_submissions() { SLEEP_AFTER_SENDS } else { SLEEP };
+            ring.wait(bound)?;
         }
         while let Some(event) = ring.next_event() {
             match event {

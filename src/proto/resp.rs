@@ -200,11 +200,11 @@ impl Decoder {
 
     /// A word of `length` bytes begins at `at`.
     pub(super) fn bulk_begins(&mut self, length: i64, limits: &DecodeLimits) -> Result<(), ProtocolError> {
-        if length < 0 || length > limits.value_bytes_max as i64 {
-            return Err(match limits.authenticated || length < 0 {
-                true => ProtocolError::BulkLength,
-                false => ProtocolError::BulkLengthBeforeAuth,
-            });
+        if length < 0 {
+            return Err(ProtocolError::BulkLength);
+        }
+        if length > limits.value_bytes_max as i64 {
+            return Err(bulk_length(limits));
         }
         let is_large = length as usize >= LARGE_VALUE_BYTES_MIN;
         let inline_bytes = if is_large { 0 } else { length as usize };
@@ -251,6 +251,14 @@ impl Decoder {
 struct Line {
     invalid: ProtocolError,
     too_long: ProtocolError,
+}
+
+/// What a promise of more than a value may hold is answered with.
+pub(super) fn bulk_length(limits: &DecodeLimits) -> ProtocolError {
+    match limits.authenticated {
+        true => ProtocolError::BulkLength,
+        false => ProtocolError::BulkLengthBeforeAuth,
+    }
 }
 
 impl Line {

@@ -418,6 +418,12 @@ fn frames_that_cannot_be_trusted_are_errors() {
     let (large, too_long) = (0x8000u32.to_le_bytes(), 70_001u32.to_le_bytes());
     assert_eq!(error(&frame(&[b"\x30\x00\x01\x00", &large[..], b"k"].concat())), OperationPassesFrame);
     assert_eq!(error(&frame(&[b"\x30\x00\x01\x00", &too_long[..], b"k"].concat())), BulkLength);
+    // Before anything of what the header promises is there, and with every length of it.
+    let promise =
+        |operation: &[u8]| [&[binary::MAGIC, binary::VERSION][..], &1_000_000u32.to_le_bytes(), operation].concat();
+    assert_eq!(error(&promise(&[b"\x30\x00\x01\x00", &too_long[..]].concat())), BulkLength);
+    let short = 1u32.to_le_bytes();
+    assert_eq!(error(&promise(&[b"\x30\x40\x01\x00", &short[..], &too_long].concat())), BulkLength);
     // The first byte of a connection decides: later it is only a byte.
     assert!(commands(b"PING\r\n\xCB\x01\x00\x00\x00\x00\r\n")[1].starts_with("ERR unknown command"));
 }

@@ -14,9 +14,20 @@ use crate::wire::Protocol;
 
 /// Key and value, and whether the items expire (in a day).
 const CASES: [(usize, usize, bool); 4] = [(16, 32, false), (16, 32, true), (24, 100, false), (24, 100, true)];
-const EXPIRY_SECONDS: &str = "86400";
 /// Requests sent before their replies are read.
 const BATCH: u64 = 500;
+
+/// When loaded items expire.
+#[derive(Clone, Copy)]
+pub(super) enum Expiry {
+    None,
+    Seconds(u64),
+    /// At these milliseconds since the Unix epoch, spread over so many. Not in memcached's words.
+    SpreadFrom {
+        unix_ms: u64,
+        over_ms: u64,
+    },
+}
 
 /// Loads `keys` items of each kind into each server, each time one that was just started; a table.
 pub fn measure(keys: u64, checked: &Checked) -> Result<(), Failure> {
@@ -39,7 +50,8 @@ pub fn measure(keys: u64, checked: &Checked) -> Result<(), Failure> {
             let before = server.resident_bytes();
             let failed = |error: io::Error| Failure::system(format!("cannot load {}", server.name()), error);
             let stream = TcpStream::from(Session::open(&server.target())?.into_fd());
-            load(stream, options.protocol, keys, key_bytes, value_bytes, expires).map_err(failed)?;
+            let when = if expires { Expiry::Seconds(86_400) } else { Expiry::None };
+            load(stream, options.protocol, keys, key_bytes, value_bytes, when).map_err(failed)?;
             let resident = server.resident_bytes().saturating_sub(before);
             let beyond = resident as f64 / keys as f64 - (key_bytes + value_bytes) as f64;
             eprintln!("# {}: {key_bytes} B, {value_bytes} B, expiry {expiry}: {beyond:.1} B", server.name());
@@ -51,11 +63,7 @@ pub fn measure(keys: u64, checked: &Checked) -> Result<(), Failure> {
         table.push('\n');
     }
     let table = format!("Resident bytes per item beyond key and value, {keys} items.\n\n{table}");
-    println!("{table}");
-    match &checked.markdown {
-        Some(path) => std::fs::write(path, table).map_err(|error| Failure::system(path.display().to_string(), error)),
-        None => Ok(()),
-    }
+    super::publish(&table, checked)
 }
 
 pub(super) fn load(
@@ -64,7 +72,7 @@ pub(super) fn load(
     keys: u64,
     key_bytes: usize,
     value_bytes: usize,
-    expires: bool,
+    expiry: Expiry,
 ) -> io::Result<()> {
     let reply: &[u8] = if protocol == Protocol::Memcache { b"STORED\r\n" } else { b"+OK\r\n" };
     let value = "v".repeat(value_bytes);
@@ -74,7 +82,11 @@ pub(super) fn load(
         requests.clear();
         let count = BATCH.min(keys - first);
         for key in first..first + count {
-            push(&mut requests, protocol, &format!("key:{key:0width$}", width = key_bytes - 4), &value, expires);
+            let name = format!("key:{key:0width$}", width = key_bytes - 4);
+            match protocol {
+                Protocol::Memcache => push_memcache(&mut requests, &name, &value, expiry),
+                _ => push(&mut requests, &name, &value, expiry, key),
+            }
         }
         stream.write_all(requests.as_bytes())?;
         replies.resize(count as usize * reply.len(), 0);
@@ -86,24 +98,28 @@ pub(super) fn load(
     Ok(())
 }
 
-fn push(requests: &mut String, protocol: Protocol, key: &str, value: &str, expires: bool) {
-    let (key_bytes, value_bytes) = (key.len(), value.len());
-    let pushed = match (protocol, expires) {
-        (Protocol::Memcache, _) => {
-            let seconds = if expires { EXPIRY_SECONDS } else { "0" };
-            write!(requests, "set {key} 0 {seconds} {value_bytes}\r\n{value}\r\n")
-        }
-        (_, false) => write!(requests, "*3\r\n$3\r\nSET\r\n${key_bytes}\r\n{key}\r\n${value_bytes}\r\n{value}\r\n"),
-        (_, true) => {
-            let seconds_bytes = EXPIRY_SECONDS.len();
-            write!(
-                requests,
-                "*5\r\n$3\r\nSET\r\n${key_bytes}\r\n{key}\r\n${value_bytes}\r\n{value}\r\n$2\r\nEX\r\n\
-                 ${seconds_bytes}\r\n{EXPIRY_SECONDS}\r\n"
-            )
-        }
+fn push_memcache(requests: &mut String, key: &str, value: &str, expiry: Expiry) {
+    let seconds = match expiry {
+        Expiry::Seconds(seconds) => seconds,
+        Expiry::None | Expiry::SpreadFrom { .. } => 0,
     };
-    pushed.expect("a string grows");
+    write!(requests, "set {key} 0 {seconds} {}\r\n{value}\r\n", value.len()).expect("a string grows");
+}
+
+fn push(requests: &mut String, key: &str, value: &str, expiry: Expiry, index: u64) {
+    let expiry = match expiry {
+        Expiry::None => None,
+        Expiry::Seconds(seconds) => Some(("EX", seconds)),
+        Expiry::SpreadFrom { unix_ms, over_ms } => Some(("PXAT", unix_ms + index % over_ms)),
+    };
+    let words = if expiry.is_some() { 5 } else { 3 };
+    let (key_bytes, value_bytes) = (key.len(), value.len());
+    write!(requests, "*{words}\r\n$3\r\nSET\r\n${key_bytes}\r\n{key}\r\n${value_bytes}\r\n{value}\r\n")
+        .expect("a string grows");
+    if let Some((option, when)) = expiry {
+        let digits = when.checked_ilog10().unwrap_or(0) + 1;
+        write!(requests, "${}\r\n{option}\r\n${digits}\r\n{when}\r\n", option.len()).expect("a string grows");
+    }
 }
 
 #[cfg(test)]
@@ -113,10 +129,13 @@ mod tests {
     #[test]
     fn requests_are_written_as_each_protocol_has_them() {
         let mut requests = String::new();
-        push(&mut requests, Protocol::Resp2, "k:01", "vv", true);
+        push(&mut requests, "k:01", "vv", Expiry::Seconds(86_400), 1);
         assert_eq!(requests, "*5\r\n$3\r\nSET\r\n$4\r\nk:01\r\n$2\r\nvv\r\n$2\r\nEX\r\n$5\r\n86400\r\n");
         requests.clear();
-        push(&mut requests, Protocol::Memcache, "k:01", "vv", false);
+        push(&mut requests, "k:01", "vv", Expiry::SpreadFrom { unix_ms: 100, over_ms: 10 }, 23);
+        assert_eq!(requests, "*5\r\n$3\r\nSET\r\n$4\r\nk:01\r\n$2\r\nvv\r\n$4\r\nPXAT\r\n$3\r\n103\r\n");
+        requests.clear();
+        push_memcache(&mut requests, "k:01", "vv", Expiry::None);
         assert_eq!(requests, "set k:01 0 0 2\r\nvv\r\n");
     }
 }

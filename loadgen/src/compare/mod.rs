@@ -11,6 +11,7 @@
 
 pub mod accounting;
 mod fill;
+mod hit_ratio;
 mod memory;
 mod options;
 pub mod presets;
@@ -19,6 +20,7 @@ mod report;
 pub mod round;
 pub mod server;
 pub mod statistics;
+mod storm;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -29,7 +31,7 @@ use crate::failure::Failure;
 use crate::report::check_writable;
 use crate::signals;
 use crate::system;
-use options::{Cell, Checked, Leg};
+use options::{Cell, Checked, Leg, Subject};
 use round::{Round, Verdict};
 use server::Server;
 use statistics::Ratio;
@@ -85,16 +87,20 @@ fn measure_all(checked: &Checked) -> Result<(), Failure> {
     system::pin_this_thread(&checked.generator_cpus)
         .map_err(|error| Failure::system(format!("cannot run on CPUs {:?}", checked.generator_cpus), error))?;
     check_writable([&checked.json, &checked.markdown, &checked.svg].into_iter().flatten().map(PathBuf::as_path))?;
-    if let Some(keys) = checked.memory_keys {
-        return memory::measure(keys, checked);
+    match &checked.subject {
+        Subject::Cells => measure_cells(checked),
+        Subject::Memory { keys } => memory::measure(*keys, checked),
+        Subject::Recovery { keyspaces } => recovery::measure(keyspaces, checked),
+        Subject::Storm { keys, requests_per_second } => storm::measure(*keys, *requests_per_second, checked),
+        Subject::HitRatio { traces, shares } => hit_ratio::measure(traces, shares, checked),
+        Subject::Fill(fill) => {
+            let results: Result<Vec<_>, _> = checked.legs.iter().map(|leg| fill::measure(leg, fill, checked)).collect();
+            report::write_fills(checked, fill, &results?)
+        }
     }
-    if let Some(keyspaces) = &checked.recovered_keys {
-        return recovery::measure(keyspaces, checked);
-    }
-    if let Some(fill) = &checked.fill {
-        let results: Result<Vec<_>, _> = checked.legs.iter().map(|leg| fill::measure(leg, fill, checked)).collect();
-        return report::write_fills(checked, fill, &results?);
-    }
+}
+
+fn measure_cells(checked: &Checked) -> Result<(), Failure> {
     let rounds = checked.legs.len() * checked.cells.len() * 2 * (checked.pairs + checked.noise_pairs);
     let seconds = rounds as f64 * (checked.warm_up + checked.measured + BETWEEN_ROUNDS).as_secs_f64();
     eprintln!(
@@ -191,6 +197,16 @@ fn pairs_of(
         }
     }
     Ok(pairs)
+}
+
+/// A table of a subject of its own, for the terminal and the file that was asked for.
+fn publish(table: &str, checked: &Checked) -> Result<(), Failure> {
+    let table = format!("{}\n\n{table}", report::provenance());
+    println!("{table}");
+    match &checked.markdown {
+        Some(path) => std::fs::write(path, table).map_err(|error| Failure::system(path.display().to_string(), error)),
+        None => Ok(()),
+    }
 }
 
 /// Sleeps in small steps, so that an interrupt is noticed.

@@ -32,6 +32,9 @@ pub struct CompareOptions {
     /// Our server, for presets [default: crabcache beside this program].
     #[arg(long, value_name = "PATH", conflicts_with_all = ["a", "b"])]
     pub ours: Option<PathBuf>,
+    /// More arguments for our server, for presets, such as '--max-memory 2gb'.
+    #[arg(long, value_name = "WORDS", allow_hyphen_values = true, conflicts_with_all = ["a", "b"])]
+    pub ours_with: Option<String>,
     /// The null server, for presets [default: the newest null_server that cargo has built].
     #[arg(long, value_name = "PATH", conflicts_with_all = ["a", "b"])]
     pub null: Option<PathBuf>,
@@ -108,12 +111,18 @@ pub struct CompareOptions {
     /// Seconds to wait for other processes to be quiet before a round.
     #[arg(long, value_name = "SECONDS", default_value_t = 20.0, help_heading = "Rounds")]
     pub quiet_wait: f64,
-    /// fill-latency, memory: keys to fill in [default: 20000000, of memory 5000000; --quick: a tenth].
+    /// fill-latency, memory, ttl-storm: keys to fill in [default: 20000000, of the others 5000000; --quick: a tenth].
     #[arg(long, value_name = "N", help_heading = "Rounds")]
     pub fill_keys: Option<u64>,
     /// fill-latency: requests per second.
     #[arg(long, value_name = "N", default_value = "200000", value_parser = positive, help_heading = "Rounds")]
     pub fill_rate: f64,
+    /// hit-ratio: traces to replay, a request per line, `key` or `key,size`, plain or compressed by zstd.
+    #[arg(long, value_name = "FILE", num_args = 1.., help_heading = "Rounds")]
+    pub traces: Vec<PathBuf>,
+    /// hit-ratio: how much of each trace's distinct keys the caches hold, in percent.
+    #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "10", value_parser = percent, help_heading = "Rounds")]
+    pub shares: Vec<f64>,
     /// growth: the curves to measure [default: all].
     #[arg(long, value_enum, value_name = "LIST", value_delimiter = ',', help_heading = "Rounds")]
     pub sweeps: Vec<SweepOf>,
@@ -190,6 +199,32 @@ pub struct Fill {
     pub sizes: Sizes,
 }
 
+/// What is measured.
+#[derive(Debug)]
+pub enum Subject {
+    /// CPU, throughput and latency in each cell of the matrix.
+    Cells,
+    Fill(Fill),
+    /// Resident memory of so many items.
+    Memory {
+        keys: u64,
+    },
+    /// Starts with so many keys to be read back, one number after the other.
+    Recovery {
+        keyspaces: Vec<u64>,
+    },
+    /// A load while so many keys expire at once.
+    Storm {
+        keys: u64,
+        requests_per_second: f64,
+    },
+    /// Hit ratios of caches that hold such shares of the distinct keys of each trace.
+    HitRatio {
+        traces: Vec<PathBuf>,
+        shares: Vec<f64>,
+    },
+}
+
 #[derive(Debug)]
 pub struct Checked {
     pub legs: Vec<Leg>,
@@ -198,12 +233,7 @@ pub struct Checked {
     pub cells: Vec<Cell>,
     /// Curves to draw through the cells.
     pub sweeps: Vec<Sweep>,
-    /// Instead of the matrix.
-    pub fill: Option<Fill>,
-    /// Instead of the matrix: how many items to load.
-    pub memory_keys: Option<u64>,
-    /// Numbers of keys that are read back after a restart, instead of cells.
-    pub recovered_keys: Option<Vec<u64>>,
+    pub subject: Subject,
     pub pairs: usize,
     pub noise_pairs: usize,
     pub measured: Duration,
@@ -274,6 +304,15 @@ const FILL_KEYS: u64 = 20_000_000;
 const FILL_KEYS_QUICK: u64 = 2_000_000;
 const MEMORY_KEYS: u64 = 5_000_000;
 const MEMORY_KEYS_QUICK: u64 = 500_000;
+/// Far below what either server can do, so that what is seen is what the storm does.
+const STORM_RATE: f64 = 20_000.0;
+
+fn percent(text: &str) -> Result<f64, String> {
+    positive(text).and_then(|percent| match percent <= 100.0 {
+        true => Ok(percent / 100.0),
+        false => Err("at most 100 percent".into()),
+    })
+}
 
 impl CompareOptions {
     fn named(&self) -> Option<Preset> {
@@ -295,13 +334,20 @@ impl CompareOptions {
                     None => presets::beside("crabcache")?,
                 };
                 let null = || self.null.clone().map_or_else(presets::newest_null_server, Ok);
-                (preset.legs(&ours, null, &server_cpus)?, preset.matrices())
+                let mut legs = preset.legs(&ours, null, &server_cpus)?;
+                let more = shlex::split(self.ours_with.as_deref().unwrap_or_default());
+                let more = more.ok_or("--ours-with: unbalanced quotes")?;
+                let servers = legs.iter_mut().flat_map(|leg| [&mut leg.a, &mut leg.b]);
+                servers
+                    .filter(|server| server.runs(&ours))
+                    .for_each(|server| server.words.extend(more.iter().cloned()));
+                (legs, preset.matrices())
             }
             None if self.a.is_none() || self.b.is_none() => {
                 return Err("name a preset, or both servers with --a and --b (see compare --help)".into());
             }
-            None if self.ours.is_some() || self.null.is_some() => {
-                return Err("--ours and --null belong to presets".into());
+            None if self.ours.is_some() || self.null.is_some() || self.ours_with.is_some() => {
+                return Err("--ours, --ours-with and --null belong to presets".into());
             }
             None => (vec![self.leg(&server_cpus)?], vec![Matrix::default()]),
         };
@@ -332,8 +378,8 @@ impl CompareOptions {
             return Err("--mixes: memcached has no MSET".into());
         }
         let usual_keys = match (preset, self.quick) {
-            (Some(Preset::Memory), false) => MEMORY_KEYS,
-            (Some(Preset::Memory), true) => MEMORY_KEYS_QUICK,
+            (Some(Preset::Memory | Preset::TtlStorm), false) => MEMORY_KEYS,
+            (Some(Preset::Memory | Preset::TtlStorm), true) => MEMORY_KEYS_QUICK,
             (_, false) => FILL_KEYS,
             (_, true) => FILL_KEYS_QUICK,
         };
@@ -341,25 +387,34 @@ impl CompareOptions {
         if fill_keys == 0 {
             return Err("--fill-keys: at least one".into());
         }
-        if self.fill_keys.is_some() && !matches!(preset, Some(Preset::FillLatency | Preset::Memory)) {
-            return Err("--fill-keys belongs to the presets fill-latency and memory".into());
+        if self.fill_keys.is_some() && !matches!(preset, Some(Preset::FillLatency | Preset::Memory | Preset::TtlStorm))
+        {
+            return Err("--fill-keys belongs to the presets fill-latency, memory and ttl-storm".into());
         }
-        let fill = (preset == Some(Preset::FillLatency)).then(|| Fill {
-            keys: fill_keys,
-            requests_per_second: self.fill_rate,
-            connections: matrices[0].connections[0],
-            pipeline: matrices[0].pipelines[0],
-            sizes: matrices[0].sizes[0],
-        });
+        if self.traces.is_empty() == (preset == Some(Preset::HitRatio)) {
+            return Err("the preset hit-ratio, and no other, replays --traces".into());
+        }
+        let subject = match preset {
+            Some(Preset::FillLatency) => Subject::Fill(Fill {
+                keys: fill_keys,
+                requests_per_second: self.fill_rate,
+                connections: matrices[0].connections[0],
+                pipeline: matrices[0].pipelines[0],
+                sizes: matrices[0].sizes[0],
+            }),
+            Some(Preset::Memory) => Subject::Memory { keys: fill_keys },
+            Some(Preset::Recovery) => Subject::Recovery { keyspaces: matrices[0].keyspaces.clone() },
+            Some(Preset::TtlStorm) => Subject::Storm { keys: fill_keys, requests_per_second: STORM_RATE },
+            Some(Preset::HitRatio) => Subject::HitRatio { traces: self.traces.clone(), shares: self.shares.clone() },
+            _ => Subject::Cells,
+        };
         Ok(Checked {
             legs,
             generator_cpus,
             threads,
             cells,
             sweeps,
-            fill,
-            memory_keys: (preset == Some(Preset::Memory)).then_some(fill_keys),
-            recovered_keys: (preset == Some(Preset::Recovery)).then(|| matrices[0].keyspaces.clone()),
+            subject,
             pairs: effort.pairs,
             noise_pairs: effort.noise_pairs,
             measured: Duration::from_secs_f64(effort.seconds),
@@ -521,8 +576,8 @@ mod tests {
     #[test]
     fn presets_by_word_and_by_flag() {
         let check = |line: &str| {
-            let words = "compare --ours /x --null /y --generator-cpus 7 ".to_owned() + line;
-            CompareOptions::try_parse_from(words.split_whitespace()).map_err(|error| error.to_string())?.check()
+            let words = shlex::split(&("compare --ours /x --null /y --generator-cpus 7 ".to_owned() + line)).unwrap();
+            CompareOptions::try_parse_from(words).map_err(|error| error.to_string())?.check()
         };
         let (word, flag) = (check("redis").unwrap(), check("--preset redis").unwrap());
         assert_eq!(word.cells, flag.cells);
@@ -530,6 +585,9 @@ mod tests {
         let changes = word.cells.windows(2).filter(|pair| pair[0].sizes != pair[1].sizes).count();
         assert_eq!(changes, 1, "{:?}", word.cells);
         assert!(word.cells.iter().any(|cell| (cell.pipeline, cell.connections) == (1, 1)));
+        let ceiling = check("null --ours-with '--max-memory 1gb'").unwrap();
+        assert_eq!(ceiling.legs[0].b.words.last().map(String::as_str), Some("1gb"));
+        assert!(ceiling.legs[0].a.words.iter().all(|word| word != "1gb"));
         let quick = check("redis --quick --seconds 3 -P 16 -c 50").unwrap();
         assert_eq!((quick.pairs, quick.measured), (2, Duration::from_secs(3)));
         assert_eq!(quick.cells.iter().filter(|cell| cell.sizes == Sizes::Fixed(1024)).count(), 2, "{:?}", quick.cells);
@@ -538,7 +596,13 @@ mod tests {
         assert!(growth.cells.iter().all(|cell| (cell.pipeline, cell.connections) == (16, 50)));
         assert!(check("redis --preset null").is_err());
         assert!(check("forwarding").is_err(), "with CPUs of the generator");
-        assert_eq!(check("fill-latency --quick").unwrap().fill.unwrap().keys, FILL_KEYS_QUICK);
+        let subject = |line: &str| check(line).unwrap().subject;
+        assert!(matches!(subject("fill-latency --quick"), Subject::Fill(fill) if fill.keys == FILL_KEYS_QUICK));
+        assert!(matches!(subject("ttl-storm --fill-keys 9"), Subject::Storm { keys: 9, .. }));
+        assert!(matches!(subject("churn"), Subject::Cells));
+        let replay = subject("hit-ratio --shares 1,10 --traces a b");
+        assert!(matches!(replay, Subject::HitRatio { traces, shares } if traces.len() == 2 && shares == [0.01, 0.1]));
+        assert!(check("hit-ratio").is_err() && check("redis --traces a").is_err());
     }
 
     #[test]

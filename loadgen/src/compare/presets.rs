@@ -37,6 +37,14 @@ pub enum Preset {
     Durability,
     /// How long redis-server takes to read its append-only file and ours its log: the key spaces of the matrix.
     Recovery,
+    /// redis-server against ours, each with a ceiling of 256 MiB and twice as much to hold: what evicting costs, and what
+    /// is found nevertheless.
+    Churn,
+    /// redis-server against ours: latency of a steady load while millions of other keys expire within one second.
+    TtlStorm,
+    /// redis-server with allkeys-lru and with allkeys-lfu against ours: recorded accesses (--traces) replayed through
+    /// real servers of equal memory.
+    HitRatio,
     /// Bytes per item beyond key and value in redis-server, memcached and ours.
     Memory,
 }
@@ -66,7 +74,11 @@ impl Preset {
         let redis = "--port {port} --bind 127.0.0.1 --save '' --appendonly no --maxclients 12000 --dir {dir}";
         let redis = server("redis-server", Path::new("redis-server"), redis, resp2);
         Ok(match self {
-            Preset::Redis | Preset::Matrix => vec![Leg { a: redis, b: crabcache }],
+            Preset::Redis | Preset::Matrix | Preset::TtlStorm => vec![Leg { a: redis, b: crabcache }],
+            Preset::Churn => vec![bounded(redis, crabcache, "allkeys-lru", CHURN_CEILING)],
+            Preset::HitRatio => ["allkeys-lru", "allkeys-lfu"]
+                .map(|policy| bounded(redis.clone(), crabcache.clone(), policy, HIT_RATIO_CEILING))
+                .to_vec(),
             Preset::Growth => {
                 let crabcache = server("crabcache", ours, "--port {port} --cores 1 --max-clients 12000", resp2);
                 vec![Leg { a: redis, b: crabcache }]
@@ -169,7 +181,13 @@ impl Preset {
                 keyspaces: vec![100_000, 1_000_000, 5_000_000, 10_000_000, 25_000_000, 50_000_000],
                 ..usual
             }],
-            Preset::Memory => vec![usual],
+            Preset::Memory | Preset::TtlStorm | Preset::HitRatio => vec![usual],
+            Preset::Churn => vec![Matrix {
+                mixes: vec![Mix(vec![(Action::Set, 1)]), Mix(vec![(Action::Set, 1), (Action::Get, 9)])],
+                keys: vec![Distribution::Uniform, Distribution::Zipf { exponent: 0.99 }],
+                keyspaces: vec![5_000_000],
+                ..usual
+            }],
             Preset::Recovery => vec![Matrix { keyspaces: vec![50_000, 1_000_000, 10_000_000], ..usual }],
             Preset::Durability => {
                 vec![Matrix { pipelines: vec![1, 16], mixes: single(Action::Set), keyspaces: vec![100_000], ..usual }]
@@ -177,6 +195,19 @@ impl Preset {
             Preset::FillLatency => vec![Matrix { pipelines: vec![16], mixes: single(Action::Set), ..usual }],
         }
     }
+}
+
+/// What both may use while they have more to hold, in bytes.
+const CHURN_CEILING: u64 = 256 << 20;
+/// The same while traces are replayed.
+pub const HIT_RATIO_CEILING: u64 = 64 << 20;
+
+/// Both with a ceiling, redis-server with `policy`.
+fn bounded(mut redis: ServerOptions, mut ours: ServerOptions, policy: &str, ceiling: u64) -> Leg {
+    redis.name = format!("redis-server, {policy}");
+    redis.words.extend(["--maxmemory", &ceiling.to_string(), "--maxmemory-policy", policy].map(str::to_owned));
+    ours.words.extend(["--max-memory", &ceiling.to_string()].map(str::to_owned));
+    Leg { a: redis, b: ours }
 }
 
 /// The middle from which one thing at a time is varied.

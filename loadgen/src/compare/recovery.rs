@@ -25,7 +25,7 @@ pub fn measure(keyspaces: &[u64], checked: &Checked) -> Result<(), Failure> {
                 let failed = |error| Failure::system(format!("cannot load {}", server.name()), error);
                 let stream = TcpStream::from(Session::open(&server.target())?.into_fd());
                 let protocol = server.target().protocol;
-                memory::load(stream, protocol, keys, KEY_BYTES, VALUE_BYTES, false).map_err(failed)?;
+                memory::load(stream, protocol, keys, KEY_BYTES, VALUE_BYTES, memory::Expiry::None).map_err(failed)?;
                 server.pause()?;
             }
             for round in 0..checked.pairs {
@@ -53,11 +53,7 @@ pub fn measure(keyspaces: &[u64], checked: &Checked) -> Result<(), Failure> {
         "Keys of {KEY_BYTES} B with values of {VALUE_BYTES} B; medians of {} starts.\n\n{table}",
         checked.pairs
     );
-    println!("{table}");
-    match &checked.markdown {
-        Some(path) => std::fs::write(path, table).map_err(|error| Failure::system(path.display().to_string(), error)),
-        None => Ok(()),
-    }
+    super::publish(&table, checked)
 }
 
 fn check_count(server: &Server, keys: u64) -> Result<(), Failure> {

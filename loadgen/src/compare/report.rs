@@ -64,7 +64,7 @@ pub fn write_fills(checked: &Checked, fill: &Fill, results: &[FillResult]) -> Re
 }
 
 fn save(checked: &Checked, tables: &[String], value: &Value, charts: &[String]) -> Result<(), Failure> {
-    let table = format!("`{}`\n\n{}\n\n{}", command(), machine(), tables.join("\n"));
+    let table = format!("{}\n\n{}", provenance(), tables.join("\n"));
     println!("{table}");
     let write = |path: &Option<std::path::PathBuf>, content: String| match path {
         Some(path) => {
@@ -75,6 +75,11 @@ fn save(checked: &Checked, tables: &[String], value: &Value, charts: &[String]) 
     write(&checked.markdown, table.clone())?;
     write(&checked.json, format!("{value:#}\n"))?;
     write(&checked.svg, svg::document(charts))
+}
+
+/// The command and the machine that a table comes from.
+pub fn provenance() -> String {
+    format!("`{}`\n\n{}", command(), machine())
 }
 
 /// What to type to get the same again.
@@ -220,12 +225,25 @@ fn notes(leg: &Leg, pairs: &Pairs) -> String {
     if leg.b.shares_cpus() {
         return String::new();
     }
+    let limits = limits_of(pairs);
+    let found = |rounds: &[Round]| median_of(rounds, |round| round.hits as f64 / (round.hits + round.misses) as f64);
+    match pairs.a.iter().chain(&pairs.b).any(|round| round.misses > 0) {
+        false => limits.into(),
+        true => {
+            let found = format!("found {:.1} / {:.1} %", found(&pairs.a) * 100.0, found(&pairs.b) * 100.0);
+            [found.as_str(), limits].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("; ")
+        }
+    }
+}
+
+/// Whether the generator was at its end.
+fn limits_of(pairs: &Pairs) -> &'static str {
     let saturated = |rounds: &[Round]| median_of(rounds, Round::generator_busy) > GENERATOR_LIMIT;
     match (saturated(&pairs.a), saturated(&pairs.b)) {
-        (false, false) => String::new(),
-        (true, true) => "generator saturated: throughput is its limit".into(),
-        (true, false) => "generator saturated on A".into(),
-        (false, true) => "generator saturated on B".into(),
+        (false, false) => "",
+        (true, true) => "generator saturated: throughput is its limit",
+        (true, false) => "generator saturated on A",
+        (false, true) => "generator saturated on B",
     }
 }
 

@@ -45,6 +45,10 @@ pub struct OwnLoad {
 }
 
 impl ServerOptions {
+    pub fn runs(&self, program: &Path) -> bool {
+        self.words.first().is_some_and(|word| Path::new(word) == program)
+    }
+
     /// Where there are too few CPUs, the generator has to run on those of the server.
     pub fn shares_cpus(&self) -> bool {
         self.load.as_ref().is_some_and(|load| load.generator_cpus.iter().any(|cpu| self.cpus.contains(cpu)))

@@ -5,6 +5,7 @@ use super::{FRAME_HEADER_BYTES, MAGIC, Shape, VERSION, expire_flag, meaning, opc
 use crate::command::{Spec, spec_of};
 use crate::limits::LARGE_VALUE_BYTES_MIN;
 use crate::proto::decode::{Decoder, Stage};
+use crate::proto::resp::bulk_length;
 use crate::proto::verb::{self, Verb};
 use crate::proto::{Arguments, DecodeLimits, ProtocolError, Source, Step};
 use crate::request::ArgRange;
@@ -136,6 +137,7 @@ impl Decoder {
                     false => ProtocolError::MultibulkLengthBeforeAuth,
                 });
             }
+            self.lengths_are_allowed(shape, operation, limits)?;
             self.at = header_bytes as u32;
             self.stage = Stage::Piece;
         }
@@ -193,6 +195,22 @@ impl Decoder {
             return Err(ProtocolError::OperationPassesFrame);
         }
         Ok(if operation.len() < len { Err(len - operation.len()) } else { Ok(()) })
+    }
+
+    /// Whether the pieces may be as long as the header promises: what is refused is refused before any of it arrives.
+    fn lengths_are_allowed(&self, shape: Shape, header: &[u8], limits: &DecodeLimits) -> Result<(), ProtocolError> {
+        let mut end = shape.header_bytes(header[1]);
+        for index in (0..self.words_left as usize).take_while(|&index| prefix_bytes(shape, index) == 0) {
+            let length = header_length(header, header[1], index);
+            if length > limits.value_bytes_max {
+                return Err(bulk_length(limits));
+            }
+            end += length;
+        }
+        match end > self.frame_left as usize {
+            true => Err(ProtocolError::OperationPassesFrame),
+            false => Ok(()),
+        }
     }
 
     /// A piece of `length` bytes begins at `at`.
