@@ -14,6 +14,7 @@ pub enum Op {
     Get,
     GetDel,
     GetEx,
+    GetFill,
     GetRange,
     GetSet,
     Incr,
@@ -338,6 +339,7 @@ table! {
     "get" Get 2 RF ONE_KEY Key "string" "1.0.0" "Returns the string value of a key.";
     "getdel" GetDel 2 WF ONE_KEY Key "string" "6.2.0" "Returns the string value of a key after deleting the key.";
     "getex" GetEx -2 WF ONE_KEY Key "string" "6.2.0" "Returns the string value of a key after setting its expiration time.";
+    "getfill" GetFill -3 R ONE_KEY Split "string" "0.1.0" "Returns the string value of a key, or tells the first client that misses it to fill it in, for which the others wait.";
     "getrange" GetRange 4 R ONE_KEY Key "string" "2.4.0" "Returns a substring of the string stored at a key.";
     "getset" GetSet 3 WMF ONE_KEY Key "string" "1.0.0" "Returns the previous string value of a key after setting it to a new value.";
     "incr" Incr 2 WMF ONE_KEY Key "string" "1.0.0" "Increments the integer value of a key by one. Uses 0 as initial value if the key doesn't exist.";

@@ -10,7 +10,7 @@
 //! | layer | modules | may use |
 //! |---|---|---|
 //! | 0 words | [`command`], [`request`], [`reply`], [`limits`], [`clock`], [`slot`], [`hash`], [`namespace`], [`number`], `random` (for tests) | std, `bytes`, `ahash` |
-//! | 1 pure | [`proto`], [`store`], [`wal`], [`metrics`], [`connection`], [`glob`], [`admin`], [`allowlist`], [`auth`], [`proxy_protocol`], [`pubsub`], [`ratelimit`], [`tracking`], [`txn`], [`engine`] | layer 0; [`engine`] joins its siblings, [`connection`] speaks [`proto`] and the engine's words for clients and batches |
+//! | 1 pure | [`proto`], [`store`], [`wal`], [`metrics`], [`connection`], [`glob`], [`admin`], [`allowlist`], [`auth`], [`filling`], [`proxy_protocol`], [`pubsub`], [`ratelimit`], [`tracking`], [`txn`], [`engine`] | layer 0; [`engine`] joins its siblings, [`connection`] speaks [`proto`] and the engine's words for clients and batches |
 //! | 2 runtime | [`config`], [`runtime`] | 0 and 1; the only code that touches glommio, io_uring, files, sockets, the wall clock |
 //! | 3 edges | `main`, `loadgen` | the wire (`proto`) and `config`, not the store |
 //!
@@ -25,6 +25,7 @@ pub mod command;
 pub mod config;
 pub mod connection;
 pub mod engine;
+pub mod filling;
 pub mod glob;
 pub mod hash;
 pub mod limits;

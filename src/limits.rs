@@ -65,6 +65,13 @@ pub const OUTPUT_HARD_BYTES: usize = 256 * 1024 * 1024;
 pub const SUBSCRIBER_OUTPUT_HARD_BYTES: usize = 32 * 1024 * 1024;
 pub const SUBSCRIBER_OUTPUT_SOFT_BYTES: usize = 8 * 1024 * 1024;
 pub const SUBSCRIBER_SOFT_MS_MAX: u64 = 60_000;
+/// Longest that a client may take, or wait, to have a key filled in.
+pub const FILL_MS_MAX: u64 = 600_000;
+/// Keys of one core that clients fill in at a time. More: whoever misses another is answered as without FILL.
+pub const FILLED_KEYS_MAX: usize = 65_536;
+/// Clients that wait for one key to be filled in, and for any of a core. More: the same.
+pub const FILL_WAITERS_PER_KEY_MAX: usize = 1024;
+pub const FILL_WAITERS_MAX: usize = 16_384;
 /// Names of channels and patterns that one client listens to, with 96 bytes for each. More: an error.
 pub const SUBSCRIPTION_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// A message this long is hung into the output of each subscriber instead of being copied there.

@@ -200,6 +200,7 @@ fn engine_config(plan: &Plan, core: usize) -> EngineConfig {
         output_hard_bytes: limits::OUTPUT_HARD_BYTES,
         mesh_in_flight_max: plan.capacity,
         mesh_waiting_max: plan.waiting_max,
+        fills: crabcache::filling::FillBounds::default(),
         topology: Arc::new(Topology {
             cores,
             this_core: core as u32,

@@ -296,6 +296,8 @@ fn every_counter_of_stats_tells_what_happened() {
             "keyspace_events" | "invalidations" | "tracking_clients" | "tracking_keys" => 0..=0,
             "tracking_items" | "tracking_prefixes" => 0..=0,
             "blocked_clients" | "client_pauses" => 0..=0,
+            "fills_told" | "fills_handed_over" | "fills_waited" | "fills_timed_out" => 0..=0,
+            "fills_refused" | "fills_stale" | "fills_current" => 0..=0,
             "slow_commands" => 0..=commands,
             "connections_closed_by_silence" | "connections_refused_by_address" | "authentications_failed" => 0..=0,
             "tls_handshakes" | "tls_failures" => 0..=0,
@@ -580,6 +582,8 @@ fn info_says_what_stats_says() {
             "monitor_clients" | "monitor_lines" | "client_pauses" => is(0),
             "tracking_total_keys" | "tracking_total_items" | "tracking_total_prefixes" => is(0),
             "tracking_invalidations" | "keyspace_events" => is(0),
+            "fills_told" | "fills_handed_over" | "fills_waited" | "fills_timed_out" => is(0),
+            "fills_refused" | "fills_stale" | "fills_current" => is(0),
             // What is slow on a slow machine may be counted between two questions.
             "slow_commands" => assert!(text.parse::<u64>().is_ok(), "{line}"),
             "cluster_connections" | "blocked_clients" | "tracking_clients" | "loading" | "async_loading" => is(0),

@@ -407,6 +407,8 @@ impl Connection {
     /// The line of CLIENT LIST, with the numbers of this moment.
     pub fn client_line(&mut self, now: Now) -> String {
         let (query_bytes, output_bytes) = (self.input_len(), self.unsent());
+        let last = self.activity.last_command.map(|spec| spec.op);
+        let is_blocked = !self.pending.is_empty() && matches!(last, Some(Op::GetFill | Op::Wait | Op::WaitAof));
         let record = &mut self.record;
         record.activity = self.activity;
         record.wire = self.wire;
@@ -414,6 +416,7 @@ impl Connection {
         record.query_bytes_free = self.partial.capacity() - self.partial.len();
         record.output_bytes = output_bytes;
         record.flags.close_after_reply = self.closing != Closing::No;
+        record.flags.blocked = is_blocked;
         record.line(now.uptime_us)
     }
 }

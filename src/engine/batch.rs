@@ -115,6 +115,10 @@ pub enum Job {
     Watch,
     /// `key…`: watches them no more.
     Unwatch,
+    /// `key client span stale`: its value, or what is to be done about it. Who has to wait is answered later.
+    Fill,
+    /// `client`: it is gone, and fills in nothing any more.
+    Abandon,
 }
 
 #[derive(Clone, Copy, Debug)]

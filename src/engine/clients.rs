@@ -66,6 +66,8 @@ pub struct ClientFlags {
     pub no_touch: bool,
     /// MONITOR.
     pub monitors: bool,
+    /// It waits in a command that blocks.
+    pub blocked: bool,
 }
 
 /// One connection as CLIENT shows it.
@@ -176,6 +178,7 @@ impl ClientRecord {
             (self.flags.monitors, 'O'),
             (!self.subscriptions.is_zero(), 'P'),
             (self.queued.is_some(), 'x'),
+            (self.flags.blocked, 'b'),
             (self.flags.close_after_reply, 'c'),
             (self.tracking.is_some(), 't'),
             (self.tracking.is_some_and(|(_, _, is_broken)| is_broken), 'R'),
@@ -540,8 +543,14 @@ mod tests {
     fn flags_and_addresses() {
         let mut client = client(1);
         client.address = Address::Unix("/run/cache.sock".into());
-        client.flags =
-            ClientFlags { readonly: true, close_after_reply: true, no_evict: true, no_touch: true, monitors: true };
+        client.flags = ClientFlags {
+            readonly: true,
+            close_after_reply: true,
+            no_evict: true,
+            no_touch: true,
+            monitors: true,
+            blocked: false,
+        };
         let line = client.line(0);
         assert!(line.contains("addr=/run/cache.sock:0 ") && line.contains(" flags=OcUreT "), "{line}");
         assert_eq!(client.address.host(), "127.0.0.1");

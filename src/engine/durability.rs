@@ -134,7 +134,9 @@ impl Engine {
             Job::Command | Job::Held | Job::Present => {
                 return gate_of_command(&mut self.journal, &self.config.hasher, spec, args);
             }
-            Job::Read | Job::Put | Job::Take => log.gate_of_keys(std::iter::once(self.config.hasher.hash(args.get(0)))),
+            Job::Read | Job::Put | Job::Take | Job::Fill => {
+                log.gate_of_keys(std::iter::once(self.config.hasher.hash(args.get(0))))
+            }
             Job::Scan | Job::Sweep | Job::CountSlot | Job::RandomKey => log.gate_of_all(),
             Job::Snapshot
             | Job::Hold
@@ -143,7 +145,8 @@ impl Engine {
             | Job::Late
             | Job::Shown
             | Job::Watch
-            | Job::Unwatch => 0,
+            | Job::Unwatch
+            | Job::Abandon => 0,
             Job::Track | Job::As | Job::Listen | Job::Untrack | Job::Target | Job::Untarget => 0,
             Job::Invalidate | Job::Redirected | Job::Broken => 0,
         };

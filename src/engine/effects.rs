@@ -6,8 +6,11 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 
 use super::Engine;
+use super::filling::removed_keys;
+use super::holding::HeldUp;
 use super::journal::Journal;
 use crate::command::{Op, Spec};
+use crate::filling::{FillBounds, Flights};
 use crate::pubsub::KeyspaceEvents;
 use crate::request::{Args, Durability};
 use crate::store::{Effects, Removal, ValueRef};
@@ -20,7 +23,6 @@ pub(super) struct KeyEvent {
     pub key: Bytes,
 }
 
-#[derive(Default)]
 pub(super) struct Listeners {
     /// Keys that transactions depend on.
     pub watches: Watches,
@@ -28,6 +30,9 @@ pub(super) struct Listeners {
     pub tracking: Tracking,
     /// Clients of this core that track: they are told when all keys are gone.
     pub trackers: usize,
+    /// Keys of this core that clients fill in, and who waits for that.
+    pub flights: Flights<HeldUp>,
+    pub now_us: u64,
     /// What is published of keys.
     pub events_on: KeyspaceEvents,
     /// The command at hand: what it does to a key is called after it.
@@ -43,9 +48,30 @@ pub(super) struct Listeners {
 }
 
 impl Listeners {
+    pub fn new(seed: u64, bounds: FillBounds) -> Listeners {
+        Listeners {
+            watches: Watches::default(),
+            tracking: Tracking::default(),
+            trackers: 0,
+            flights: Flights::new(seed, bounds),
+            now_us: 0,
+            events_on: KeyspaceEvents::default(),
+            op: None,
+            keeps_expiry: false,
+            writer: 0,
+            events: Vec::new(),
+            invalid: Vec::new(),
+            all_invalid: false,
+        }
+    }
+
     #[inline]
     pub fn is_idle(&self) -> bool {
-        self.watches.is_empty() && self.tracking.is_empty() && self.trackers == 0 && !self.events_on.is_on()
+        self.watches.is_empty()
+            && self.tracking.is_empty()
+            && self.trackers == 0
+            && self.flights.is_empty()
+            && !self.events_on.is_on()
     }
 
     /// A command is carried out, for this session.
@@ -54,6 +80,11 @@ impl Listeners {
         self.keeps_expiry =
             spec.op == Op::Set && args.from(2).iter().any(|option| option.eq_ignore_ascii_case(b"keepttl"));
         self.writer = writer;
+        if !self.flights.is_empty()
+            && let Some(keys) = removed_keys(spec, args)
+        {
+            keys.for_each(|key| self.flights.void(key, self.now_us));
+        }
     }
 
     /// Nobody's command: keys expire, or are evicted.
@@ -62,7 +93,7 @@ impl Listeners {
     }
 
     pub fn has_news(&self) -> bool {
-        !self.events.is_empty() || !self.invalid.is_empty() || self.all_invalid
+        !self.events.is_empty() || !self.invalid.is_empty() || self.all_invalid || self.flights.has_woken()
     }
 
     fn event(&mut self, class: KeyspaceEvents, name: &'static str, key: &[u8]) {
@@ -129,16 +160,22 @@ pub(super) struct All<'a> {
 impl Effects for All<'_> {
     fn set(&mut self, key: &[u8], value: ValueRef<'_>, expires_at_ms: Option<u64>) {
         self.listeners.set(key, expires_at_ms);
+        self.listeners.flights.written(key);
         self.journal.set(key, value, expires_at_ms);
     }
 
     fn append(&mut self, key: &[u8], tail: &[u8], value: ValueRef<'_>, expires_at_ms: Option<u64>) {
         self.listeners.set(key, expires_at_ms);
+        self.listeners.flights.written(key);
         self.journal.append(key, tail, value, expires_at_ms);
     }
 
     fn promise(&mut self, durability: Durability) -> bool {
         self.journal.promise(durability)
+    }
+
+    fn fills(&mut self, key: &[u8], token: &[u8]) -> bool {
+        self.listeners.flights.accepts(key, token)
     }
 
     fn remove(&mut self, key: &[u8], reason: Removal) {
@@ -150,6 +187,9 @@ impl Effects for All<'_> {
             (Removal::Deleted, _) => (KeyspaceEvents::GENERIC, "del"),
         };
         self.listeners.event(class, name, key);
+        if reason == Removal::Deleted {
+            self.listeners.flights.void(key, self.listeners.now_us);
+        }
         self.journal.remove(key, reason);
     }
 
@@ -164,6 +204,7 @@ impl Effects for All<'_> {
         self.listeners.watches.flushed();
         self.listeners.tracking.flushed();
         self.listeners.all_invalid = self.listeners.trackers > 0;
+        self.listeners.flights.void_all(self.listeners.now_us);
         self.journal.flush();
     }
 
@@ -209,6 +250,9 @@ impl Engine {
 
     #[cold]
     fn spread_all_news(&mut self) {
+        if self.listeners.flights.has_woken() {
+            self.wake_fillers();
+        }
         if std::mem::take(&mut self.listeners.all_invalid) {
             let sessions: BTreeSet<u64> = self.trackers.values().map(|tracker| tracker.session).collect();
             sessions.into_iter().for_each(|session| self.invalidate(session, None));

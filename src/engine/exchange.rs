@@ -69,6 +69,13 @@ impl Engine {
                     self.counters.count_failed(command.spec.op, error);
                 }
                 proto::encode(command.wire, &reply, &mut replies);
+            } else if command.job == Job::Fill {
+                if !self.fill_for(batch.origin, command, args, &mut replies) {
+                    put_off.push(place);
+                    ends.push(replies.bytes.len() as u32);
+                    self.spread_news();
+                    continue;
+                }
             } else {
                 let reply = self.share(command.job, command.spec, args);
                 // What is gathered is counted once, by who gathers it.

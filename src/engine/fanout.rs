@@ -70,6 +70,9 @@ impl Engine {
 
     /// Multi-key commands whose keys can be dealt with one by one.
     pub(super) fn split(&mut self, index: u32, spec: &'static Spec, args: Args<'_>) -> Outcome {
+        if spec.op == Op::GetFill {
+            return self.get_or_fill(index, spec, args);
+        }
         if spec.keys.step == 2 && !args.len().is_multiple_of(2) {
             return self.answer(index, spec, &Reply::Error(ReplyError::WrongArity { command: spec.name.into() }));
         }
@@ -863,6 +866,11 @@ impl Engine {
                 Reply::None
             }
             Job::Watch => self.watch_share(args),
+            Job::Abandon => {
+                self.abandon(holding::number(args.get(0)));
+                Reply::Ok
+            }
+            Job::Fill => unreachable!("who asks for it writes its reply"),
             Job::Unwatch => {
                 self.unwatch_share(args);
                 Reply::None

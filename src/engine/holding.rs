@@ -20,9 +20,9 @@ use crate::wal::record::TransactionId;
 /// A command or the request for a hold, while others come first.
 pub(super) struct HeldUp {
     /// Which core is to be answered.
-    origin: u32,
+    pub(super) origin: u32,
     /// A batch of one.
-    call: Box<Batch>,
+    pub(super) call: Box<Batch>,
 }
 
 impl Engine {
@@ -83,12 +83,13 @@ impl Engine {
         self.wait_for_keys(origin, call);
     }
 
-    fn wait_for_keys(&mut self, origin: u32, call: Box<Batch>) {
+    pub(super) fn wait_for_keys(&mut self, origin: u32, call: Box<Batch>) {
         self.counters.commands_held_up += 1;
         let command = call.commands[0];
         let keys = {
             let args = call.args_of(&command);
-            command.spec.key_args(args.len()).map(|arg| args.to_bytes(arg)).collect()
+            let count = if command.job == Job::Fill { 1 } else { args.len() };
+            command.spec.key_args(count).map(|arg| args.to_bytes(arg)).collect()
         };
         let (ticket, granted) = self.holds.claim(keys, HeldUp { origin, call });
         self.go_on_with(granted.map(|held_up| (ticket, held_up)));
@@ -100,6 +101,12 @@ impl Engine {
             Job::Hold => !self.claim(origin, command, args),
             Job::Command if self.is_held_up(command.spec, args) => {
                 self.stand_in_line(origin, command.token, command.wire, command.spec, args);
+                true
+            }
+            Job::Fill if self.is_held_up(command.spec, args.slice(0, 1)) => {
+                let mut call = Box::<Batch>::default();
+                call.push(command.token, Job::Fill, command.wire, command.spec, 0, args);
+                self.wait_for_keys(origin, call);
                 true
             }
             _ => false,
@@ -197,6 +204,13 @@ impl Engine {
                 let reply = self.hold_share(args);
                 proto::encode(command.wire, &reply, &mut written);
             }
+            Job::Fill => {
+                if !self.fill_for(origin, &command, args, &mut written) {
+                    self.outs.give_back(written);
+                    self.release(ticket);
+                    return self.spread_news();
+                }
+            }
             _ => {
                 let reply = self.share(Job::Command, command.spec, args);
                 let failed = match &reply {
@@ -212,15 +226,7 @@ impl Engine {
         }
         self.spread_news();
         let group = self.gate_of(command.job, command.spec, args);
-        if origin == self.config.core {
-            let gate = (group > 0).then_some(Gate { core: origin, group });
-            self.late_reply(command.token, &written, gate);
-        } else {
-            if group > 0 {
-                self.waits.gave(origin, group);
-            }
-            self.send_late(origin, command.token, &written, group);
-        }
+        self.answer_late(origin, command.token, &written, group);
         self.outs.give_back(written);
         if command.job != Job::Hold {
             self.release(ticket);
@@ -228,6 +234,18 @@ impl Engine {
     }
 
     // ---- late replies ---------------------------------------------------------------------------
+
+    /// Answers a command that had to wait, wherever it came from.
+    pub(super) fn answer_late(&mut self, origin: u32, token: Token, written: &Out, group: u64) {
+        if origin == self.config.core {
+            let gate = (group > 0).then_some(Gate { core: origin, group });
+            return self.late_reply(token, written, gate);
+        }
+        if group > 0 {
+            self.waits.gave(origin, group);
+        }
+        self.send_late(origin, token, written, group);
+    }
 
     /// `token`, `core` and `group` of the log that it waits for, then the reply in pieces.
     fn send_late(&mut self, origin: u32, token: Token, written: &Out, group: u64) {

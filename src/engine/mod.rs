@@ -19,6 +19,7 @@ use bytes::Bytes;
 use crate::clock::Now;
 use crate::command::Spec;
 use crate::connection::{Connection, OutPool, TurnBatch};
+use crate::filling::FillBounds;
 use crate::hash::KeyHasher;
 use crate::metrics::{CoreCounters, Latency, Rates, ServerFacts};
 use crate::proto::DecodeLimits;
@@ -44,6 +45,7 @@ pub mod debug;
 pub mod durability;
 mod exchange;
 mod fanout;
+mod filling;
 mod flow;
 pub mod gather;
 mod holding;
@@ -105,6 +107,8 @@ pub struct EngineConfig {
     pub subscriber_soft_bytes: usize,
     pub mesh_in_flight_max: usize,
     pub mesh_waiting_max: usize,
+    /// How many keys may be filled in at once, and how many clients wait for that.
+    pub fills: FillBounds,
     /// Which cores have subscribers for what.
     pub interest: Arc<Interest>,
     /// What cores know of clients together.
@@ -194,6 +198,8 @@ pub struct Engine {
     slow: Slow,
     /// Clients that are answered later.
     sleepers: Vec<Sleeper>,
+    /// By connection: the cores that may have told it to fill in keys.
+    fillers: BTreeMap<u32, Vec<u32>>,
     client_pause: Option<ClientPause>,
     /// Connections that wait for its end.
     paused_clients: Vec<u32>,
@@ -283,7 +289,7 @@ impl Engine {
             transactions_begun: 0,
             granted: VecDeque::new(),
             grants: false,
-            listeners: Listeners::default(),
+            listeners: Listeners::new(config.random_seed, config.fills),
             is_watchful: false,
             rates: Rates::default(),
             latency: Box::default(),
@@ -296,6 +302,7 @@ impl Engine {
             waits: Waits::new(config.cores),
             slow: Slow::default(),
             sleepers: Vec::new(),
+            fillers: BTreeMap::new(),
             client_pause: None,
             paused_clients: Vec::new(),
             monitors: Vec::new(),
@@ -319,6 +326,7 @@ impl Engine {
     /// The time of everything that happens until it is set again.
     pub fn set_now(&mut self, now: Now) {
         self.now = now;
+        self.listeners.now_us = now.uptime_us;
         if let Some(log) = &mut self.journal.0 {
             log.set_now(now);
         }
@@ -385,6 +393,9 @@ impl Engine {
             }
             if self.awaits_measured() {
                 self.forget_awaited(index);
+            }
+            if !self.fillers.is_empty() {
+                self.forget_filler(index, connection.record.id);
             }
             if connection.modes.any() {
                 self.leave_modes(index, &connection);

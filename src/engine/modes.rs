@@ -39,6 +39,16 @@ impl Engine {
             self.reject(index, spec, ReplyError::Other(error.into()));
             return false;
         }
+        if modes.has(Modes::QUEUING) && spec.op == Op::GetFill {
+            // Nobody waits within a transaction.
+            let is_fill = args.len() != 3 && args.len() != 5 || args.get(1).eq_ignore_ascii_case(b"FILL");
+            let error = match is_fill {
+                true => ReplyError::Other("ERR GET with FILL cannot be part of a transaction".into()),
+                false => ReplyError::WrongArity { command: "get".into() },
+            };
+            self.reject(index, spec, error);
+            return false;
+        }
         let ends_queue = matches!(spec.op, Op::Exec | Op::Discard | Op::Multi | Op::Watch | Op::Quit | Op::Reset);
         if modes.has(Modes::QUEUING) && !ends_queue {
             self.queue(index, spec, args);
@@ -71,6 +81,9 @@ impl Engine {
         self.abandon_transaction(index);
         self.end_monitoring(index);
         self.end_tracking(index);
+        if let Some(id) = self.connections[index as usize].as_deref().map(|connection| connection.record.id) {
+            self.forget_filler(index, id);
+        }
         if let Some(connection) = self.connections[index as usize].as_deref_mut() {
             if connection.wire == Wire::Resp3 {
                 connection.wire = Wire::Resp2;

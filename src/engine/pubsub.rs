@@ -289,7 +289,8 @@ impl Engine {
         counters.tracking_keys = listeners.tracking.keys() as u64;
         counters.tracking_items = listeners.tracking.items() as u64;
         counters.tracking_prefixes = listeners.tracking.prefixes() as u64;
-        counters.blocked_clients = sleepers.len() as u64;
+        counters.fills_current = listeners.flights.keys() as u64;
+        counters.blocked_clients = (sleepers.len() + listeners.flights.waiters()) as u64;
         counters.monitors_current = monitors.len() as u64;
         let names = |subscriptions: &Subscriptions, kind| subscriptions.names(kind).len() as u64;
         counters.subscribers_current = subscriptions.clients() as u64;

@@ -75,6 +75,9 @@ impl Engine {
         for sleeper in due {
             self.finish_gather(sleeper.place, sleeper.reply);
         }
+        if self.listeners.flights.next_due_us().is_some_and(|due_us| due_us <= now_us) {
+            self.end_due_fills();
+        }
         if self.client_pause.is_some_and(|pause| pause.until_us <= now_us) {
             self.end_client_pause();
         }
@@ -83,11 +86,13 @@ impl Engine {
     /// When [`Engine::wake_due`] has something to do, by `Now::uptime_us`.
     pub fn wakes_at_us(&self) -> Option<u64> {
         let sleepers = self.sleepers.iter().map(|sleeper| sleeper.due_us);
-        sleepers.chain(self.client_pause.map(|pause| pause.until_us)).min().filter(|&due_us| due_us != u64::MAX)
+        let others =
+            self.client_pause.map(|pause| pause.until_us).into_iter().chain(self.listeners.flights.next_due_us());
+        sleepers.chain(others).min().filter(|&due_us| due_us != u64::MAX)
     }
 
     pub(super) fn has_waiting(&self) -> bool {
-        !self.sleepers.is_empty() || self.client_pause.is_some()
+        !self.sleepers.is_empty() || self.client_pause.is_some() || !self.listeners.flights.is_empty()
     }
 
     /// The client sends nothing more.
@@ -115,6 +120,9 @@ impl Engine {
         let has_id = |this: &Engine, index: u32| {
             this.connections[index as usize].as_deref().is_some_and(|connection| connection.record.id == id)
         };
+        if self.unblock_filler(id, with_error.then(error)) {
+            return Reply::Int(1);
+        }
         let place = (0..self.sleepers.len())
             .find(|&place| self.sleepers[place].can_be_unblocked && has_id(self, self.sleepers[place].index));
         if let Some(place) = place {

@@ -170,7 +170,21 @@ words! {
         tracking_prefixes: gauge,
         /// Clients that monitor now.
         monitors_current: gauge,
-        /// Clients that wait in WAIT or DEBUG SLEEP now.
+        /// Times a client was told to fill in a key that it had missed.
+        fills_told: counter,
+        /// Of them: because whoever was told before was late, gone, or overtaken by a DEL.
+        fills_handed_over: counter,
+        /// Times a client waited for a key to be filled in.
+        fills_waited: counter,
+        /// Of them: in vain.
+        fills_timed_out: counter,
+        /// Times a client neither waited nor was told, because too many did.
+        fills_refused: counter,
+        /// Values shown that were to be filled in again because they were about to expire.
+        fills_stale: counter,
+        /// Keys that clients fill in now.
+        fills_current: gauge,
+        /// Clients that wait in WAIT, DEBUG SLEEP or for a key to be filled in now.
         blocked_clients: gauge,
         /// Commands that waited because clients were paused.
         client_pauses: counter,
@@ -630,6 +644,7 @@ mod tests {
             tracking_prefixes: before.tracking_prefixes,
             monitors_current: before.monitors_current,
             blocked_clients: before.blocked_clients,
+            fills_current: before.fills_current,
             ..CoreCounters::default()
         };
         assert_eq!(snapshot.counters, expected);

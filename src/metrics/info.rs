@@ -281,6 +281,13 @@ impl Page<'_> {
         line!(out, "tracking_total_prefixes:{}", counters.tracking_prefixes / self.snapshots.len().max(1) as u64);
         line!(out, "tracking_invalidations:{}", counters.invalidations);
         line!(out, "keyspace_events:{}", counters.keyspace_events);
+        line!(out, "fills_told:{}", counters.fills_told);
+        line!(out, "fills_handed_over:{}", counters.fills_handed_over);
+        line!(out, "fills_waited:{}", counters.fills_waited);
+        line!(out, "fills_timed_out:{}", counters.fills_timed_out);
+        line!(out, "fills_refused:{}", counters.fills_refused);
+        line!(out, "fills_stale:{}", counters.fills_stale);
+        line!(out, "fills_current:{}", counters.fills_current);
         line!(out, "slow_commands:{}", counters.slow_commands);
         line!(out, "monitor_lines:{}", counters.monitor_lines);
         line!(out, "client_pauses:{}", counters.client_pauses);

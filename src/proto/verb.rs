@@ -1,6 +1,6 @@
 //! From the words of a command to its entry in the table, or to the reason why there is none.
 
-use crate::command::{self, Spec};
+use crate::command::{self, Op, Spec};
 use crate::request::{ArgRange, Args};
 
 /// What a decoded command asks for.
@@ -28,7 +28,16 @@ impl Verb {
 
     #[inline]
     pub(super) fn with_arity(spec: &'static Spec, args: usize) -> Verb {
-        if spec.accepts(args) { Verb::Known(spec) } else { Verb::WrongArity(spec) }
+        if spec.accepts(args) { Verb::Known(spec) } else { Verb::with_other_arity(spec, args) }
+    }
+
+    /// `GET key FILL ms [STALE ms]` is a command of its own, so that GET is what it is everywhere else.
+    #[cold]
+    fn with_other_arity(spec: &'static Spec, args: usize) -> Verb {
+        match (spec.op, args) {
+            (Op::Get, 3 | 5) => Verb::Known(command::spec_of(Op::GetFill)),
+            _ => Verb::WrongArity(spec),
+        }
     }
 }
 

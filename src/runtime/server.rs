@@ -15,6 +15,7 @@ use crate::engine::commons::Commons;
 use crate::engine::debug::DebugAccess;
 use crate::engine::journal::Durable;
 use crate::engine::memory::MemoryPool;
+use crate::filling::FillBounds;
 use crate::hash::KeyHasher;
 use crate::limits;
 use crate::pubsub::Interest;
@@ -159,6 +160,7 @@ fn engine_config(
         commons,
         mesh_in_flight_max,
         mesh_waiting_max,
+        fills: FillBounds::default(),
         topology: Arc::new(topology),
         settings: setup.store.clone(),
         durable,

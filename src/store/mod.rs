@@ -88,6 +88,11 @@ pub trait Effects {
     fn promise(&mut self, durability: Durability) -> bool {
         durability == Durability::None
     }
+    /// Whether `token` is what a client was given who was told to fill in `key`.
+    fn fills(&mut self, key: &[u8], token: &[u8]) -> bool {
+        let _ = (key, token);
+        false
+    }
     /// `key`, which did not exist, is about to be set.
     fn create(&mut self, key: &[u8]) {
         let _ = key;
@@ -344,6 +349,13 @@ impl Shard {
     /// Whether `key` exists; not counted as a look-up.
     pub fn contains<E: Effects>(&mut self, key: &[u8], now: Now, effects: &mut E) -> bool {
         self.live(self.keyspace.hasher.hash(key), key, now, effects).is_some()
+    }
+
+    /// Whether `key` expires within so many milliseconds.
+    pub fn expires_within(&self, key: &[u8], ms: u64, now: Now) -> bool {
+        let found = self.keyspace.find(self.keyspace.hasher.hash(key), key);
+        let expires_at_ms = found.and_then(|found| self.keyspace.expires_at_ms(found));
+        expires_at_ms.is_some_and(|expires_at_ms| expires_at_ms <= now.unix_ms.saturating_add(ms))
     }
 
     /// What is known of each namespace that has, or had, keys here.

@@ -16,6 +16,8 @@ pub enum Condition<'a> {
     IfAbsent,
     IfPresent,
     IfEqual(&'a [u8]),
+    /// If this is the token of who was told to fill in the key.
+    IfTold(&'a [u8]),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,7 +95,7 @@ impl<'a> Time<'a> {
     }
 }
 
-/// `[NX | XX | IFEQ value] [GET] [EX s | PX ms | EXAT s | PXAT ms | KEEPTTL]
+/// `[NX | XX | IFEQ value | FILL token] [GET] [EX s | PX ms | EXAT s | PXAT ms | KEEPTTL]
 /// [DURABLE none | async | sync]`. As in Redis an option may be
 /// repeated, and the last time counts.
 pub fn parse_set<'a>(args: Args<'a>) -> Parsed<SetOptions<'a>> {
@@ -121,6 +123,13 @@ pub fn parse_set<'a>(args: Args<'a>) -> Parsed<SetOptions<'a>> {
             let value = next.ok_or(ReplyError::Syntax)?;
             options.condition = match options.condition {
                 Condition::Always | Condition::IfEqual(_) => Condition::IfEqual(value),
+                _ => return Err(ReplyError::Syntax),
+            };
+            index += 1;
+        } else if word.eq_ignore_ascii_case(b"FILL") {
+            let token = next.ok_or(ReplyError::Syntax)?;
+            options.condition = match options.condition {
+                Condition::Always | Condition::IfTold(_) => Condition::IfTold(token),
                 _ => return Err(ReplyError::Syntax),
             };
             index += 1;

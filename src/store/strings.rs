@@ -235,6 +235,7 @@ impl Shard {
             (Condition::IfPresent, found) => found.is_some(),
             (Condition::IfEqual(expected), Some(found)) => self.keyspace.value(found).bytes() == expected,
             (Condition::IfEqual(_), None) => false,
+            (Condition::IfTold(token), _) => effects.fills(key, token),
         };
         if !allowed {
             return Ok((false, former));

@@ -69,6 +69,13 @@ assert ask(action="GET", key="foo", id=1) == "bar"
 assert ask(action="GET", key="absent", id="b") is None
 assert 59 <= ask(action="TTL", key="foo") <= 60
 assert ask(action="EXPIRE", key="foo", ttl=100) == 1
+word, token = ask(action="GET", key="missed", fill=5000, stale=10)
+assert word == "FILL" and len(token) == 16
+assert ask(action="SET", key="missed", value="x", fill="0123456789abcdef") is None
+assert ask(action="SET", key="missed", value="found", ttl=60, fill=token) == "OK"
+assert ask(action="GET", key="missed", fill=5000) == "found"
+assert ask(action="GET", key="missed", fill=5000, stale=100_000)[::2] == ["FILL", "found"]
+refused({"action": "GET", "key": "missed", "stale": 5}, "MISSINGFIELD")
 every_byte = bytes(range(256))
 assert ask(action="SET", key="bytes", value_b64=base64.b64encode(every_byte).decode()) == "OK"
 assert base64.b64decode(ask(action="GET", key="bytes")["value_b64"]) == every_byte

@@ -10,15 +10,29 @@ const WORDS: [&str; 10] =
 
 /// Layer 1, without I/O, clock and chance: which modules beside the words each may use. A prefix of a path
 /// allows what is below it.
-const PURE: [(&str, &[&str]); 15] = [
+const PURE: [(&str, &[&str]); 16] = [
     ("admin", &[]),
     ("allowlist", &[]),
     ("auth", &["glob", "ratelimit"]),
     ("connection", &["proto", "ratelimit", "engine::access", "engine::batch", "engine::clients", "engine::journal"]),
     (
         "engine",
-        &["auth", "connection", "ratelimit", "glob", "metrics", "proto", "pubsub", "store", "tracking", "txn", "wal"],
+        &[
+            "auth",
+            "connection",
+            "filling",
+            "ratelimit",
+            "glob",
+            "metrics",
+            "proto",
+            "pubsub",
+            "store",
+            "tracking",
+            "txn",
+            "wal",
+        ],
     ),
+    ("filling", &[]),
     ("glob", &[]),
     ("metrics", &[]),
     ("proto", &[]),

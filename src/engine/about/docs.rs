@@ -43,13 +43,14 @@ pub(super) fn syntax(op: Op) -> &'static str {
         Op::DecrBy => "key decrement",
         Op::IncrBy | Op::IncrByFloat => "key increment",
         Op::GetEx => "key [EX seconds|PX milliseconds|EXAT unix-time-seconds|PXAT unix-time-milliseconds|PERSIST]",
+        Op::GetFill => "key [FILL] milliseconds [STALE milliseconds]",
         Op::GetRange | Op::SubStr => "key start end",
         Op::MGet | Op::Del | Op::Exists | Op::Touch | Op::Unlink => "key...",
         Op::MSet | Op::MSetNx => "(key value)...",
         Op::PSetEx => "key milliseconds value",
         Op::Put => "key value [seconds]",
         Op::Set => {
-            "key value [NX|XX|IFEQ comparison-value] [GET] \
+            "key value [NX|XX|IFEQ comparison-value|FILL token] [GET] \
              [EX seconds|PX milliseconds|EXAT unix-time-seconds|PXAT unix-time-milliseconds|KEEPTTL]"
         }
         Op::SetEx => "key seconds value",

@@ -4,6 +4,7 @@
 mod bounds;
 mod cores;
 mod durable;
+mod filling;
 mod flood;
 mod lab;
 mod limits;

@@ -18,6 +18,7 @@ use crate::engine::journal::Durable;
 use crate::engine::memory::MemoryPool;
 use crate::engine::settings::Fixed;
 use crate::engine::{Engine, EngineConfig, Peer};
+use crate::filling::FillBounds;
 use crate::hash::KeyHasher;
 use crate::limits;
 use crate::metrics::ServerFacts;
@@ -93,6 +94,7 @@ pub fn engine_config(bounds: &Bounds, core: usize) -> EngineConfig {
         output_hard_bytes: bounds.output_hard_bytes + bounds.value_bytes_max,
         mesh_in_flight_max: bounds.mesh_in_flight_max,
         mesh_waiting_max: bounds.mesh_waiting_max,
+        fills: FillBounds::default(),
         topology: Arc::new(Topology {
             cores,
             this_core: core as u32,

@@ -56,6 +56,9 @@ pub mod opcode {
     /// At a time in milliseconds since the Unix epoch.
     pub const EXPIREAT: u8 = 0x23;
 
+    /// GET with FILL: the number is for how many milliseconds.
+    pub const GETFILL: u8 = 0x24;
+
     pub const SET: u8 = 0x30;
     pub const APPEND: u8 = 0x31;
 
@@ -201,6 +204,7 @@ fn meaning(code: u8) -> Option<(Op, u8)> {
         opcode::DECRBY => (Op::DecrBy, 0),
         opcode::EXPIRE => (Op::PExpire, EXPIRE_FLAGS),
         opcode::EXPIREAT => (Op::PExpireAt, EXPIRE_FLAGS),
+        opcode::GETFILL => (Op::GetFill, 0),
         opcode::SET => (Op::Set, SET_FLAGS),
         opcode::APPEND => (Op::Append, 0),
         opcode::MGET => (Op::MGet, 0),

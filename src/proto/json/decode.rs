@@ -156,9 +156,20 @@ fn command_of(
             number(ttl, arguments);
             Op::Expire
         }
-        Request::Get { key, .. } => {
+        Request::Get { key, fill, stale, .. } => {
             prefixed.key(&key, arguments);
-            Op::Get
+            match (fill, stale) {
+                (None, None) => return Ok(Op::Get),
+                (None, Some(_)) => return Err(missing("fill")),
+                (Some(fill), stale) => {
+                    number(fill, arguments);
+                    if let Some(stale) = stale {
+                        argument(b"STALE", arguments);
+                        number(stale, arguments);
+                    }
+                }
+            }
+            Op::GetFill
         }
         Request::Incr { key, by, .. } => {
             prefixed.key(&key, arguments);
@@ -190,12 +201,16 @@ fn command_of(
             text_or_base64(message, message_b64, "message", arguments, limits)?;
             Op::Publish
         }
-        Request::Set { key, value, value_b64, ttl, .. } => {
+        Request::Set { key, value, value_b64, ttl, fill, .. } => {
             prefixed.key(&key, arguments);
             text_or_base64(value, value_b64, "value", arguments, limits)?;
             if let Some(ttl) = ttl {
                 argument(b"EX", arguments);
                 number(ttl, arguments);
+            }
+            if let Some(token) = fill {
+                argument(b"FILL", arguments);
+                argument(token.as_bytes(), arguments);
             }
             Op::Set
         }

@@ -48,13 +48,13 @@ requests! {
     "DEL" Del { ; key: Text, keys: Vec<Text> }
     "EXISTS" Exists { ; key: Text, keys: Vec<Text> }
     "EXPIRE" Expire { key: Text, ttl: Whole; }
-    "GET" Get { key: Text; }
+    "GET" Get { key: Text; fill: Whole, stale: Whole }
     "INCR" Incr { key: Text; by: Whole }
     "MGET" MGet { keys: Vec<Text>; }
     "MSET" MSet { values: BTreeMap<Text, Value>; }
     "PING" Ping { ; }
     "PUBLISH" Publish { channel: Text; message: Text, message_b64: Text }
-    "SET" Set { key: Text; value: Text, value_b64: Text, ttl: Whole }
+    "SET" Set { key: Text; value: Text, value_b64: Text, ttl: Whole, fill: Text }
     "STATS" Stats { ; }
     "SUBSCRIBE" Subscribe { ; channel: Text, channels: Vec<Text> }
     "TTL" Ttl { key: Text; }
