@@ -34,6 +34,14 @@ pub fn database_of(name: &[u8]) -> Option<u8> {
     (0..DATABASES).find(|&database| of_database(database) == name)
 }
 
+/// The database of a key, and what the key is called there: keys of namespaces that are none are in the first.
+pub fn within_database(key: &[u8]) -> (u8, &[u8]) {
+    match name_of(key).and_then(|name| database_of(name).map(|database| (database, name.len()))) {
+        Some((database, name_bytes)) => (database, &key[name_bytes + 1..]),
+        None => (0, key),
+    }
+}
+
 /// What stands before the keys of a namespace; nothing before global ones.
 pub fn prefix_of(name: &[u8]) -> Vec<u8> {
     match name {
@@ -112,6 +120,10 @@ mod tests {
             assert_eq!(database_of(&of_database(database)), Some(database));
         }
         assert_eq!(database_of(b"db16"), None);
+        assert_eq!(within_database(b"db3^a^b"), (3, &b"a^b"[..]));
+        for key in [&b"shop^k"[..], b"db16^k", b"k", b"^k", b"db3"] {
+            assert_eq!(within_database(key), (0, key));
+        }
     }
 
     #[test]

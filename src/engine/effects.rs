@@ -11,6 +11,7 @@ use super::holding::HeldUp;
 use super::journal::Journal;
 use crate::command::{Op, Spec};
 use crate::filling::{FillBounds, Flights};
+use crate::namespace;
 use crate::pubsub::KeyspaceEvents;
 use crate::request::{Args, Durability};
 use crate::store::{Effects, Removal, ValueRef};
@@ -39,6 +40,8 @@ pub(super) struct Listeners {
     op: Option<Op>,
     /// SET … KEEPTTL
     keeps_expiry: bool,
+    /// The key that goes next has expired, whatever else is said of it.
+    is_in_vain: bool,
     /// The session that writes and does not want to be told of it, 0 for none.
     writer: u64,
     // What is to be told when the command is done.
@@ -58,6 +61,7 @@ impl Listeners {
             events_on: KeyspaceEvents::default(),
             op: None,
             keeps_expiry: false,
+            is_in_vain: false,
             writer: 0,
             events: Vec::new(),
             invalid: Vec::new(),
@@ -103,9 +107,8 @@ impl Listeners {
         let event = KeyEvent { name, key: Bytes::copy_from_slice(key) };
         match self.events.last() {
             // The new place of a key is taken before the old one is given up; told in the order of Redis.
-            Some(last) if name == "rename_from" && last.name == "rename_to" => {
-                let has_new = self.events_on.has(KeyspaceEvents::NEW) as usize;
-                self.events.insert(self.events.len() - 1 - has_new, event);
+            Some(last) if matches!((name, last.name), ("rename_from", "rename_to") | ("move_from", "move_to")) => {
+                self.events.insert(self.events.len() - 1, event);
             }
             _ => self.events.push(event),
         }
@@ -113,7 +116,7 @@ impl Listeners {
 
     /// Whether the command gives a key the value of another.
     fn moves(&self) -> bool {
-        matches!(self.op, Some(Op::Rename | Op::RenameNx | Op::Copy))
+        matches!(self.op, Some(Op::Rename | Op::RenameNx | Op::Copy | Op::Move))
     }
 
     fn changed(&mut self, key: &[u8], exists: bool) {
@@ -138,6 +141,7 @@ impl Listeners {
             Some(Op::IncrByFloat) => (KeyspaceEvents::STRING, "incrbyfloat"),
             Some(Op::Rename | Op::RenameNx) => (KeyspaceEvents::GENERIC, "rename_to"),
             Some(Op::Copy) => (KeyspaceEvents::GENERIC, "copy_to"),
+            Some(Op::Move) => (KeyspaceEvents::GENERIC, "move_to"),
             _ => (KeyspaceEvents::STRING, "set"),
         };
         // Whatever had the name before, the key that gets it is new, as in Redis.
@@ -180,13 +184,20 @@ impl Effects for All<'_> {
 
     fn remove(&mut self, key: &[u8], reason: Removal) {
         self.listeners.changed(key, false);
+        let is_in_vain = std::mem::take(&mut self.listeners.is_in_vain);
         let (class, name) = match (reason, self.listeners.op) {
+            _ if is_in_vain => (KeyspaceEvents::EXPIRED, "expired"),
             (Removal::Expired, _) => (KeyspaceEvents::EXPIRED, "expired"),
             (Removal::Evicted, _) => (KeyspaceEvents::EVICTED, "evicted"),
             (Removal::Deleted, Some(Op::Rename | Op::RenameNx)) => (KeyspaceEvents::GENERIC, "rename_from"),
+            (Removal::Deleted, Some(Op::Move)) => (KeyspaceEvents::GENERIC, "move_from"),
             (Removal::Deleted, _) => (KeyspaceEvents::GENERIC, "del"),
         };
-        self.listeners.event(class, name, key);
+        // Who empties a database is not told of key by key.
+        let is_flush = matches!(self.listeners.op, Some(Op::FlushDb | Op::NamespaceFlush));
+        if reason != Removal::Deleted || !is_flush {
+            self.listeners.event(class, name, key);
+        }
         if reason == Removal::Deleted {
             self.listeners.flights.void(key, self.listeners.now_us);
         }
@@ -212,6 +223,20 @@ impl Effects for All<'_> {
         if !self.listeners.moves() {
             self.listeners.event(KeyspaceEvents::NEW, "new", key);
         }
+    }
+
+    /// Told as if it had been there for a moment.
+    fn set_in_vain(&mut self, key: &[u8], is_new: bool) {
+        if is_new {
+            self.listeners.event(KeyspaceEvents::NEW, "new", key);
+        }
+        self.listeners.event(KeyspaceEvents::STRING, "set", key);
+        self.listeners.event(KeyspaceEvents::GENERIC, "expire", key);
+        if is_new {
+            self.listeners.event(KeyspaceEvents::EXPIRED, "expired", key);
+        }
+        self.listeners.is_in_vain = !is_new;
+        self.listeners.flights.written(key);
     }
 
     fn miss(&mut self, key: &[u8]) {
@@ -262,11 +287,13 @@ impl Engine {
         }
         for KeyEvent { name, key } in std::mem::take(&mut self.listeners.events) {
             self.counters.keyspace_events += 1;
+            let (database, key) = namespace::within_database(&key);
             if self.listeners.events_on.has(KeyspaceEvents::KEYSPACE) {
-                self.publish_event(&[b"__keyspace@0__:", &key[..]].concat(), name.as_bytes());
+                let channel = [format!("__keyspace@{database}__:").as_bytes(), key].concat();
+                self.publish_event(&channel, name.as_bytes());
             }
             if self.listeners.events_on.has(KeyspaceEvents::KEYEVENT) {
-                self.publish_event(&[b"__keyevent@0__:", name.as_bytes()].concat(), &key);
+                self.publish_event(format!("__keyevent@{database}__:{name}").as_bytes(), key);
             }
         }
     }

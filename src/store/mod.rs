@@ -97,6 +97,10 @@ pub trait Effects {
     fn create(&mut self, key: &[u8]) {
         let _ = key;
     }
+    /// `key` was given a value whose time is over: it goes, or does not come at all.
+    fn set_in_vain(&mut self, key: &[u8], is_new: bool) {
+        let _ = (key, is_new);
+    }
     /// Somebody has looked for `key`, and it does not exist.
     fn miss(&mut self, key: &[u8]) {
         let _ = key;

@@ -246,6 +246,7 @@ impl Shard {
         };
         if expires_at_ms.is_some_and(|expires_at_ms| expires_at_ms < now.unix_ms) {
             // Nobody could ever see the value.
+            effects.set_in_vain(key, found.is_none());
             if let Some(found) = found {
                 self.remove(key, found, effects);
             }
