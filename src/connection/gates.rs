@@ -6,6 +6,7 @@ use super::output::{LaterRewrite, OutPool, Pending};
 use crate::engine::journal::Gate;
 use crate::proto;
 use crate::reply::{Out, Reply};
+use crate::request::Wire;
 
 impl Connection {
     /// The replies written from now on wait at this gate. False if they would anyway.
@@ -58,7 +59,12 @@ impl Connection {
                 if range.start < later.position() {
                     // It has left.
                 } else if is_lost {
-                    later.replace(range, &instead);
+                    // What it echoes of its command stays.
+                    let kept = match self.wire {
+                        Wire::Json => proto::json::beginning_len(later.bytes(range.clone())),
+                        _ => 0,
+                    };
+                    later.replace(range.start + kept..range.end, &instead);
                 } else {
                     let start = later.copy_to(range.start);
                     self.held_replies.push_back(start..later.copy_to(range.end));

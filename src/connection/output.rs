@@ -110,6 +110,11 @@ impl<'a> LaterRewrite<'a> {
         self.at
     }
 
+    /// What there was.
+    pub(super) fn bytes(&self, range: std::ops::Range<usize>) -> &[u8] {
+        &self.old.out.bytes[range.start - self.old.start..range.end - self.old.start]
+    }
+
     /// Takes over everything up to the old position `end`; where that ends now.
     pub(super) fn copy_to(&mut self, end: usize) -> usize {
         let range = self.at - self.old.start..end - self.old.start;

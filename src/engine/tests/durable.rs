@@ -420,6 +420,12 @@ fn a_failed_disk_answers_with_its_error() {
     assert!(heard[0].starts_with("-MISCONF ") && heard[0].contains("a sync failed"), "{heard:?}");
     assert_eq!(heard[1], "+PONG\r\n");
     assert!(heard[2].starts_with("-MISCONF "), "{heard:?}");
+    let lines = life.lab.connect(0);
+    let said = format!(r#"{{"action":"GET","key":"{a}","id":"a,b"}}"#);
+    life.lab.send(lines, format!("{said}\n").as_bytes());
+    life.step_until(|life| life.lab.clients[lines].received.ends_with(b"\n"));
+    let heard = String::from_utf8(life.lab.heard(lines)).unwrap();
+    assert!(heard.starts_with(r#"{"id":"a,b","error":{"code":"MISCONF""#) && heard.ends_with("}\n"), "{heard}");
     for line in [format!("SET {a} 3"), format!("MSET {a} 3 {b} 3"), format!("RENAME {b} {a}")] {
         assert!(life.call(other, &line).starts_with("-MISCONF "), "{line}");
     }

@@ -18,6 +18,23 @@ pub fn begin_line(id: Option<Id>, out: &mut Out) {
     }
 }
 
+/// How many of the line's bytes [`begin_line`] has written.
+pub fn beginning_len(line: &[u8]) -> usize {
+    const ID: &[u8] = b"{\"id\":";
+    if !line.starts_with(ID) {
+        return 1;
+    }
+    // A number, or a text with escapes.
+    let (mut in_text, mut is_escaped) = (false, false);
+    let end = line[ID.len()..].iter().position(|&byte| {
+        let is_plain = !std::mem::take(&mut is_escaped);
+        in_text ^= byte == b'"' && is_plain;
+        is_escaped = byte == b'\\' && is_plain;
+        byte == b',' && !in_text
+    });
+    end.map_or(1, |end| ID.len() + end + 1)
+}
+
 /// The rest of a reply's line.
 pub(in crate::proto) fn encode(reply: &Reply<'_>, out: &mut Out) {
     match reply {

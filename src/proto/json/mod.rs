@@ -17,7 +17,7 @@ mod line;
 mod tests;
 
 pub use decode::Id;
-pub use encode::begin_line;
+pub use encode::{begin_line, beginning_len};
 pub(super) use encode::{encode, message};
 
 use std::collections::BTreeMap;

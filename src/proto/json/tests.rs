@@ -1,9 +1,11 @@
 //! Lines of JSON, good and bad, however the network cuts them.
 
+use super::{begin_line, beginning_len, encode};
 use crate::limits::{JSON_DEPTH_MAX, JSON_ID_BYTES_MAX, JSON_LINE_BYTES_MAX};
 use crate::proto::driver::{Outcome, decode_in_pieces, tight_limits};
 use crate::proto::{Arguments, DecodeLimits, Decoder, Step};
 use crate::random::Random;
+use crate::reply::{Out, Reply};
 
 /// What the lines are decoded to, each as `name arg arg`, after a first one that settles the protocol.
 fn lines(input: &[u8]) -> Vec<String> {
@@ -149,6 +151,21 @@ fn values_and_arguments_are_bounded() {
     let keys = |count: usize| format!(r#"{{"action":"MGET","keys":[{}]}}"#, vec![r#""k""#; count].join(","));
     assert_eq!(decode(&keys(10), &stranger), "mget");
     assert_eq!(decode(&keys(11), &stranger), "TOOLARGE");
+}
+
+#[test]
+fn where_a_reply_goes_on_is_found_again() {
+    for id in ["", "7", "-1.5", r#""a""#, r#""a,\"b\\""#, r#""{\"id\":1,""#] {
+        let (mut decoder, mut arguments) = (Decoder::default(), Arguments::default());
+        let field = if id.is_empty() { String::new() } else { format!(r#","id":{id}"#) };
+        let input = format!("{{\"action\":\"PING\"{field}}}\n");
+        assert!(decoder.next(input.as_bytes(), 0, &mut arguments, &DecodeLimits::default()).is_ok());
+        let mut line = Out::default();
+        begin_line(decoder.take_id(), &mut line);
+        let beginning = line.bytes.len();
+        encode::encode(&Reply::Bulk(br#"a,"b""#), &mut line);
+        assert_eq!(beginning_len(&line.bytes), beginning, "{id}");
+    }
 }
 
 #[test]
