@@ -62,7 +62,7 @@ async fn serve(setup: CoreSetup) -> Result<(), CoreError> {
         if in_executor {
             ring.poll()?;
             if !ring.has_events() {
-                bridge.sleep(&mut ring, SLEEP, std::future::pending()).await;
+                bridge.sleep(&mut ring, SLEEP, std::future::pending()).await?;
                 ring.poll()?;
             }
         } else if ring.has_events() {

@@ -466,3 +466,53 @@ fn a_full_disk_refuses_writes_and_recovers_by_itself() {
     assert_eq!(client.call("DBSIZE"), Value::Int(refused as i64 + 1));
     assert!(server.stop().success());
 }
+
+/// Who comes while the log is being made is answered with errors, and by that must not keep it from being made: its files
+/// are looked at however busy the core is.
+#[test]
+fn a_flood_does_not_keep_a_server_from_loading() {
+    const FLOODS: usize = 10;
+    const PIPELINE: usize = 64;
+    let directory = DataDir::new("flood");
+    // With a log level of its own it is there as soon as it listens, before it is ready.
+    let server = start(&directory, "sync", "1", &["--log-level", "info"]);
+    let address = server.address();
+    let deadline = Instant::now() + PATIENCE;
+    let batch = support::client::command(&["SET", "key", "value"]).repeat(PIPELINE);
+    std::thread::scope(|scope| {
+        for _ in 0..FLOODS {
+            let batch = &batch;
+            scope.spawn(move || {
+                let mut client = Client::connect(address);
+                loop {
+                    client.send(batch);
+                    let replies = client.replies(PIPELINE);
+                    if replies.iter().all(|reply| !reply.is_error()) {
+                        return;
+                    }
+                    assert!(Instant::now() < deadline, "still {:?}", replies.last());
+                }
+            });
+        }
+    });
+}
+
+/// Fifty clients, each with one write at a time, until one of them waited for ever: the core took a leftover of the
+/// kernel's for work, and never let the log's files have their turn.
+#[test]
+fn clients_with_one_write_at_a_time_are_answered_every_time() {
+    const CLIENTS: usize = 50;
+    const ROUNDS: usize = 200;
+    let directory = DataDir::new("single-writes");
+    let server = start(&directory, "sync", "1", &[]);
+    let mut clients: Vec<Client> = (0..CLIENTS).map(|_| Client::connect(server.address())).collect();
+    for round in 0..ROUNDS {
+        for (at, client) in clients.iter_mut().enumerate() {
+            client.send(&support::client::command(&["SET", &format!("key:{at}"), &round.to_string()]));
+        }
+        for client in &mut clients {
+            assert_eq!(client.replies(1), [Value::Simple("OK".into())]);
+        }
+    }
+    assert!(server.stop().success());
+}

@@ -19,14 +19,17 @@ use glommio::timer;
 use super::doorbell::Doorbell;
 use super::ring::NetRing;
 
-/// Longest an executor stays parked that parked with runnable tasks (see DESIGN, "lost park").
-const LOST_PARK_BOUND: Duration = Duration::from_millis(1);
+/// Long enough not to be over when it begins, short enough to be over when the executor has looked at its rings.
+const SHORTEST_SLEEP: Duration = Duration::from_micros(1);
 
-/// Lets the executor do what it has to do besides the core's turn. The timer is what brings the turn back
-/// when the executor, preempted at the wrong moment, parks although the turn can go on.
+/// Lets the executor do what it has to do besides the core's turn: run what is runnable, hand file operations to the
+/// kernel, take in those that are done.
+///
+/// It looks at its rings when a slice is over or when nothing is runnable any more, and slices do not end (see
+/// [`host`](super::host)). A turn that merely yields is runnable all the while, and no file operation would ever be
+/// begun; so it sleeps, if only for so long that the executor finds it asleep.
 pub async fn let_executor_in() {
-    let turn = async { glommio::executor().yield_now().await };
-    future::or(turn, async { timer::sleep(LOST_PARK_BOUND).await }).await;
+    timer::sleep(SHORTEST_SLEEP).await;
 }
 
 pub struct Bridge {
@@ -46,17 +49,65 @@ impl Bridge {
         Ok(Bridge { eventfd, _signal: signal })
     }
 
-    /// Sleeps in the executor until the client ring has something or `bound` has passed. The bound also
-    /// ends the sleep of an executor that parked with runnable tasks (see DESIGN, "lost park"). So does `other`.
-    pub async fn sleep(&self, ring: &mut NetRing, bound: Duration, other: impl Future<Output = ()>) {
+    /// Sleeps in the executor until the client ring has something, `bound` has passed or `other` is there. The bound
+    /// also ends the sleep of an executor that parked with runnable tasks (see DESIGN, "lost park"). False if the ring
+    /// had something already.
+    pub async fn sleep(
+        &self,
+        ring: &mut NetRing,
+        bound: Duration,
+        other: impl Future<Output = ()>,
+    ) -> io::Result<bool> {
         ring.signal_completions(true);
         // What completed before the signal was on would never be signalled.
-        if !ring.is_ready() {
+        let sleeps = !ring.is_ready_indeed()?;
+        if sleeps {
             let signalled = async {
                 let _ = self.eventfd.read_at(0, size_of::<u64>()).await;
             };
             future::or(other, future::or(signalled, async { timer::sleep(bound).await })).await;
         }
         ring.signal_completions(false);
+        Ok(sleeps)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::rc::Rc;
+    use std::time::Instant;
+
+    use glommio::LocalExecutorBuilder;
+    use glommio::io::DmaFile;
+
+    use super::*;
+
+    /// Clients that kept a core busy kept its log from being made: each file operation took two slices of 100 ms.
+    #[test]
+    fn a_turn_that_never_rests_does_not_hold_up_files() {
+        const OPERATIONS: usize = 200;
+        const PATIENCE: Duration = Duration::from_secs(15);
+        let path = std::env::temp_dir().join(format!("crabcache-bridge-{}", std::process::id()));
+        let executor = LocalExecutorBuilder::default().io_memory(256 * 1024).make().unwrap();
+        executor.run(async {
+            let done = Rc::new(Cell::new(0));
+            let (counted, to) = (done.clone(), path.clone());
+            glommio::spawn_local(async move {
+                let file = DmaFile::create(&to).await.unwrap();
+                while counted.get() < OPERATIONS {
+                    file.write_at(file.alloc_dma_buffer(4096), 0).await.unwrap();
+                    counted.set(counted.get() + 1);
+                }
+                file.close().await.unwrap();
+            })
+            .detach();
+            let started = Instant::now();
+            while done.get() < OPERATIONS {
+                let_executor_in().await;
+                assert!(started.elapsed() < PATIENCE, "only {} operations in {PATIENCE:?}", done.get());
+            }
+        });
+        std::fs::remove_file(path).unwrap();
     }
 }

@@ -248,10 +248,9 @@ pub async fn run(mut parts: CoreParts, ready: Ready) -> io::Result<()> {
         // Files, timers and background tasks are the executor's. While it has something under way it is let
         // in now and then, and sleeps for both of us.
         if background.is_busy() {
-            if !busy {
-                core.sleep_in_executor(&bridge, wait).await?;
-                wait = Duration::ZERO;
-            } else if now - last_yield >= YIELD_EVERY || core.log.as_ref().is_some_and(CoreLog::needs_executor) {
+            let has_slept = !busy && core.sleep_in_executor(&bridge, std::mem::take(&mut wait)).await?;
+            let is_due = now - last_yield >= YIELD_EVERY || core.log.as_ref().is_some_and(CoreLog::needs_executor);
+            if !has_slept && is_due {
                 last_yield = now;
                 let_executor_in().await;
             }
@@ -360,14 +359,15 @@ impl Core {
         }
     }
 
-    async fn sleep_in_executor(&mut self, bridge: &Bridge, bound: Duration) -> io::Result<()> {
+    /// Whether there was nothing that had to be done at once.
+    async fn sleep_in_executor(&mut self, bridge: &Bridge, bound: Duration) -> io::Result<bool> {
         self.ring.poll()?;
         if self.ring.has_events() || !self.mesh.fall_asleep() {
-            return Ok(());
+            return Ok(false);
         }
         if self.engine.has_open_gates() {
             self.mesh.wake_up();
-            return Ok(());
+            return Ok(false);
         }
         self.engine.counters.sleeps += 1;
         let log = self.log.as_ref();
@@ -377,9 +377,9 @@ impl Core {
                 None => std::future::pending().await,
             }
         };
-        bridge.sleep(&mut self.ring, bound, logged).await;
+        let slept = bridge.sleep(&mut self.ring, bound, logged).await;
         self.mesh.wake_up();
-        Ok(())
+        slept
     }
 
     // ---- input ----------------------------------------------------------------------------------

@@ -25,6 +25,10 @@ use crate::config::{Config, Store};
 use crate::limits::SHUTDOWN_MS_MAX;
 
 const EXIT_FAILED: u8 = 1;
+/// How long an executor runs tasks before it is preempted: for ever, they are all ours and short. Preemption does harm: an
+/// executor whose slice ends before it has run anything, as happens to a thread that was itself preempted, parks with
+/// runnable tasks, and sleeps until a file operation or a timer ends. At a start there may be none.
+const EXECUTOR_SLICE: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// How a core ends when it was not asked to.
 pub type CoreError = Box<dyn Error + Send + Sync>;
@@ -345,11 +349,7 @@ where
     Start: FnOnce() -> Core,
     Core: Future<Output = Result<(), CoreError>> + 'static,
 {
-    let executor = LocalExecutorBuilder::new(cpu.map_or(Placement::Unbound, Placement::Fixed))
-        .io_memory(io_memory_bytes)
-        // Left to itself it would put the pools of all cores on CPU 0.
-        .blocking_thread_pool_placement(PoolPlacement::Unbound(1))
-        .make();
+    let executor = executor_builder(cpu).io_memory(io_memory_bytes).make();
     let result = match executor {
         Ok(executor) => {
             let result = executor.run(async move { start().await });
@@ -364,6 +364,13 @@ where
     };
     // Reported when `report` is dropped: after the executor and all its descriptors are gone.
     report.result = Some(result);
+}
+
+fn executor_builder(cpu: Option<usize>) -> LocalExecutorBuilder {
+    LocalExecutorBuilder::new(cpu.map_or(Placement::Unbound, Placement::Fixed))
+        .preempt_timer(EXECUTOR_SLICE)
+        // Left to itself it would put the pools of all cores on CPU 0.
+        .blocking_thread_pool_placement(PoolPlacement::Unbound(1))
 }
 
 /// A named thread. It is never joined: its end is an event, and an end that never comes must not be
@@ -423,6 +430,20 @@ impl fmt::Display for Size {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Servers now and then did not become ready: preempted before they had run anything, their executors slept for good.
+    #[test]
+    fn executors_are_never_preempted() {
+        // What they take by themselves is 100 ms.
+        const BUSY: Duration = Duration::from_millis(300);
+        let executor = executor_builder(None).io_memory(256 * 1024).make().unwrap();
+        executor.run(async {
+            let began = Instant::now();
+            while began.elapsed() < BUSY {
+                assert!(!glommio::executor().need_preempt(), "after {:?}", began.elapsed());
+            }
+        });
+    }
 
     #[test]
     fn addresses_are_shown_as_one_would_type_them() {

@@ -13,6 +13,7 @@ mod buffers;
 mod operation;
 mod rounds;
 mod socket;
+mod word;
 
 use std::io;
 use std::os::fd::{OwnedFd, RawFd};
@@ -25,6 +26,7 @@ use self::buffers::{BUFFER_GROUP, ReceiveBuffers};
 use self::operation::{Completion, Kind, user_data};
 use self::rounds::{Next, Rounds};
 use self::socket::{Message, Receiving, Sending, Socket, unsent_pieces};
+use self::word::Word;
 use crate::connection::{LargeIn, Received};
 use crate::limits;
 use crate::reply::Out;
@@ -100,6 +102,7 @@ pub struct NetRing {
     can_gather: bool,
     /// Sends submitted by the next enter that will, as far as can be known, complete within it.
     prompt_sends: usize,
+    word: Word,
     pub stats: RingStats,
 }
 
@@ -157,6 +160,7 @@ impl NetRing {
             receives_before: 0,
             can_gather,
             prompt_sends: 0,
+            word: Word::default(),
             stats: RingStats::default(),
         };
         ring.arm_doorbell();
@@ -425,7 +429,9 @@ impl NetRing {
             self.stats.enters += 1;
             tolerate(self.ring.submit())?;
         }
-        self.collect();
+        let has_brought = self.collect();
+        let stands = is_due && !has_brought && self.ring.submission().taskrun();
+        self.word.entered(has_brought, stands);
         Ok(())
     }
 
@@ -484,15 +490,27 @@ impl NetRing {
     /// Whether the kernel has something for us, seen without a system call.
     #[inline]
     pub fn is_ready(&mut self) -> bool {
-        self.ring.submission().taskrun() || !self.ring.completion().is_empty()
+        !self.ring.completion().is_empty() || self.word.is_believed() && self.ring.submission().taskrun()
     }
 
-    fn collect(&mut self) {
-        self.rounds.extend(self.ring.completion().map(|entry| Completion {
+    /// The same for certain: where the kernel's word cannot be believed, it is asked.
+    pub fn is_ready_indeed(&mut self) -> io::Result<bool> {
+        if !self.is_ready() && self.ring.submission().taskrun() {
+            self.poll()?;
+        }
+        Ok(self.has_events() || self.is_ready())
+    }
+
+    /// Whether there was anything.
+    fn collect(&mut self) -> bool {
+        let completions = self.ring.completion();
+        let has_any = !completions.is_empty();
+        self.rounds.extend(completions.map(|entry| Completion {
             user_data: entry.user_data(),
             result: entry.result(),
             flags: entry.flags(),
         }));
+        has_any
     }
 
     /// The next thing that happened: in the order of the kernel, but only one receive of each socket in each

@@ -17,8 +17,9 @@ use crate::wal::writer::{Failure, Operation, Work};
 
 /// Operations done at a time: writes, a sync, the next segment.
 const WORKERS: usize = 6;
-/// A new file is filled with zeros in pieces of this size.
-const ZEROS_BYTES: usize = 256 * 1024;
+/// A new file is filled with zeros in pieces of this size, so many at a time: on a busy core each takes two turns.
+const ZEROS_BYTES: usize = 512 * 1024;
+const ZEROS_AT_A_TIME: u64 = 4;
 
 /// An operation that has ended.
 pub type Done = (u64, Work, Result<(), Failure>);
@@ -211,15 +212,13 @@ impl Files {
         let created = Rc::new(created?);
         self.open.borrow_mut().insert(file, created.clone());
         created.pre_allocate(bytes, false).await.map_err(into_io)?;
-        let mut offset = 0;
-        while offset < bytes {
-            let len = (bytes - offset).min(ZEROS_BYTES as u64) as usize;
-            let mut zeros = created.alloc_dma_buffer(len);
-            zeros.as_bytes_mut().fill(0);
-            write_all(&created, zeros, offset).await?;
-            offset += len as u64;
+        let fillers: Vec<_> =
+            (0..ZEROS_AT_A_TIME).map(|at| glommio::spawn_local(fill_with_zeros(created.clone(), bytes, at))).collect();
+        let mut filled = Ok(());
+        for filler in fillers {
+            filled = filled.and(filler.await);
         }
-        Ok(())
+        filled
     }
 
     async fn write(&self, file: u32, offset: u64, bytes: &[u8]) -> io::Result<()> {
@@ -250,6 +249,18 @@ impl Files {
         };
         glommio::executor().spawn_blocking(sync).await
     }
+}
+
+/// Every [`ZEROS_AT_A_TIME`]th piece, from number `at` on.
+async fn fill_with_zeros(file: Rc<DmaFile>, bytes: u64, at: u64) -> io::Result<()> {
+    let mut offset = at * ZEROS_BYTES as u64;
+    while offset < bytes {
+        let mut zeros = file.alloc_dma_buffer((bytes - offset).min(ZEROS_BYTES as u64) as usize);
+        zeros.as_bytes_mut().fill(0);
+        write_all(&file, zeros, offset).await?;
+        offset += ZEROS_AT_A_TIME * ZEROS_BYTES as u64;
+    }
+    Ok(())
 }
 
 /// The layout was made valid between the look at where it is and its use.
