@@ -9,7 +9,7 @@
 //!   < 32 KiB          the system's allocator
 //!   32 KiB … 1 MiB    runs of 8 … 256 pages, cut from regions of address space
 //!                     free runs by length:  warm (with memory) → cold (without), linked in a table beside
-//!   > 1 MiB           a mapping; freed ones wait to be unmapped, or to be used again
+//!   > 1 MiB           a mapping; freed ones wait to be unmapped, or to be used again, however many they are
 //! ```
 //!
 //! A value is received on one core and freed on another, so the lists are everybody's. Nobody locks them: each change
@@ -33,7 +33,7 @@ const REGION_PAGES: usize = REGION_BYTES / PAGE_BYTES;
 const REGIONS_MAX: usize = 1024;
 /// Free pages that are kept with their memory.
 const WARM_PAGES_MAX: usize = 2048;
-/// Freed mappings that wait to be unmapped; the next one does not wait.
+/// Freed mappings that wait to be unmapped, or to be used again; more of them only wait.
 const WAITING_MAX: usize = 1024;
 const NONE: u32 = u32::MAX;
 
@@ -55,6 +55,9 @@ static WARM_PAGES: AtomicUsize = AtomicUsize::new(0);
 static WAITING: [AtomicU64; WAITING_MAX] = [const { AtomicU64::new(0) }; WAITING_MAX];
 /// How many of them there are, or will be in a moment.
 static WAITING_COUNT: AtomicUsize = AtomicUsize::new(0);
+/// Those for which there was no place: the first of a chain, each with the next one's word in its first bytes; 0 for
+/// none. Others only ever put some in front or take all, so that nobody reads a mapping that somebody else has.
+static CHAINED: AtomicU64 = AtomicU64::new(0);
 
 /// Free runs of one length, the one freed last in front.
 ///
@@ -270,6 +273,55 @@ fn let_wait(piece: Piece) -> bool {
     found
 }
 
+/// Where a chained mapping says which one is the next.
+fn next_of(word: u64) -> &'static AtomicU64 {
+    // SAFETY: the mapping was freed by its user and is chained, or about to be; it is unmapped only by whoever has
+    // taken it out of the chain. Its first eight bytes are mapped, writable, and aligned to a page.
+    unsafe { &*(Piece::unpacked(word).start as *const AtomicU64) }
+}
+
+/// Puts a mapping in front of the chain; false when it has no word.
+fn chain(piece: Piece) -> bool {
+    let Some(word) = piece.packed() else { return false };
+    let mut first = CHAINED.load(Ordering::Relaxed);
+    loop {
+        next_of(word).store(first, Ordering::Relaxed);
+        match CHAINED.compare_exchange_weak(first, word, Ordering::Release, Ordering::Relaxed) {
+            Ok(_) => return true,
+            Err(now) => first = now,
+        }
+    }
+}
+
+/// Takes the first of the chain: all of it, for a moment, so that it is nobody else's while its link is read.
+fn take_chained() -> Option<Piece> {
+    if CHAINED.load(Ordering::Relaxed) == 0 {
+        return None;
+    }
+    let first = CHAINED.swap(0, Ordering::Acquire);
+    if first == 0 {
+        return None;
+    }
+    let mut rest = next_of(first).load(Ordering::Relaxed);
+    while rest != 0 && CHAINED.compare_exchange(0, rest, Ordering::Release, Ordering::Relaxed).is_err() {
+        // Somebody was here meanwhile: what came is put in front of the rest.
+        let came = CHAINED.swap(0, Ordering::Acquire);
+        if came == 0 {
+            continue;
+        }
+        let mut last = came;
+        loop {
+            match next_of(last).load(Ordering::Relaxed) {
+                0 => break,
+                next => last = next,
+            }
+        }
+        next_of(last).store(rest, Ordering::Relaxed);
+        rest = came;
+    }
+    Some(Piece::unpacked(first))
+}
+
 fn take_mapping(bytes: usize) -> *mut u8 {
     match take_waiting(|piece| piece.bytes == bytes) {
         Some(piece) => piece.start as *mut u8,
@@ -278,8 +330,9 @@ fn take_mapping(bytes: usize) -> *mut u8 {
 }
 
 fn give_mapping(start: *mut u8, bytes: usize) {
-    if !let_wait(Piece { start: start as usize, bytes }) {
-        unmap(start as usize, bytes);
+    let piece = Piece { start: start as usize, bytes };
+    if !let_wait(piece) && !chain(piece) {
+        unmap(piece.start, piece.bytes);
     }
 }
 
@@ -287,17 +340,17 @@ fn give_mapping(start: *mut u8, bytes: usize) {
 pub fn release_some(bytes_max: usize) -> bool {
     let mut left = bytes_max;
     while left > 0 {
-        let Some(piece) = take_waiting(|_| true) else { break };
+        let Some(piece) = take_waiting(|_| true).or_else(take_chained) else { break };
         // From the end, so that what is left begins where it did.
         let bytes = piece.bytes.min(left);
         let rest = Piece { start: piece.start, bytes: piece.bytes - bytes };
         unmap(piece.start + rest.bytes, bytes);
-        if rest.bytes > 0 && !let_wait(rest) {
+        if rest.bytes > 0 && !let_wait(rest) && !chain(rest) {
             unmap(rest.start, rest.bytes);
         }
         left -= bytes;
     }
-    WAITING_COUNT.load(Ordering::Relaxed) > 0
+    WAITING_COUNT.load(Ordering::Relaxed) > 0 || CHAINED.load(Ordering::Relaxed) != 0
 }
 
 #[derive(PartialEq)]
@@ -418,6 +471,7 @@ mod tests {
         assert!(WARM_PAGES.load(Ordering::Relaxed) <= WARM_PAGES_MAX);
         while release_some(1 << 20) {}
         assert!(WAITING.iter().all(|place| place.load(Ordering::Relaxed) == 0));
+        assert_eq!(CHAINED.load(Ordering::Relaxed), 0);
     }
 
     fn layout(bytes: usize) -> Layout {
@@ -536,6 +590,55 @@ mod tests {
                 unsafe { Pages.dealloc(old.start, old.layout) };
             }
         }
+        everything_went_back();
+    }
+
+    /// However many large values go at once, none is unmapped before a tick does it: unmapping takes 0.1 ms and more.
+    #[test]
+    fn any_number_of_freed_mappings_waits_and_is_given_back_piece_by_piece() {
+        const THREADS: usize = 3;
+        const EACH: usize = WAITING_MAX;
+        const BYTES: usize = RUN_BYTES_MAX + PAGE_BYTES;
+        let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+        everything_went_back();
+        let held: Vec<Vec<usize>> = (0..THREADS)
+            .map(|_| {
+                // SAFETY: the layout is not empty.
+                (0..EACH).map(|_| unsafe { Pages.alloc(layout(BYTES)) } as usize).collect()
+            })
+            .collect();
+        let mut starts: Vec<usize> = held.iter().flatten().copied().collect();
+        starts.sort_unstable();
+        starts.dedup();
+        assert_eq!(starts.len(), THREADS * EACH);
+        // One thread takes while the others free: what is given back is given back once.
+        let freed = AtomicUsize::new(0);
+        let mut released = 0;
+        std::thread::scope(|scope| {
+            for held in held {
+                let freed = &freed;
+                scope.spawn(move || {
+                    for start in held {
+                        // SAFETY: it was allocated above with this layout, and is not used any more.
+                        unsafe { Pages.dealloc(start as *mut u8, layout(BYTES)) };
+                        freed.fetch_add(1, Ordering::Relaxed);
+                    }
+                });
+            }
+            while freed.load(Ordering::Relaxed) < THREADS * EACH {
+                let piece = take_chained().or_else(|| take_waiting(|_| true));
+                released += piece.map_or(0, |piece| {
+                    unmap(piece.start, piece.bytes);
+                    piece.bytes / BYTES
+                });
+            }
+        });
+        while released < THREADS * EACH {
+            assert!(WAITING_COUNT.load(Ordering::Relaxed) > 0 || CHAINED.load(Ordering::Relaxed) != 0, "{released}");
+            release_some(BYTES);
+            released += 1;
+        }
+        assert!(!release_some(1));
         everything_went_back();
     }
 

@@ -143,6 +143,8 @@ pub struct Arena {
     born: u64,
     /// Memory that may be taken from the kernel.
     bytes_max: u64,
+    /// Free segments that are kept even while more memory is held than allowed.
+    kept_in_debt: usize,
     /// The size whose queues items of each size go to.
     size_of_queue: [u8; SIZES],
 }
@@ -168,8 +170,14 @@ impl Arena {
             items: 0,
             born: 0,
             bytes_max: u64::MAX,
+            kept_in_debt: 0,
             size_of_queue: std::array::from_fn(|size| size as u8),
         }
+    }
+
+    /// An empty one with the same settings, but for how much it may hold.
+    pub fn another(&self) -> Arena {
+        Arena { kept_in_debt: self.kept_in_debt, ..Arena::new(self.segment_bytes()) }
     }
 
     /// Bytes of live items.
@@ -206,6 +214,12 @@ impl Arena {
         self.bytes_max = bytes;
     }
 
+    /// Keeps so many free segments also while more memory is held than allowed, as after a large value: without any
+    /// nobody could write, nor move what is left.
+    pub fn keep_in_debt(&mut self, segments: usize) {
+        self.kept_in_debt = segments;
+    }
+
     /// Segments that were begun so far.
     #[inline(always)]
     pub fn opened(&self) -> u64 {
@@ -215,13 +229,14 @@ impl Arena {
     /// Segments that can still be filled.
     pub fn segments_left(&self) -> u64 {
         let spare = self.bytes_max.saturating_sub(self.bytes()) >> self.segment_bits;
-        // More memory than allowed is held: the segments in hand are owed to the kernel.
+        // More memory than allowed is held: the segments in hand, but for a few, are owed to the kernel.
         let owed = self.bytes().saturating_sub(self.bytes_max).div_ceil(1 << self.segment_bits);
         let per_chunk = (CHUNK_BYTES >> self.segment_bits) as u64;
         let away = self.away.len() as u64;
         let fresh = spare.saturating_sub(away);
         let fresh = fresh.min((CHUNKS_MAX - self.chunks.min(CHUNKS_MAX)) as u64 * per_chunk);
-        (self.free.len() as u64).saturating_sub(owed) + spare.min(away) + fresh
+        let free = self.free.len() as u64;
+        free.saturating_sub(owed).max(free.min(self.kept_in_debt as u64)) + spare.min(away) + fresh
     }
 
     #[inline(always)]
@@ -412,7 +427,8 @@ impl Arena {
     /// arena may hold; false when there is none.
     pub fn trim(&mut self, keep: usize) -> bool {
         let is_over = self.bytes() > self.bytes_max;
-        if self.free.is_empty() || !is_over && self.free.len() <= keep {
+        let keep = if is_over { self.kept_in_debt } else { keep };
+        if self.free.len() <= keep {
             return false;
         }
         let number = self.free.swap_remove(0);
@@ -420,7 +436,9 @@ impl Arena {
         let first = number / per_chunk * per_chunk;
         let siblings = first..first + per_chunk;
         let is_idle = |&number: &u32| matches!(self.segments[number as usize].state, State::Free | State::Away);
-        if siblings.clone().all(|number| is_idle(&number)) {
+        let freed = siblings.clone().filter(|&number| self.segments[number as usize].state == State::Free).count();
+        // The number is not in the list any more, but its state still says so.
+        if siblings.clone().all(|number| is_idle(&number)) && self.free.len() + 1 >= freed + keep {
             self.free.retain(|number| !siblings.contains(number));
             self.away.retain(|number| !siblings.contains(number));
             for number in siblings {

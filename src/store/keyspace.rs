@@ -287,9 +287,7 @@ impl Keyspace {
             history.play(hash);
         }
         if let Some(what_if) = &mut self.what_if {
-            let history = &self.history;
-            let frequency = |hash| history.as_ref().map_or(0, |history| history.sketch.estimate(hash));
-            what_if.show(hash, is_look_up, frequency);
+            what_if.show(hash, is_look_up);
         }
     }
 
@@ -703,7 +701,7 @@ impl Keyspace {
         if self.is_empty() && self.arena.bytes() == 0 {
             return;
         }
-        let fresh = Arena::new(self.arena.segment_bytes());
+        let fresh = self.arena.another();
         self.retired.arenas.push(std::mem::replace(&mut self.arena, fresh));
         self.retired.larges.push(std::mem::replace(&mut self.large, LargeValues::new()));
         let table = Table::new().unwrap_or_else(|| {

@@ -7,6 +7,26 @@
 //!   table: hash → item    arena, item: key and value    large: big values    deadlines: expired items
 //!        └──── chunk: memory from the kernel
 //! ```
+//!
+//! # What an item takes
+//!
+//! ```text
+//!   index      8.1 B   a tag (1) and a reference (4), one of 12 places of a bucket of 64 B that is 80 % full  │ table
+//!                  │
+//!                  ▼ reference: chunk │ offset / 4
+//!   item       4 B + key + value, rounded up to 4: ┌ flags ┬ used ┬ value length ┬ key length ┬ key ┬ value ┐ │ item
+//!   expiry     4 B in the item, 8 for more than five weeks; 0.4 for the time its bucket is looked at          │ deadlines
+//!   history    4 to 7 B of counters, from the time on when half of the ceiling is used                        │ evict
+//!   value      of 32 KiB and more: pages of its own, half of one lost on average; the item has its number     │ large
+//! ```
+//!
+//! Items lie one behind another in segments of 128 KiB, each of which holds items of one size and one part (new,
+//! admitted, protected): what is old is what lies in old segments, without any bytes for it. Segments serve every
+//! size in turn. Classes of sizes in an allocator would hold on to what one size had when another needs it; links and
+//! stamps of an LRU list would cost 12 to 16 B per item.
+//!
+//! What is kept when there is no room: `evict`. How room is made, a bit with every write: `reclaim`. What one page of the
+//! index, of an item and of the arena looks like byte by byte: `table`, `item`, `arena`.
 
 #![deny(unsafe_code)]
 

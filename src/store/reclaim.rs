@@ -7,7 +7,8 @@
 
 use super::arena::{self, Kind, SIZES, SegmentRef};
 use super::evict::what_if::WhatIf;
-use super::evict::{Eviction, History, WINDOWS, Worth, miniature, sample_mask, sampled_one_in};
+use super::evict::windows::WINDOWS;
+use super::evict::{Eviction, History, Worth, miniature, sample_mask, sampled_one_in, sketch_bytes_per_item};
 use super::item::Head;
 use super::keyspace::{Found, Keyspace};
 use super::{Effects, Removal, ShardCounters};
@@ -20,6 +21,15 @@ const COMFORT: u64 = 4;
 const DISTRESS: u64 = 3;
 /// … or this many items were judged.
 const JUDGED_MAX: usize = 30_000;
+/// Whoever has room for the next write stops after so many items, well below a millisecond. What is missing is owed:
+/// writes and ticks that follow judge more than they bring until it is made up for.
+const JUDGED_AT_ONCE: usize = 1_000;
+/// What emptying a segment counts as.
+const CLEANED_ITEMS: usize = JUDGED_AT_ONCE;
+/// A large value makes so much room for itself at once.
+const JUDGED_BYTES_MAX: usize = 8 << 20;
+/// What every write judges besides while memory is owed.
+const JUDGED_IN_DEBT: usize = 2048;
 /// Judged by each write besides in proportion to what it brought.
 const JUDGED_BYTES_MIN: usize = 256;
 /// Items a search for a victim may move out of its way.
@@ -56,6 +66,8 @@ impl Keyspace {
             self.forget_history();
         }
         self.eviction = eviction;
+        // Where nothing may be evicted, nothing can be made up for later either.
+        self.arena.keep_in_debt(if eviction == Eviction::None { 0 } else { DISTRESS as usize });
         self.is_pressed = true;
         self.update_room();
     }
@@ -100,8 +112,11 @@ impl Keyspace {
         self.sample_mask = sample_mask(sampled_one_in);
         let window_percent = self.window_percent();
         let is_new = self.what_if.is_none();
-        let what_if = self.what_if.get_or_insert_with(|| Box::new(WhatIf::new(self.bytes_max, self.look_ups)));
-        what_if.fit(capacity, window_percent, sampled_one_in);
+        if is_new {
+            self.what_if = WhatIf::new(self.bytes_max, self.look_ups).map(Box::new);
+        }
+        let Some(what_if) = &mut self.what_if else { return };
+        what_if.fit(capacity, window_percent, sketch_bytes_per_item(items, item_bytes), sampled_one_in);
         if is_new {
             self.arena.set_bytes_max(self.bytes_max.saturating_sub(self.bytes_beside_arena()).min(arena::BYTES_MAX));
         }
@@ -126,17 +141,29 @@ impl Keyspace {
         self.opened_seen = self.arena.opened();
         self.update_room();
         while self.arena.is_over() && self.arena.trim(0) {}
-        self.is_pressed = self.arena.segments_left() < COMFORT;
+        self.is_pressed = self.arena.is_over() || self.arena.segments_left() < COMFORT;
         if !self.is_pressed {
             return;
         }
-        let mut left_to_judge = 2 * bytes + JUDGED_BYTES_MIN;
-        for _ in 0..JUDGED_MAX {
+        let mut left_to_judge = (2 * bytes + JUDGED_BYTES_MIN).min(JUDGED_BYTES_MAX);
+        if self.arena.is_over() {
+            left_to_judge += JUDGED_IN_DEBT;
+        }
+        let mut judged_items = 0;
+        while judged_items < JUDGED_MAX {
+            while self.arena.is_over() && self.arena.trim(0) {}
             let left = self.arena.segments_left();
-            if left >= COMFORT || left_to_judge == 0 && left >= DISTRESS {
+            let is_enough = left >= COMFORT && !self.arena.is_over();
+            if is_enough || left >= DISTRESS && (left_to_judge == 0 || judged_items >= JUDGED_AT_ONCE) {
                 break;
             }
+            if self.close_gaps() {
+                judged_items += CLEANED_ITEMS;
+                left_to_judge = left_to_judge.saturating_sub(self.arena.segment_bytes());
+                continue;
+            }
             let Some(judged) = self.reclaim_step(now_ms, counters, effects) else { break };
+            judged_items += 1;
             left_to_judge = left_to_judge.saturating_sub(judged.max(1));
             if judged >= LARGE_VALUE_BYTES_MIN || self.arena.segments_left() != left {
                 self.update_room();
@@ -156,7 +183,14 @@ impl Keyspace {
     ) -> usize {
         let mut used = 0;
         self.update_room();
-        while used < budget && self.arena.segments_left() < COMFORT {
+        while used < budget && (self.arena.is_over() || self.arena.segments_left() < COMFORT) {
+            while self.arena.is_over() && self.arena.trim(0) {
+                used += TRIM_COST;
+            }
+            if self.close_gaps() {
+                used += CLEAN_COST;
+                continue;
+            }
             if self.reclaim_step(now_ms, counters, effects).is_none() {
                 break;
             }
@@ -180,18 +214,19 @@ impl Keyspace {
         dead > self.arena.item_bytes() / 3 && dead > 16 * self.arena.segment_bytes() as u64
     }
 
-    /// Judges one item, or cleans a segment. Returns the bytes that were judged, `None` when nothing can be done.
+    /// Places of items that are gone anyhow come before items that are there: where there are many, empties a segment.
+    fn close_gaps(&mut self) -> bool {
+        let dead = self.arena.dead_bytes();
+        dead * GAPS_PARTS > self.arena.item_bytes() + dead && self.clean(SPARSE_PRESSED)
+    }
+
+    /// Judges one item. Returns the bytes that were judged, `None` when nothing can be done.
     fn reclaim_step<E: Effects>(
         &mut self,
         now_ms: u64,
         counters: &mut ShardCounters,
         effects: &mut E,
     ) -> Option<usize> {
-        // Places of items that are gone anyhow come before items that are there.
-        let gaps = self.arena.dead_bytes() * GAPS_PARTS > self.arena.item_bytes() + self.arena.dead_bytes();
-        if gaps && self.clean(SPARSE_PRESSED) {
-            return Some(self.arena.segment_bytes());
-        }
         if self.eviction == Eviction::None || self.is_empty() {
             return None;
         }

@@ -57,6 +57,15 @@ impl Queue {
     }
 }
 
+/// What a cache had of a key that was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    Miss,
+    /// The first time since the entry was judged: uses that are counted.
+    FirstHit,
+    Hit,
+}
+
 pub struct Miniature {
     capacity: usize,
     window_max: usize,
@@ -106,7 +115,7 @@ impl Miniature {
         self.window_max = (self.capacity * window_percent / 100).clamp(1, self.capacity - 1);
     }
 
-    fn len(&self) -> usize {
+    pub fn len(&self) -> usize {
         (self.window.len + self.probation.len + self.protected.len) as usize
     }
 
@@ -127,11 +136,12 @@ impl Miniature {
     }
 
     /// The key was asked for; whether it was there. It is now.
-    pub fn access(&mut self, hash: u64, frequency: impl Fn(u64) -> u32) -> bool {
+    pub fn access(&mut self, hash: u64, frequency: impl Fn(u64) -> u32) -> Access {
         let (slot, is_there) = self.find(hash);
         if is_there {
-            self.entries[self.table[slot] as usize].is_visited = true;
-            return true;
+            let entry = &mut self.entries[self.table[slot] as usize];
+            let was_visited = std::mem::replace(&mut entry.is_visited, true);
+            return if was_visited { Access::Hit } else { Access::FirstHit };
         }
         let index = self.free;
         self.free = self.entries[index as usize].younger;
@@ -145,7 +155,7 @@ impl Miniature {
             let index = self.window.pop(&self.entries).expect("it is not empty");
             self.probation.push(&mut self.entries, index);
         }
-        false
+        Access::Miss
     }
 
     fn evict(&mut self, frequency: impl Fn(u64) -> u32) {
@@ -194,7 +204,9 @@ impl Miniature {
         }
         loop {
             let Some(index) = self.probation.pop(&self.entries) else {
-                return self.protected.pop(&self.entries);
+                let index = self.protected.pop(&self.entries)?;
+                self.entries[index as usize].is_visited = false;
+                return Some(index);
             };
             if !std::mem::replace(&mut self.entries[index as usize].is_visited, false) {
                 return Some(index);
@@ -241,11 +253,11 @@ mod tests {
     }
 
     impl Naive {
-        fn access(&mut self, hash: u64, capacity: usize, window_max: usize, sketch: &Sketch) -> bool {
+        fn access(&mut self, hash: u64, capacity: usize, window_max: usize, sketch: &Sketch) -> Access {
             for queue in [&mut self.window, &mut self.probation, &mut self.protected] {
                 if let Some(entry) = queue.iter_mut().find(|entry| entry.0 == hash) {
-                    entry.1 = true;
-                    return true;
+                    let was_visited = std::mem::replace(&mut entry.1, true);
+                    return if was_visited { Access::Hit } else { Access::FirstHit };
                 }
             }
             self.window.push_back((hash, false));
@@ -256,7 +268,7 @@ mod tests {
                 }
                 if self.window.len() <= window_max && self.probation.len() + self.protected.len() > 0 {
                     self.victim(capacity, window_max);
-                    return false;
+                    return Access::Miss;
                 }
                 let mut chances = SECOND_CHANCES;
                 let candidate = loop {
@@ -276,7 +288,7 @@ mod tests {
                     self.probation.extend(self.window.pop_front());
                 }
             }
-            false
+            Access::Miss
         }
 
         fn victim(&mut self, capacity: usize, window_max: usize) -> Option<u64> {

@@ -6,8 +6,8 @@
 //!                  └─▶ contest: who was asked for more often? ─┬─ candidate ─▶ probation, the victim goes
 //!                             ▲                                └─ victim: to the back of probation,
 //!                             │                                           the candidate goes
-//!   probation ─┬─ asked for ─▶ protected ─┬─ asked for: another round
-//!              └─ not: the victim         └─ not, and protected is too large: to the back of probation
+//!   probation ─┬─ asked for ─▶ protected ── the oldest, while protected is too large ─▶ to the back of probation
+//!              └─ not: the victim
 //! ```
 //!
 //! A hit sets a bit in the item, and the first hit since the item was last judged is counted in the
@@ -15,27 +15,19 @@
 //!
 //! How large the window should be depends on who uses the cache: from 1 % for scans to most of it for streams
 //! of news. Seven miniature caches with different windows play with a sample of the keys, and the live one
-//! takes over the size of the best.
+//! takes over the size of the best (see `windows`).
 
 pub mod miniature;
 pub mod sketch;
 pub mod what_if;
+pub mod windows;
 
-use miniature::{ENTRIES_MAX, Miniature};
+use miniature::ENTRIES_MAX;
 use sketch::Sketch;
+use windows::Windows;
 
-/// Window sizes that are tried, in percent of the items.
-pub const WINDOWS: [usize; 7] = [1, 5, 10, 20, 40, 60, 80];
-/// The window before anything is known: of the sizes tried, the one that is wrong least often.
-const WINDOW_FIRST: usize = 0;
 /// One key in so many drives the miniatures, at least.
 const SAMPLE_MIN: u64 = 16;
-/// Scores are sums over the last thousand or so sampled look-ups …
-const SCORE_DECAY: f32 = 0.999;
-/// … mean something after so many …
-const SCORE_WEIGHT_MIN: f32 = 50.0;
-/// … and a window has to lead by half a point to be chosen.
-const SCORE_LEAD: f32 = 0.005;
 
 /// What is done when there is no room.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -52,10 +44,7 @@ pub enum Eviction {
 /// What is remembered of the keys that were asked for, whether they are here or not.
 pub struct History {
     pub sketch: Sketch,
-    miniatures: Vec<Miniature>,
-    scores: [f32; WINDOWS.len()],
-    weight: f32,
-    window: usize,
+    windows: Windows,
     /// Keys whose hash has none of these bits drive the miniatures.
     sample_mask: u64,
     sampled_capacity: usize,
@@ -65,7 +54,7 @@ pub struct History {
 /// memory is better spent on more of them.
 const SKETCH_PART: u64 = 24;
 
-fn sketch_bytes_per_item(items: u64, item_bytes: u64) -> u64 {
+pub fn sketch_bytes_per_item(items: u64, item_bytes: u64) -> u64 {
     item_bytes / items.max(1) / SKETCH_PART
 }
 
@@ -89,10 +78,7 @@ impl History {
     pub fn new(items: u64, item_bytes: u64, capacity: u64) -> Option<History> {
         let mut history = History {
             sketch: Sketch::for_items(items, sketch_bytes_per_item(items, item_bytes))?,
-            miniatures: WINDOWS.iter().map(|&percent| Miniature::new(ENTRIES_MAX, 2, percent)).collect(),
-            scores: [0.0; WINDOWS.len()],
-            weight: 0.0,
-            window: WINDOW_FIRST,
+            windows: Windows::new(ENTRIES_MAX),
             sample_mask: u64::MAX,
             sampled_capacity: 0,
         };
@@ -111,35 +97,23 @@ impl History {
         if mask == self.sample_mask && is_near {
             return;
         }
-        for (miniature, percent) in self.miniatures.iter_mut().zip(WINDOWS) {
-            miniature.resize(entries, percent);
-        }
+        self.windows.resize(entries);
         self.sample_mask = mask;
         self.sampled_capacity = entries;
     }
 
     pub fn window_percent(&self) -> usize {
-        WINDOWS[self.window]
+        self.windows.percent()
     }
 
     pub fn bytes(&self) -> usize {
-        self.sketch.bytes() + self.miniatures.iter().map(Miniature::bytes).sum::<usize>()
+        self.sketch.bytes() + self.windows.bytes()
     }
 
     /// A sampled key was asked for.
     #[inline(never)]
     pub fn play(&mut self, hash: u64) {
-        self.weight = self.weight * SCORE_DECAY + 1.0;
-        for (miniature, score) in self.miniatures.iter_mut().zip(&mut self.scores) {
-            let is_hit = miniature.access(hash, |hash| self.sketch.estimate(hash));
-            *score = *score * SCORE_DECAY + is_hit as u8 as f32;
-        }
-        let best = (0..WINDOWS.len()).max_by(|&a, &b| self.scores[a].total_cmp(&self.scores[b]));
-        let best = best.expect("there are windows to choose from");
-        let lead = self.scores[best] - self.scores[self.window];
-        if self.weight > SCORE_WEIGHT_MIN && lead > SCORE_LEAD * self.weight {
-            self.window = best;
-        }
+        self.windows.play(hash, |hash| self.sketch.estimate(hash));
     }
 }
 

@@ -209,7 +209,7 @@ mod tests {
         }
         assert_eq!(sketch.estimate(7), 15);
         let mut random = Random::new(1);
-        for _ in 0..5 * 10 * 1_000 {
+        for _ in 0..5 * COUNTS_PER_ITEM * 1_000 {
             sketch.count(random.below(200) as u64 + 1_000_000);
         }
         assert!(sketch.estimate(7) <= 2, "{}", sketch.estimate(7));

@@ -188,6 +188,39 @@ fn making_room_is_bounded_work_for_every_write() {
     }
 }
 
+/// What users saw: after one large value among many tiny ones, writes were refused until enough of the others had gone,
+/// and each of them took milliseconds.
+#[test]
+fn a_large_value_among_tiny_ones_stalls_nobody_and_nobody_is_refused() {
+    // As above, and what is judged for the large value itself.
+    const WORK_MAX: u64 = 20_000;
+    for eviction in [Eviction::TinyLfu, Eviction::Lru] {
+        let bytes_max = 20 * MIB;
+        let mut shard = bounded(bytes_max, eviction);
+        let now = Now::at_ms(1_700_000_000_000);
+        for key in 0..900_000 {
+            set(&mut shard, key, b"tiny", now, &mut ());
+        }
+        assert!(shard.counters().evicted > 10_000, "{:?}", shard.counters());
+        let mut worked = shard.keyspace.worked;
+        assert_eq!(set(&mut shard, u64::MAX, &vec![b'v'; 9 << 20], now, &mut ()), "OK");
+        for key in 0..20_000 {
+            assert!(
+                shard.keyspace.worked - worked <= WORK_MAX,
+                "{eviction:?}, {key}: {}",
+                shard.keyspace.worked - worked
+            );
+            worked = shard.keyspace.worked;
+            assert_eq!(set(&mut shard, 1 << 40 | key, b"tiny", now, &mut ()), "OK", "{eviction:?}, {key}");
+        }
+        // Even without ticks it is made up for.
+        assert!(shard.counters().memory_bytes <= bytes_max + SLACK, "{:?}", shard.counters());
+        while shard.tick(now, 256, &mut ()) > 0 {}
+        assert!(shard.counters().memory_bytes <= bytes_max, "{:?}", shard.counters());
+        shard.validate();
+    }
+}
+
 #[test]
 fn most_of_the_ceiling_is_payload_whatever_the_sizes_and_however_they_shift() {
     let bytes_max = 64 * MIB;
