@@ -59,6 +59,10 @@ pub const OUTPUT_SOFT_BYTES: usize = 1024 * 1024;
 /// Unsent bytes of one connection, beyond one value of the largest size, above which it is closed and
 /// counted.
 pub const OUTPUT_HARD_BYTES: usize = 256 * 1024 * 1024;
+/// Whoever is above that bound and takes something now and then is on its way down, unless it is above so many times
+/// the bound.
+pub const OUTPUT_STALL_MS_MAX: u64 = 1000;
+pub const OUTPUT_HARD_FACTOR: usize = 4;
 
 /// Messages that a subscriber has not been sent yet: beyond the first bound it is dropped and counted; beyond the
 /// second, when it has been so for this long without a break.
@@ -93,6 +97,11 @@ pub const LINGER_MS_MAX: u64 = 2_000;
 
 /// Commands of one connection that wait for other cores. More: its decoding pauses.
 pub const PENDING_REPLIES_MAX: usize = 4096;
+/// The same in bytes, as far as the replies of late let expect; and what is expected of a new connection.
+pub const PENDING_REPLY_BYTES_MAX: usize = 1024 * 1024;
+pub const REPLY_BYTES_EXPECTED_FIRST: usize = 128 * 1024;
+/// What each key of a command about many is expected to add to its reply.
+pub const VALUE_BYTES_EXPECTED: usize = 1024;
 
 /// Commands decoded and prefetched together before they are applied.
 pub const TURN_COMMANDS: usize = 128;
@@ -100,6 +109,11 @@ pub const TURN_COMMANDS: usize = 128;
 /// One batch to another core is closed and queued at either bound.
 pub const MESH_BATCH_BYTES: usize = 64 * 1024;
 pub const MESH_BATCH_COMMANDS: usize = 512;
+/// Batches are made so small that the replies of one take about this, but no smaller than so many commands.
+pub const MESH_REPLY_BYTES: usize = 128 * 1024;
+pub const MESH_BATCH_COMMANDS_MIN: usize = 16;
+/// A core that has written so much of replies sends them home before it goes on with the batch.
+pub const MESH_PART_BYTES: usize = 1024 * 1024;
 /// Batches in flight from one core to another. When the ring is full they wait in the sender's outbox.
 pub const MESH_RING_BATCHES: usize = 64;
 /// Batches that may wait in an outbox. More: connections with commands for that core stop decoding.

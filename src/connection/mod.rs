@@ -64,7 +64,8 @@ impl Pause {
     /// Its rate is used up.
     pub const RATE: Pause = Pause(1 << 6);
     /// What keeps commands waiting that have been decoded.
-    const DEFERS: Pause = Pause(Self::OUTPUT.0 | Self::FENCE.0 | Self::LOG.0 | Self::CLIENTS.0 | Self::RATE.0);
+    const DEFERS: Pause =
+        Pause(Self::OUTPUT.0 | Self::MESH.0 | Self::FENCE.0 | Self::LOG.0 | Self::CLIENTS.0 | Self::RATE.0);
 
     pub fn any(self) -> bool {
         self.0 != 0
@@ -166,6 +167,10 @@ pub struct Connection {
     pub bytes_charged: u64,
     /// What it held when that was last taken note of.
     pub bytes_accounted: usize,
+    /// What a reply of another core is expected to take: as much as the largest of late.
+    reply_bytes_expected: usize,
+    /// While its output is above the hard bound: since when it has taken nothing of it, and what it had been sent by then.
+    pub overdue: Option<(u64, u64)>,
     pub closing: Closing,
     replies: Replies,
     /// Stands before every key that it names; empty in the global namespace.
@@ -262,6 +267,8 @@ impl Connection {
             is_newcomer: false,
             bytes_charged: 0,
             bytes_accounted: 0,
+            reply_bytes_expected: limits::REPLY_BYTES_EXPECTED_FIRST,
+            overdue: None,
             closing: Closing::No,
             replies: Replies::On,
             key_prefix: Box::default(),

@@ -10,6 +10,7 @@
 use super::Connection;
 use crate::engine::clients::ReplyMode;
 use crate::engine::journal::Gate;
+use crate::limits;
 use crate::proto;
 use crate::reply::{Out, Reply};
 use crate::request::Wire;
@@ -295,6 +296,21 @@ impl Connection {
         self.pending.len()
     }
 
+    /// Whether it should ask other cores for no more before some of what it awaits has come: so many replies, or so few
+    /// large ones.
+    #[inline]
+    pub fn awaits_enough(&self) -> bool {
+        let count = self.pending.len();
+        count > limits::PENDING_REPLIES_MAX || count * self.reply_bytes_expected > limits::PENDING_REPLY_BYTES_MAX
+    }
+
+    /// Whether so little is awaited that it may ask for more again.
+    pub fn awaits_little(&self) -> bool {
+        let count = self.pending.len();
+        count <= limits::PENDING_REPLIES_MAX / 2
+            && count * self.reply_bytes_expected <= limits::PENDING_REPLY_BYTES_MAX / 2
+    }
+
     /// The awaited reply `sequence` has come, already encoded, as `range` of `from` (see
     /// [`Out::append_range`]).
     pub fn complete_with_range(
@@ -308,6 +324,7 @@ impl Connection {
     ) {
         let place = sequence.wrapping_sub(self.pending_first) as usize;
         let wanted = self.pending[place].wanted;
+        let before = self.out.len();
         if place == 0 && gates.is_empty() {
             if self.out.bytes.capacity() == 0 {
                 self.out = pool.take();
@@ -315,16 +332,25 @@ impl Connection {
             if wanted {
                 self.out.append_range(from, range, first_large);
             }
+            self.expect_replies_like(self.out.len() - before);
             self.release_head(pool);
         } else {
             let mut reply = pool.take();
             if wanted {
                 reply.append_range(from, range, first_large);
             }
+            self.expect_replies_like(reply.len());
             self.held_up += reply.len();
             self.pending[place].reply = Some(reply);
             self.pending[place].gates = gates;
         }
+    }
+
+    /// A large reply lets expect more of them at once, small ones less and less.
+    #[inline]
+    pub fn expect_replies_like(&mut self, bytes: usize) {
+        let expected = self.reply_bytes_expected;
+        self.reply_bytes_expected = (expected - expected.div_ceil(16)).max(bytes);
     }
 
     /// The awaited reply `sequence` has been made here.

@@ -149,6 +149,10 @@ pub struct Batch {
     pub replies: Out,
     /// Replies that wait for groups of the serving core's log: index of the command, group.
     pub gates: Vec<(u32, u64)>,
+    /// Some of its commands have been carried out.
+    pub(super) is_begun: bool,
+    /// It holds the first replies to a batch whose other commands are still to be carried out.
+    is_part: bool,
 }
 
 /// Empty boxes kept for each other core. More are out at once only in a flood, and a box may hold some hundred
@@ -177,8 +181,8 @@ impl Batch {
         self.commands.push(Remote { token, job, wire, spec, hash, args_from, args_count: args.len() as u32 });
     }
 
-    #[inline]
     /// What it holds of its commands.
+    #[inline]
     pub fn held_bytes(&self) -> usize {
         self.bytes.len() + self.large_bytes + size_of::<ArgRange>() * self.args.len()
     }
@@ -187,12 +191,31 @@ impl Batch {
         Args::new(&self.bytes, &self.args[command.args_from as usize..][..command.args_count as usize], &self.large)
     }
 
-    fn is_full(&self) -> bool {
-        self.commands.len() >= limits::MESH_BATCH_COMMANDS
-            || self.bytes.len() + self.large_bytes >= limits::MESH_BATCH_BYTES
+    fn is_full(&self, commands_max: usize) -> bool {
+        self.commands.len() >= commands_max || self.bytes.len() + self.large_bytes >= limits::MESH_BATCH_BYTES
+    }
+
+    /// Whether it holds replies.
+    pub fn has_answers(&self) -> bool {
+        !self.reply_ends.is_empty()
+    }
+
+    /// Takes out what has been answered so far, to be sent home alone.
+    pub fn part(&mut self) -> Box<Batch> {
+        Box::new(Batch {
+            origin: self.origin,
+            shipped_us: self.shipped_us,
+            commands: self.commands.drain(..self.reply_ends.len()).collect(),
+            reply_ends: std::mem::take(&mut self.reply_ends),
+            replies: std::mem::take(&mut self.replies),
+            gates: std::mem::take(&mut self.gates),
+            is_part: true,
+            ..Batch::default()
+        })
     }
 
     fn clear(&mut self) {
+        self.is_begun = false;
         self.commands.clear();
         self.args.clear();
         self.large.clear();
@@ -205,7 +228,7 @@ impl Batch {
         if self.bytes.capacity() > 2 * limits::MESH_BATCH_BYTES {
             self.bytes = Vec::new();
         }
-        if self.replies.bytes.capacity() > 4 * limits::MESH_BATCH_BYTES {
+        if self.replies.bytes.capacity() > 2 * limits::MESH_REPLY_BYTES {
             self.replies = Out::default();
         }
         self.args.shrink_to(ARGS_KEPT_MAX);
@@ -225,6 +248,8 @@ pub struct Outbox {
     pub(super) in_flight: usize,
     in_flight_max: usize,
     waiting_max: usize,
+    /// So many commands make a batch, by what the replies of the last one took.
+    commands_max: usize,
     /// Empty boxes that came back.
     #[allow(clippy::vec_box, reason = "the boxes are what travels")]
     pub(super) spare: Vec<Box<Batch>>,
@@ -240,6 +265,7 @@ impl Outbox {
             in_flight: 0,
             in_flight_max,
             waiting_max,
+            commands_max: limits::MESH_BATCH_COMMANDS,
             spare: Vec::new(),
         }
     }
@@ -247,7 +273,7 @@ impl Outbox {
     /// The batch to write the next command into.
     #[inline]
     pub fn open(&mut self) -> &mut Batch {
-        if self.open.as_ref().is_some_and(|batch| batch.is_full()) {
+        if self.open.as_ref().is_some_and(|batch| batch.is_full(self.commands_max)) {
             self.waiting.extend(self.open.take());
         }
         self.open.get_or_insert_with(|| {
@@ -268,6 +294,13 @@ impl Outbox {
     /// A batch has come back and its replies have been read.
     pub fn returned(&mut self, mut batch: Box<Batch>) {
         debug_assert!(self.in_flight > 0);
+        // Replies that outgrow the caches of both cores, and the room that a box keeps, cost more than more batches.
+        let reply_bytes = batch.replies.bytes.len() / batch.commands.len().max(1);
+        let commands_max = limits::MESH_REPLY_BYTES / reply_bytes.max(1);
+        self.commands_max = commands_max.clamp(limits::MESH_BATCH_COMMANDS_MIN, limits::MESH_BATCH_COMMANDS);
+        if batch.is_part {
+            return;
+        }
         self.in_flight -= 1;
         batch.clear();
         if self.spare.len() < SPARE_BOXES_MAX.min(self.in_flight_max) {
@@ -281,7 +314,48 @@ impl Outbox {
         self.waiting.len() > self.waiting_max
     }
 
+    /// Whether something is there that could be shipped.
+    #[inline]
+    pub fn can_ship(&self) -> bool {
+        self.in_flight < self.in_flight_max && (self.open.is_some() || !self.waiting.is_empty())
+    }
+
     pub fn is_idle(&self) -> bool {
         self.in_flight == 0 && self.waiting.is_empty() && self.open.is_none()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::command::{Op, spec_of};
+
+    /// Fills boxes with `commands` and returns how many were in the first.
+    fn first_batch(outbox: &mut Outbox, commands: usize) -> Box<Batch> {
+        for _ in 0..commands {
+            let ranges = [ArgRange::inline(0, 1)];
+            let args = Args::new(b"k", &ranges, &[]);
+            outbox.open().push(Token::Nobody, Job::Command, Wire::Resp2, spec_of(Op::Get), 0, args);
+        }
+        let batch = outbox.ship().expect("the way is free");
+        outbox.waiting.clear();
+        outbox.open = None;
+        batch
+    }
+
+    #[test]
+    fn batches_are_as_small_as_their_replies_are_large() {
+        let mut outbox = Outbox::new(0, 4, 4);
+        let mut sizes = Vec::new();
+        for reply_bytes in [5, 1024, 100_000, 0] {
+            let mut batch = first_batch(&mut outbox, 1000);
+            sizes.push(batch.commands.len());
+            batch.replies.bytes.resize(reply_bytes * batch.commands.len(), b'x');
+            outbox.returned(batch);
+        }
+        sizes.push(first_batch(&mut outbox, 1000).commands.len());
+        let (most, fewest) = (limits::MESH_BATCH_COMMANDS, limits::MESH_BATCH_COMMANDS_MIN);
+        assert_eq!(sizes, [most, most, limits::MESH_REPLY_BYTES / 1024, fewest, most]);
+        assert!(outbox.spare.iter().all(|batch| batch.replies.bytes.capacity() <= 2 * limits::MESH_REPLY_BYTES));
     }
 }

@@ -4,6 +4,7 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::ops::Range;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -23,6 +24,8 @@ pub struct Commons {
     pub slow_entries: AtomicU64,
     /// By core: how many of its clients want to see all commands.
     monitors: Box<[AtomicU32]>,
+    /// By core: how many keys it had at its last tick.
+    keys: Box<[AtomicU64]>,
 }
 
 impl Commons {
@@ -35,7 +38,31 @@ impl Commons {
             held: HeldByClients::new(cores),
             slow_entries: AtomicU64::new(0),
             monitors: (0..cores).map(|_| AtomicU32::new(0)).collect(),
+            keys: (0..cores).map(|_| AtomicU64::new(0)).collect(),
         }
+    }
+
+    pub fn publish_keys(&self, core: u32, count: u64) {
+        self.keys[core as usize].store(count, Ordering::Relaxed);
+    }
+
+    /// One of `cores`, the likelier the more keys it has.
+    pub fn core_by_keys(&self, cores: Range<u32>, random: u64) -> u32 {
+        // Who had none a moment ago may have one now.
+        let keys_of = |core: u32| self.keys[core as usize].load(Ordering::Relaxed) + 1;
+        let all: u64 = cores.clone().map(keys_of).sum();
+        let mut place = random % all.max(1);
+        let last = cores.end.saturating_sub(1);
+        cores
+            .into_iter()
+            .find(|&core| match place.checked_sub(keys_of(core)) {
+                None => true,
+                Some(left) => {
+                    place = left;
+                    false
+                }
+            })
+            .unwrap_or(last)
     }
 
     pub fn set_monitors(&self, core: u32, count: usize) {
@@ -136,5 +163,24 @@ impl HeldByClients {
     pub fn largest_elsewhere(&self, core: usize) -> u64 {
         let others = self.cores.iter().enumerate().filter(|(other, _)| *other != core);
         others.map(|(_, held)| held.largest.load(Ordering::Relaxed)).max().unwrap_or(0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_core_is_chosen_as_often_as_it_has_keys() {
+        let commons = Commons::new(4, &KeyHasher::with_seed([1, 2, 3, 4]));
+        for (core, count) in [(0, 999), (1, 0), (2, 2999), (3, 1_000_000)] {
+            commons.publish_keys(core, count);
+        }
+        let mut chosen = [0; 4];
+        for random in 0..8002 {
+            chosen[commons.core_by_keys(0..3, random) as usize] += 1;
+        }
+        assert_eq!(chosen, [2000, 2, 6000, 0]);
+        assert_eq!(commons.core_by_keys(1..2, 77), 1);
     }
 }

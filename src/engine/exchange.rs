@@ -4,6 +4,8 @@ use super::batch::{Batch, Job, Outbox, Token};
 use super::journal::Gate;
 use super::{Engine, holding};
 use crate::command::Route;
+use crate::connection::Closing;
+use crate::limits;
 use crate::metrics::ErrorCode;
 use crate::proto;
 use crate::reply::Reply;
@@ -18,10 +20,15 @@ impl Engine {
         Some(batch)
     }
 
-    /// Carries out what another core asks, and writes the replies into its batch.
-    pub fn serve(&mut self, batch: &mut Batch) {
-        self.counters.batches_in += 1;
-        self.counters.commands_forwarded_in += batch.commands.len() as u64;
+    /// Carries out what another core asks, and writes the replies into its batch. False if they are so large that they
+    /// have to leave, as a part (see [`Batch::part`]), before the rest is carried out.
+    pub fn serve(&mut self, batch: &mut Batch) -> bool {
+        debug_assert!(batch.reply_ends.is_empty());
+        if !batch.is_begun {
+            batch.is_begun = true;
+            self.counters.batches_in += 1;
+            self.counters.commands_forwarded_in += batch.commands.len() as u64;
+        }
         for command in &batch.commands {
             if command.job == Job::Command && command.spec.route == Route::Key {
                 self.shard.prefetch_bucket(command.hash);
@@ -39,6 +46,9 @@ impl Engine {
         let mut gates = std::mem::take(&mut batch.gates);
         let mut put_off = Vec::new();
         for (place, command) in batch.commands.iter().enumerate() {
+            if replies.len() > limits::MESH_PART_BYTES {
+                break;
+            }
             let args = batch.args_of(command);
             if command.job == Job::As {
                 self.signed[batch.origin as usize] = holding::number(args.get(0));
@@ -105,6 +115,7 @@ impl Engine {
         for place in put_off {
             batch.commands[place].token = Token::Nobody;
         }
+        batch.reply_ends.len() == batch.commands.len()
     }
 
     /// A batch of ours has come back: every reply goes to where it is awaited.
@@ -131,7 +142,8 @@ impl Engine {
             match command.token {
                 Token::Connection { index, generation, sequence } => {
                     let Some(connection) = self.connections[index as usize].as_deref_mut() else { continue };
-                    if connection.generation != generation {
+                    // Whoever is closed at once reads nothing more.
+                    if connection.generation != generation || connection.closing == Closing::Now {
                         continue;
                     }
                     let gates = gate.into_iter().collect();
@@ -157,9 +169,12 @@ impl Engine {
         self.latency.end_of_batch(elapsed_ns);
         let outbox = &mut self.outboxes[core as usize];
         outbox.returned(batch);
-        if !self.mesh_paused.is_empty() && self.outboxes.iter().all(|outbox| !outbox.is_congested()) {
-            self.resume_mesh_paused();
-        }
+        self.resume_mesh_paused();
+    }
+
+    /// Whether a batch could leave for another core.
+    pub fn can_ship(&self) -> bool {
+        self.outboxes.iter().any(Outbox::can_ship)
     }
 
     /// Whether anything is owed to or by another core.

@@ -414,10 +414,9 @@ impl Engine {
                 (Kind::Collect { scan, limit: usize::MAX, found: self.keys_for(index), bytes_left }, ask)
             }
             Op::RandomKey => {
-                let first = self.now.uptime_us as u32 % view.len() as u32;
-                let mut left: Vec<u32> = view.collect();
-                left.rotate_left(first as usize);
-                let core = left.pop().unwrap_or(self.config.core);
+                // The others only if it turns out to have none.
+                let core = self.config.commons.core_by_keys(view.clone(), self.shard.random());
+                let left: Vec<u32> = view.filter(|&other| other != core).collect();
                 let view = self.view_of(index);
                 let args = vec![super::namespaces::view_argument(&view)];
                 (Kind::AnyKey { left, spec, view }, Ask { core, part: 0, job: Job::RandomKey, spec, args })

@@ -90,24 +90,68 @@ impl Engine {
         let is_subscriber = connection.modes.has(Modes::SUBSCRIBED) || connection.modes.has(Modes::MONITORING);
         let hard_bytes = if is_subscriber { self.config.subscriber_hard_bytes } else { self.config.output_hard_bytes };
         if unsent > hard_bytes {
-            if connection.closing != Closing::Now {
-                connection.closing = Closing::Now;
-                self.counters.connections_closed_by_output_bound += 1;
-                self.counters.subscribers_dropped += is_subscriber as u64;
+            let is_hopeless = is_subscriber || unsent / limits::OUTPUT_HARD_FACTOR > hard_bytes;
+            if is_hopeless {
+                self.close_overdue(index);
+            } else if connection.overdue.is_none() {
+                connection.overdue = Some((self.now.uptime_us, connection.activity.bytes_sent));
+                self.overdue.push((index, connection.generation));
             }
-        } else if unsent > self.config.output_soft_bytes && !connection.pause.has(Pause::OUTPUT) {
+        }
+        let Some(connection) = self.connections[index as usize].as_deref_mut() else { return };
+        if unsent > self.config.output_soft_bytes
+            && !connection.pause.has(Pause::OUTPUT)
+            && connection.closing != Closing::Now
+        {
             connection.pause.add(Pause::OUTPUT);
             self.counters.slow_reader_pauses += 1;
         }
     }
 
+    fn close_overdue(&mut self, index: u32) {
+        if let Some(connection) = self.connections[index as usize].as_deref_mut()
+            && connection.closing != Closing::Now
+        {
+            let is_subscriber = connection.modes.has(Modes::SUBSCRIBED) || connection.modes.has(Modes::MONITORING);
+            connection.closing = Closing::Now;
+            self.counters.connections_closed_by_output_bound += 1;
+            self.counters.subscribers_dropped += is_subscriber as u64;
+            self.mark_dirty(index);
+        }
+    }
+
+    /// Closes those whose output is above the hard bound and who take nothing of it.
+    pub(super) fn close_stalled(&mut self) {
+        let mut overdue = std::mem::take(&mut self.overdue);
+        let (hard_bytes, now_us) = (self.config.output_hard_bytes, self.now.uptime_us);
+        overdue.retain(|&(index, generation)| {
+            let Some(connection) = self.connection(index).filter(|it| it.generation == generation) else {
+                return false;
+            };
+            let Some((since_us, bytes_sent)) = connection.overdue else { return false };
+            let sent_now = connection.activity.bytes_sent;
+            if connection.unsent() <= hard_bytes || connection.closing == Closing::Now {
+                connection.overdue = None;
+                return false;
+            }
+            if sent_now != bytes_sent {
+                connection.overdue = Some((now_us, sent_now));
+            } else if now_us.saturating_sub(since_us) >= limits::OUTPUT_STALL_MS_MAX * 1000 {
+                self.close_overdue(index);
+            }
+            true
+        });
+        self.overdue.append(&mut overdue);
+    }
+
     /// An awaited reply has come to a connection: who waited for the last of them goes on.
     #[inline]
     pub(super) fn reply_arrived(&mut self, index: u32) {
-        if let Some(connection) = self.connections[index as usize].as_deref_mut()
-            && connection.lift_fence()
-        {
-            self.resume_later(index);
+        if let Some(connection) = self.connections[index as usize].as_deref_mut() {
+            self.mesh_relieved |= connection.pause.has(Pause::MESH) && connection.awaits_little();
+            if connection.lift_fence() {
+                self.resume_later(index);
+            }
         }
         self.mark_dirty(index);
         self.bound_output(index);
@@ -124,10 +168,10 @@ impl Engine {
     }
 
     /// After a command for several cores, or for one that is not known here.
-    pub(super) fn pause_if_congested(&mut self, index: u32) {
-        let Some(connection) = self.connections[index as usize].as_deref() else { return };
-        let waits_for_many = connection.pending_len() > limits::PENDING_REPLIES_MAX;
-        if waits_for_many || self.outboxes.iter().any(Outbox::is_congested) {
+    pub(super) fn pause_if_congested(&mut self, index: u32, keys: usize) {
+        let Some(connection) = self.connections[index as usize].as_deref_mut() else { return };
+        connection.expect_replies_like(keys * limits::VALUE_BYTES_EXPECTED);
+        if connection.awaits_enough() || self.outboxes.iter().any(Outbox::is_congested) {
             self.pause_for_mesh(index);
         }
     }
@@ -143,14 +187,19 @@ impl Engine {
         }
     }
 
+    /// Lets those go on that await little by now, unless the ways to other cores are full.
     pub(super) fn resume_mesh_paused(&mut self) {
+        self.mesh_relieved = false;
+        if self.mesh_paused.is_empty() || self.outboxes.iter().any(Outbox::is_congested) {
+            return;
+        }
         let mut paused = std::mem::take(&mut self.mesh_paused);
         paused.retain(|&index| {
             let Some(connection) = self.connections[index as usize].as_deref_mut() else { return false };
             if !connection.pause.has(Pause::MESH) {
                 return false;
             }
-            if connection.pending_len() > limits::PENDING_REPLIES_MAX / 2 {
+            if !connection.awaits_little() {
                 return true;
             }
             connection.pause.remove(Pause::MESH);

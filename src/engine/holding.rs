@@ -31,7 +31,7 @@ impl Engine {
     pub(super) fn carry_out_watchfully(&mut self, index: u32, spec: &'static Spec, hash: u64, args: Args<'_>) {
         if self.holds.block(std::iter::once(args.get(spec.key_arg()))) {
             self.stand_in_line_here(index, spec, hash, args);
-            self.pause_if_congested(index);
+            self.pause_if_congested(index, 1);
         } else {
             self.begin_effects_of(index, spec, args);
             let call = Call { spec, args, hash };
@@ -307,9 +307,6 @@ impl Engine {
                     self.waits.wait(gate, index, generation);
                 }
                 self.reply_arrived(index);
-                if !self.mesh_paused.is_empty() {
-                    self.resume_mesh_paused();
-                }
             }
             Token::Gather { index, part } => {
                 let reply = match proto::reply::parse_written(written, range, 0) {

@@ -156,6 +156,10 @@ pub struct Engine {
     resumable_spare: Vec<u32>,
     /// Connections paused because another core does not keep up.
     mesh_paused: Vec<u32>,
+    /// Some of them await so little now that they may go on.
+    mesh_relieved: bool,
+    /// Connections whose output is above the hard bound: index, generation.
+    overdue: Vec<(u32, u32)>,
     ranges: Vec<ArgRange>,
     now: Now,
     next_client_id: u64,
@@ -272,6 +276,8 @@ impl Engine {
             resumable: Vec::new(),
             resumable_spare: Vec::new(),
             mesh_paused: Vec::new(),
+            mesh_relieved: false,
+            overdue: Vec::new(),
             ranges: Vec::new(),
             now: Now::default(),
             next_client_id: config.core as u64 + 1,
@@ -417,7 +423,11 @@ impl Engine {
         if self.has_delays() {
             self.end_delays();
         }
+        self.config.commons.publish_keys(self.config.core, self.shard.len());
         self.bound_clients();
+        if !self.overdue.is_empty() {
+            self.close_stalled();
+        }
         self.settle_memory();
         if !self.waits.deadlines.is_empty() {
             self.end_waits();

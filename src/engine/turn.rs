@@ -6,7 +6,6 @@ use super::journal::Gate;
 use super::{Engine, Outcome, cluster};
 use crate::command::{Op, Route, Spec};
 use crate::connection::{Closing, Decoded, Deferred, LargeIn, Modes, Received, Refusal, Source, TurnBatch, What};
-use crate::limits;
 use crate::metrics::ErrorCode;
 use crate::reply::Reply;
 use crate::request::{Args, Call};
@@ -70,6 +69,9 @@ impl Engine {
 
     /// Decodes what paused connections have been holding, as far as they are free to go on.
     pub fn resume(&mut self, received: &impl Received) {
+        if self.mesh_relieved {
+            self.resume_mesh_paused();
+        }
         // Whoever has to be resumed again meanwhile waits for the next turn, so that nobody starves.
         let mut due = std::mem::replace(&mut self.resumable, std::mem::take(&mut self.resumable_spare));
         for index in due.drain(..) {
@@ -141,7 +143,7 @@ impl Engine {
 
     /// Whether there are connections that [`Engine::resume`] would go on with.
     pub fn has_resumable(&self) -> bool {
-        !self.resumable.is_empty()
+        !self.resumable.is_empty() || self.mesh_relieved
     }
 
     /// Applies everything decoded so far: buckets are prefetched for the whole batch, then items, so
@@ -297,7 +299,7 @@ impl Engine {
                 let outbox = &mut self.outboxes[owner as usize];
                 outbox.open().push(token, Job::Command, connection.wire, spec, call.hash, call.args);
                 self.counters.commands_forwarded_out += 1;
-                if outbox.is_congested() || connection.pending_len() > limits::PENDING_REPLIES_MAX {
+                if outbox.is_congested() || connection.awaits_enough() {
                     self.pause_for_mesh(index);
                 }
                 return;
@@ -309,7 +311,7 @@ impl Engine {
                     self.latency.answered(spec.op);
                     self.lift_barrier(index, spec);
                 }
-                Outcome::Awaited => self.pause_if_congested(index),
+                Outcome::Awaited => self.pause_if_congested(index, spec.key_args(call.args.len()).count()),
             }
             if let Some(timing) = timing {
                 self.end_timing(index, spec, call.args, timing);

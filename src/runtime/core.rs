@@ -32,6 +32,7 @@ use crate::allowlist::{Allowlist, Network};
 use crate::clock::Now;
 use crate::config::{Store, TlsPort};
 use crate::connection::{Closing, Received};
+use crate::engine::batch::Batch;
 use crate::engine::clients::Address;
 use crate::engine::notices::Notice;
 use crate::engine::{Engine, EngineConfig, Peer};
@@ -172,6 +173,8 @@ struct Core {
     behind: bool,
     /// Connections whose replies wait for those of other cores, until the next tick.
     withheld: Vec<(u32, u32)>,
+    /// By core: its batch that has been served in part.
+    serving: Vec<Option<Box<Batch>>>,
     ticks: u32,
     draining: Option<Drain>,
     drained: bool,
@@ -274,6 +277,7 @@ impl Core {
         for listener in &listeners {
             ring.add_listener(listener.socket.as_raw_fd(), listener.unix_path.is_none());
         }
+        let serving = (0..parts.mesh.cores()).map(|_| None).collect();
         Ok(Core {
             store_version: parts.store.version(),
             allowlist: parts.store.allowlist(),
@@ -300,6 +304,7 @@ impl Core {
             lingering: VecDeque::new(),
             behind: false,
             withheld: Vec::new(),
+            serving,
             ticks: 0,
             draining: None,
             drained: false,
@@ -676,9 +681,18 @@ impl Core {
                 self.engine.absorb(core as u32, batch);
             }
             for _ in 0..TURN_BATCHES {
-                let Some(mut batch) = self.mesh.inbound(core) else { break };
-                self.engine.serve(&mut batch);
-                self.mesh.give_back(core, batch);
+                let Some(mut batch) = self.serving[core].take().or_else(|| self.mesh.inbound(core)) else { break };
+                // Replies that could not leave yet come before the next ones.
+                if !batch.has_answers() && self.engine.serve(&mut batch) {
+                    self.mesh.give_back(core, batch);
+                    continue;
+                }
+                if self.mesh.has_room_for_part(core) {
+                    let part = batch.part();
+                    self.mesh.give_back(core, part);
+                }
+                self.serving[core] = Some(batch);
+                break;
             }
         }
         for core in 0..cores {
@@ -750,6 +764,8 @@ impl Core {
             || !self.exhausted.is_empty()
             || !self.arrivals.is_empty()
             || self.mesh.has_arrivals()
+            || self.serving.iter().any(Option::is_some)
+            || self.engine.can_ship()
             || self.log.as_ref().is_some_and(CoreLog::has_work)
             || self.behind
     }

@@ -54,9 +54,10 @@ pub fn mesh(doorbells: &Arc<[Doorbell]>, capacity: usize) -> Vec<MeshPort> {
     for a in 0..cores {
         for b in a + 1..cores {
             let (a_forward, b_inbound) = RingBuffer::new(capacity);
-            let (b_back, a_returned) = RingBuffer::new(capacity);
+            // One more than can be out: for a part of one.
+            let (b_back, a_returned) = RingBuffer::new(capacity + 1);
             let (b_forward, a_inbound) = RingBuffer::new(capacity);
-            let (a_back, b_returned) = RingBuffer::new(capacity);
+            let (a_back, b_returned) = RingBuffer::new(capacity + 1);
             ports[a].peers[b] = Some(Peer {
                 forward: a_forward,
                 inbound: a_inbound,
@@ -97,6 +98,13 @@ impl MeshPort {
         let peer = self.peer(core);
         peer.pushed = true;
         assert!(peer.back.push(batch).is_ok(), "more batches back than went out");
+    }
+
+    /// Whether there is room for a part of a batch, besides all that have to be given back: when the other core has taken
+    /// what came before.
+    pub fn has_room_for_part(&mut self, core: usize) -> bool {
+        let back = &self.peer(core).back;
+        back.slots() == back.buffer().capacity()
     }
 
     /// The next batch of ours that `core` has served.

@@ -243,11 +243,16 @@ impl Shard {
     /// A key of the view, from a place drawn at random on; none if they are few and far between.
     pub fn random_key_of(&mut self, view: &View, now: Now) -> Option<Vec<u8>> {
         let mut cursor = self.random() % (u32::MAX as u64 + 1);
-        let mut found = None;
+        let chance = self.random();
+        let (mut found, mut met) = (None, 0u32);
         for _ in 0..RANDOM_KEY_BUCKETS_MAX.min(2 * self.keyspace.buckets() as usize + 1) {
             cursor = self.keyspace.scan(cursor, now.unix_ms, |key| {
-                if found.is_none() && view.within(key).is_some() {
-                    found = Some(key.to_vec());
+                if view.within(key).is_some() {
+                    // Each of those in the same place with the same chance.
+                    met += 1;
+                    if chance.rotate_left(met * 7).is_multiple_of(u64::from(met)) {
+                        found = Some(key.to_vec());
+                    }
                 }
             });
             if found.is_some() {

@@ -96,26 +96,111 @@ fn a_paused_client_that_reads_again_gets_everything() {
     }
 }
 
-#[test]
-fn a_hopelessly_slow_client_is_closed_and_counted() {
-    let bounds = Bounds {
+/// Forty values of the other core in one reply.
+fn wide() -> Vec<u8> {
+    resp(&[&format!("MGET{}", " a".repeat(40))])
+}
+
+fn tight() -> World {
+    world(Bounds {
         output_soft_bytes: 1000,
         output_hard_bytes: 20_000,
         value_bytes_max: limits::LARGE_VALUE_BYTES_MIN,
         ..Bounds::default()
-    };
-    let mut world = world(bounds);
-    // Their replies come from the other core, and all at once.
-    let slow = world.connect(Fixed::deaf(resp(&["GET a"]).repeat(400)), staying(0));
-    world.clients[slow].reads = false;
-    let other = world.connect(Fixed::new(resp(&["GET a"]).repeat(10), value_reply().repeat(10)), Terms::on(0));
-    for _ in 0..100 {
+    })
+}
+
+#[test]
+fn a_hopelessly_slow_client_is_closed_and_counted() {
+    // So much that it is closed at once, or after a while in which it takes nothing.
+    for (count, at_once) in [(12, true), (3, false)] {
+        let mut world = tight();
+        let slow = world.connect(Fixed::deaf(wide().repeat(count)), staying(0));
+        world.clients[slow].reads = false;
+        let other = world.connect(Fixed::new(resp(&["GET a"]).repeat(10), value_reply().repeat(10)), Terms::on(0));
+        world.settle(2000);
+        assert_eq!(world.clients[slow].is_closed, at_once);
+        world.cores[0].engine.tick(100);
+        world.pass_ms(limits::OUTPUT_STALL_MS_MAX + 1);
+        world.cores[0].engine.tick(100);
+        world.settle(0);
+        assert!(world.clients[slow].is_closed && world.clients[other].is_closed);
+        assert_eq!(world.cores[0].engine.counters.connections_closed_by_output_bound, 1);
+        world.end();
+    }
+}
+
+/// Nobody is closed for what he is about to take: not in pieces either, with a long time between them.
+#[test]
+fn whoever_takes_his_replies_is_not_closed_however_many_there_are() {
+    let mut world = tight();
+    let reply = [b"*40\r\n".to_vec(), value_reply().repeat(40)].concat();
+    let reader = world.connect(Fixed::new(wide().repeat(4), reply.repeat(4)), Terms::on(0));
+    world.clients[reader].reads = false;
+    world.settle(2000);
+    for _ in 0..40 {
+        world.clients[reader].reads = true;
+        world.settle(3);
+        world.clients[reader].reads = false;
+        world.pass_ms(limits::OUTPUT_STALL_MS_MAX * 2 / 3);
+        world.cores[0].engine.tick(100);
+    }
+    world.clients[reader].reads = true;
+    world.settle(0);
+    assert_eq!(world.cores[0].engine.counters.connections_closed_by_output_bound, 0);
+    assert!(world.clients[reader].is_closed);
+    world.end();
+}
+
+/// A pipeline of requests to another core holds no more than one to the own core would, whatever the replies take.
+#[test]
+fn what_is_awaited_of_other_cores_is_bounded_in_bytes() {
+    let mut world = world(Bounds::default());
+    let value = "x".repeat(200_000);
+    world.connect(Fixed::new(resp(&[&format!("SET a {value}")]), b"+OK\r\n"), Terms::on(0));
+    world.settle(0);
+    let reply = format!("${}\r\n{value}\r\n", value.len()).into_bytes();
+    let small = (resp(&["GET nothing"]).repeat(2000), b"$-1\r\n".repeat(2000));
+    let input = [small.0, resp(&["GET a"]).repeat(300)].concat();
+    let reader = world.connect(Fixed::new(input, [small.1, reply.repeat(300)].concat()), Terms::on(0));
+    let mut most = 0;
+    for _ in 0..20_000 {
         world.turn(0);
+        world.turn(1);
+        most = world.cores[0].engine.connections.iter().flatten().map(|it| it.unsent()).max().unwrap_or(0).max(most);
+        if world.clients[reader].is_closed {
+            break;
+        }
+    }
+    assert!(world.clients[reader].is_closed);
+    // What was under way when the first large one came, and from then on a few.
+    let surprise = limits::PENDING_REPLIES_MAX.min(limits::TURN_COMMANDS * 2) * value.len();
+    assert!(most <= limits::PENDING_REPLY_BYTES_MAX + surprise, "{most} bytes");
+    assert_eq!(world.cores[0].engine.counters.connections_closed_by_output_bound, 0);
+    world.end();
+}
+
+/// Replies to one batch leave in parts, so that neither core ever holds much more than one of them.
+#[test]
+fn large_replies_leave_a_core_in_parts() {
+    let mut world = world(Bounds::default());
+    let value = "x".repeat(30_000);
+    world.connect(Fixed::new(resp(&[&format!("SET a {value}")]), b"+OK\r\n"), Terms::on(0));
+    world.settle(0);
+    // One connection each, so that all of them are in one batch.
+    let keys = 100;
+    let reply = [format!("*{keys}\r\n"), format!("${}\r\n{value}\r\n", value.len()).repeat(keys)].concat();
+    let request = resp(&[&format!("MGET{}", " a".repeat(keys))]);
+    let clients: Vec<usize> =
+        (0..20).map(|_| world.connect(Fixed::new(request.clone(), reply.clone()), Terms::on(0))).collect();
+    for _ in 0..200 {
+        world.turn(0);
+        world.turn(1);
     }
     world.settle(0);
-    assert!(world.clients[slow].is_closed);
-    assert!(world.clients[other].is_closed);
-    assert_eq!(world.cores[0].engine.counters.connections_closed_by_output_bound, 1);
+    assert!(clients.iter().all(|&client| world.clients[client].is_closed));
+    assert!(world.parts >= 3, "{} parts", world.parts);
+    assert!(world.part_bytes_max <= limits::MESH_PART_BYTES + reply.len(), "{} bytes", world.part_bytes_max);
     world.end();
 }
 

@@ -8,11 +8,13 @@ use std::sync::Arc;
 use super::lab::Lab;
 use super::transactions::{Act, Done, State, act, keys, leads_to, replies};
 use super::world::Bounds;
-use crate::engine::EngineConfig;
 use crate::engine::journal::{Durable, Log};
+use crate::engine::{Engine, EngineConfig};
 use crate::hash::KeyHasher;
+use crate::limits;
 use crate::random::{Announced, Random};
 use crate::request::Durability;
+use crate::slot::{owner_of_slot, slot_of};
 use crate::store::Displaced;
 use crate::wal::reader::{Item, Walker};
 use crate::wal::replay::Replay;
@@ -204,6 +206,25 @@ fn start(left: (Vec<Disk>, Random), bounds: &Bounds, durability: Durability, num
 
 fn new_disks(bounds: &Bounds) -> Vec<Disk> {
     (0..bounds.cores).map(|_| Disk::default()).collect()
+}
+
+/// All replies of other cores are there long before the first, which waits for the log.
+#[test]
+fn whoever_waits_for_the_log_before_other_cores_goes_on() {
+    let random = Random::new(7);
+    let bounds = Bounds { cores: 2, ..Bounds::default() };
+    let mut life = start((new_disks(&bounds), random), &bounds, Durability::Sync, &mut 0);
+    let keys = keys(bounds.cores);
+    let of = |core| keys.iter().find(|key| owner_of_slot(slot_of(key.as_bytes()), 2) == core).unwrap();
+    let client = life.lab.connect(0);
+    let many = 3 * limits::PENDING_REPLIES_MAX;
+    let input = [format!("SET {} 1\r\n", of(0)), format!("GET {}\r\n", of(1)).repeat(many)].concat();
+    life.lab.send(client, input.as_bytes());
+    life.lab.settle();
+    assert!(life.lab.clients[client].received.is_empty());
+    let expected = "+OK\r\n".len() + many * "$-1\r\n".len();
+    life.step_until(|life| life.lab.clients[client].received.len() == expected);
+    assert!(life.lab.engines.iter().all(Engine::is_quiet));
 }
 
 /// What a client has under way: what it said, and when.

@@ -225,7 +225,13 @@ impl Lab {
             return true;
         }
         if let Some(mut batch) = self.forward[a][b].pop_front() {
-            self.engines[b].serve(&mut batch);
+            while !self.engines[b].serve(&mut batch) {
+                while let Some(before) = self.back[a][b].pop_front() {
+                    self.engines[a].absorb(b as u32, before);
+                }
+                let part = batch.part();
+                self.engines[a].absorb(b as u32, part);
+            }
             self.back[a][b].push_back(batch);
             return true;
         }

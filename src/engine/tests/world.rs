@@ -220,6 +220,9 @@ pub struct World {
     forward: Vec<Vec<VecDeque<Box<Batch>>>>,
     back: Vec<Vec<VecDeque<Box<Batch>>>>,
     /// Counts everything that happens.
+    /// Parts of batches that went home before the rest, and what the largest held.
+    pub parts: u64,
+    pub part_bytes_max: usize,
     events: u64,
 }
 
@@ -264,6 +267,8 @@ impl World {
             forward: ways(),
             back: ways(),
             events: 0,
+            parts: 0,
+            part_bytes_max: 0,
             bounds,
         };
         world.pass_time(0);
@@ -598,7 +603,14 @@ impl World {
     fn serve(&mut self, core: usize, origin: usize) -> bool {
         let Some(mut batch) = self.forward[origin][core].pop_front() else { return false };
         self.events += 1;
-        self.cores[core].engine.serve(&mut batch);
+        while !self.cores[core].engine.serve(&mut batch) {
+            // A part leaves when everything before it has been taken.
+            while self.absorb(origin, core) {}
+            let part = batch.part();
+            self.parts += 1;
+            self.part_bytes_max = self.part_bytes_max.max(part.replies.len());
+            self.cores[origin].engine.absorb(core as u32, part);
+        }
         self.back[origin][core].push_back(batch);
         assert!(self.back[origin][core].len() <= self.bounds.mesh_in_flight_max, "the way back is full");
         true

@@ -9,6 +9,11 @@ use super::operation::{Completion, Kind};
 /// hands over up to 32 of them at a time.
 const WAITING_RECEIVES_MAX: u32 = 8;
 
+/// Completions that have been taken and are kept nevertheless, so that the others need not move with every batch.
+const TAKEN_KEPT_MAX: usize = 4096;
+/// Completions for which room is kept.
+const CAPACITY_KEPT: usize = 4 * TAKEN_KEPT_MAX;
+
 #[derive(Debug, PartialEq, Eq)]
 pub enum Next {
     Completion(Completion),
@@ -67,10 +72,12 @@ impl Rounds {
     }
 
     pub fn extend(&mut self, completions: impl Iterator<Item = Completion>) {
-        if self.next == self.completions.len() {
-            self.completions.clear();
+        // On a core that never comes to the end of them, what has been taken has to go nevertheless.
+        if self.next == self.completions.len() || self.next >= TAKEN_KEPT_MAX.max(self.completions.len() / 2) {
+            self.completions.drain(..self.next);
+            self.end -= self.next.min(self.end);
             self.next = 0;
-            self.end = 0;
+            self.completions.shrink_to(CAPACITY_KEPT.max(2 * self.completions.len()));
         }
         self.completions.extend(completions);
     }
@@ -177,6 +184,29 @@ mod tests {
         assert_eq!(round(&mut rounds), [(0, 4)]);
         assert!(rounds.is_empty());
         assert_eq!(round(&mut rounds), []);
+    }
+
+    #[test]
+    fn what_was_taken_goes_although_something_always_waits() {
+        let mut rounds = rounds(2);
+        let mut taken = 0;
+        for number in 0..300_000 {
+            rounds.extend([completion(Kind::Send, 0, number), completion(Kind::Send, 1, number)].into_iter());
+            // Never the last one.
+            while taken < number
+                && let Some(next) = rounds.next()
+            {
+                let index = (taken % 2) as u32;
+                assert_eq!(next, Next::Completion(completion(Kind::Send, index, taken / 2)));
+                taken += 1;
+            }
+            assert!(!rounds.is_empty());
+        }
+        let waiting = rounds.completions.len() - rounds.next;
+        assert!(rounds.completions.capacity() <= 4 * waiting.max(CAPACITY_KEPT), "{}", rounds.completions.capacity());
+        while rounds.next().is_some() || !rounds.is_empty() {}
+        rounds.extend([completion(Kind::Send, 0, 0)].into_iter());
+        assert!(rounds.completions.capacity() <= CAPACITY_KEPT);
     }
 
     #[test]
