@@ -84,10 +84,12 @@ pub enum Op {
     // server
     Debug,
     Namespace,
+    NamespaceDel,
     NamespaceFlush,
     NamespaceHelp,
     NamespaceInfo,
     NamespaceList,
+    NamespaceSet,
     NamespaceUse,
     HotKeys,
     Latency,
@@ -451,10 +453,12 @@ table! {
     "slowlog|len" SlowLogLen 2 ADM NO_KEYS Every "server" "2.2.12" "Returns the number of entries in the slow log.";
     "slowlog|reset" SlowLogReset 2 ADM NO_KEYS Every "server" "2.2.12" "Clears all entries from the slow log.";
     "namespace" Namespace -2 BOX NO_KEYS Local "server" "0.1.0" "A container for commands about namespaces.";
+    "namespace|del" NamespaceDel 3 W NO_KEYS Every "server" "0.1.0" "Removes all keys of a namespace and what was set of it.";
     "namespace|flush" NamespaceFlush 3 W NO_KEYS Every "server" "0.1.0" "Removes all keys of a namespace.";
     "namespace|help" NamespaceHelp 2 SRV NO_KEYS Local "server" "0.1.0" "Returns helpful text about the different subcommands.";
     "namespace|info" NamespaceInfo 3 R NO_KEYS Every "server" "0.1.0" "Returns what a namespace holds and how it was used.";
     "namespace|list" NamespaceList 2 R NO_KEYS Every "server" "0.1.0" "Returns the names of all namespaces that have keys.";
+    "namespace|set" NamespaceSet -5 ADM NO_KEYS Every "server" "0.1.0" "Sets what a namespace may hold, and for how long.";
     "namespace|use" NamespaceUse -2 SRVF NO_KEYS Local "server" "0.1.0" "Chooses the namespace of the connection's keys.";
     "stats" Stats -1 SRV NO_KEYS Every "server" "0.1.0" "Returns statistics about the server and each of its cores as JSON.";
     "time" Time 1 SRVF NO_KEYS Local "server" "2.6.0" "Returns the server time.";

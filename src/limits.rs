@@ -43,6 +43,8 @@ pub const NAMESPACE_BYTES_MAX: usize = 64;
 /// Namespaces that a core counts apart from each other. More: those without keys are forgotten; if there are none,
 /// new ones are not counted.
 pub const NAMESPACES_COUNTED_MAX: usize = 4096;
+/// Namespaces of which something is set (`namespaces`). More: an error.
+pub const NAMESPACES_LIMITED_MAX: usize = 1024;
 
 /// What one command may hold while its client has not said who it is: as Redis. More: protocol error,
 /// connection closed.
@@ -232,5 +234,6 @@ const _: () = assert!(OUTPUT_SOFT_BYTES < OUTPUT_HARD_BYTES);
 const _: () = assert!(SUBSCRIBER_OUTPUT_SOFT_BYTES < SUBSCRIBER_OUTPUT_HARD_BYTES);
 const _: () = assert!(SUBSCRIBER_OUTPUT_HARD_BYTES < OUTPUT_HARD_BYTES);
 const _: () = assert!(DRAIN_STALL_MS_MAX < DRAIN_MS_MAX && DRAIN_MS_MAX < SHUTDOWN_MS_MAX);
+const _: () = assert!(NAMESPACES_LIMITED_MAX < NAMESPACES_COUNTED_MAX);
 const _: () = assert!(CLIENTS_MIN <= CLIENTS_MAX_DEFAULT);
 const _: () = assert!(VALUE_BYTES_MAX_DEFAULT <= VALUE_BYTES_MAX_CEILING);

@@ -1,6 +1,8 @@
 //! Namespaces: keys `name^rest`, up to the first `^`, are those of the namespace `name`; keys without one are global.
 //! The name is part of the key wherever it is stored, routed and logged, so that there is one key however it is said.
 
+use std::collections::BTreeMap;
+
 use crate::limits::NAMESPACE_BYTES_MAX;
 
 /// Databases that SELECT chooses from. 0 is the global namespace, the others are namespaces of their own.
@@ -48,6 +50,80 @@ pub fn prefix_of(name: &[u8]) -> Vec<u8> {
         [] => Vec::new(),
         name => [name, &[SEPARATOR]].concat(),
     }
+}
+
+/// What a namespace may hold, over all cores, and for how long; 0 is no limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NamespaceLimits {
+    pub items_max: u64,
+    /// Of keys and values.
+    pub bytes_max: u64,
+    /// What keys live for that are written without an expiry.
+    pub ttl_ms: u64,
+    pub ttl_max_ms: u64,
+}
+
+impl NamespaceLimits {
+    /// What a core of so many may hold: together they never hold more than all may.
+    pub fn of_core(self, cores: u64) -> NamespaceLimits {
+        let part = |whole: u64| if whole == 0 { 0 } else { (whole / cores).max(1) };
+        NamespaceLimits { items_max: part(self.items_max), bytes_max: part(self.bytes_max), ..self }
+    }
+
+    pub fn holds(&self, items: u64, bytes: u64) -> bool {
+        (self.items_max == 0 || items <= self.items_max) && (self.bytes_max == 0 || bytes <= self.bytes_max)
+    }
+
+    /// When a key expires that was to expire at `asked_ms`, if at all.
+    pub fn expiry(&self, asked_ms: Option<u64>, is_written: bool, now_ms: u64) -> Option<u64> {
+        let by_itself = (is_written && self.ttl_ms > 0).then(|| now_ms.saturating_add(self.ttl_ms));
+        let latest = (self.ttl_max_ms > 0).then(|| now_ms.saturating_add(self.ttl_max_ms));
+        match (asked_ms.or(by_itself), latest) {
+            (Some(asked_ms), Some(latest)) => Some(asked_ms.min(latest)),
+            (asked_ms, latest) => asked_ms.or(latest),
+        }
+    }
+}
+
+/// By name: those of which something is set.
+pub type LimitedNamespaces = BTreeMap<String, NamespaceLimits>;
+
+/// What can be set of a namespace, as it is written: `shop max-items=1000 ttl=60s other max-bytes=64mb`.
+pub const LIMIT_WORDS: [&str; 4] = ["max-items", "max-bytes", "ttl", "max-ttl"];
+
+/// A word that sets something, and to what.
+pub fn limit_word(word: &str) -> Option<(&'static str, &str)> {
+    let (name, value) = word.split_once('=')?;
+    LIMIT_WORDS.iter().find(|known| **known == name).map(|known| (*known, value))
+}
+
+/// `text`, in which so much more is set of `name`, or nothing any more.
+pub fn with_limits(text: &str, name: &str, changes: Option<&[(&'static str, String)]>) -> String {
+    let mut entries: Vec<(&str, Vec<(&str, &str)>)> = Vec::new();
+    for word in text.split_whitespace() {
+        match (limit_word(word), entries.last_mut()) {
+            (Some(limit), Some((_, limits))) => limits.push(limit),
+            _ => entries.push((word, Vec::new())),
+        }
+    }
+    match changes {
+        None => entries.retain(|(other, _)| *other != name),
+        Some(changes) => {
+            if !entries.iter().any(|(other, _)| *other == name) {
+                entries.push((name, Vec::new()));
+            }
+            let limits = entries.iter_mut().find(|(other, _)| *other == name).map(|(_, limits)| limits);
+            if let Some(limits) = limits {
+                limits.retain(|(limit, _)| !changes.iter().any(|(changed, _)| changed == limit));
+                limits.extend(changes.iter().map(|(changed, value)| (*changed, value.as_str())));
+            }
+        }
+    }
+    let words = |(name, limits): (&str, Vec<(&str, &str)>)| {
+        let limits = limits.into_iter().map(|(limit, value)| format!("{limit}={value}"));
+        std::iter::once(name.to_owned()).chain(limits).collect::<Vec<_>>().join(" ")
+    };
+    entries.into_iter().map(words).collect::<Vec<_>>().join(" ")
 }
 
 /// Which keys a command is about that names none.
@@ -124,6 +200,32 @@ mod tests {
         for key in [&b"shop^k"[..], b"db16^k", b"k", b"^k", b"db3"] {
             assert_eq!(within_database(key), (0, key));
         }
+    }
+
+    #[test]
+    fn limits_are_changed_one_by_one() {
+        let one = with_limits("", "shop", Some(&[("max-items", "5".into())]));
+        assert_eq!(one, "shop max-items=5");
+        let two = with_limits(&one, "a=b", Some(&[("ttl", "1s".into()), ("max-ttl", "2s".into())]));
+        assert_eq!(two, "shop max-items=5 a=b ttl=1s max-ttl=2s");
+        let three = with_limits(&two, "shop", Some(&[("max-bytes", "1mb".into()), ("max-items", "6".into())]));
+        assert_eq!(three, "shop max-bytes=1mb max-items=6 a=b ttl=1s max-ttl=2s");
+        assert_eq!(with_limits(&three, "shop", None), "a=b ttl=1s max-ttl=2s");
+        assert_eq!(with_limits(&three, "nosuch", None), three);
+    }
+
+    #[test]
+    fn an_expiry_is_given_and_shortened() {
+        let limits = NamespaceLimits { ttl_ms: 10, ttl_max_ms: 100, ..NamespaceLimits::default() };
+        assert_eq!(
+            [None, Some(1_050), Some(5_000)].map(|asked| limits.expiry(asked, true, 1_000)),
+            [Some(1_010), Some(1_050), Some(1_100)]
+        );
+        assert_eq!(limits.expiry(None, false, 1_000), Some(1_100), "PERSIST");
+        assert_eq!(NamespaceLimits::default().expiry(None, true, 5), None);
+        let limits = NamespaceLimits { items_max: 10, bytes_max: 2, ..limits };
+        assert_eq!((limits.of_core(3).items_max, limits.of_core(3).bytes_max), (3, 1));
+        assert!(limits.holds(10, 2) && !limits.holds(11, 2) && !limits.holds(0, 3));
     }
 
     #[test]

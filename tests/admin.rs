@@ -137,12 +137,14 @@ fn keys_can_be_read_and_changes_need_a_token() {
     let admin = Admin::start(&[]);
     let mut client = Client::connect(admin.data);
     assert_eq!(client.call("SET greeting hello PX 100000"), Value::ok());
-    assert_eq!(client.call("SET app:x y"), Value::ok());
+    assert_eq!(client.call("SET app^x y"), Value::ok());
     let answer = admin.get("/v1/kv/default/greeting");
     assert_eq!((answer.status, answer.text().as_str()), (200, "hello"));
     assert!(answer.head.contains("x-ttl-ms: "), "{}", answer.head);
     assert_eq!(admin.get("/v1/kv/app/x").text(), "y");
     assert_eq!(admin.get("/v1/kv/default/nothing").status, 404);
+    assert_eq!(admin.get("/v1/kv/default/app%5Ex").status, 400, "another namespace's");
+    assert_eq!(admin.get("/v1/kv/a%5Eb/x").status, 400, "no name");
     for method in ["PUT", "DELETE"] {
         let refused = admin.ask(method, "/v1/kv/default/greeting", "", b"x");
         assert_eq!(refused.status, 403, "{method}: {}", refused.text());

@@ -211,6 +211,7 @@ fn live_of(config: &Config) -> Result<Live, ConfigError> {
         slowlog_len_max: config.slowlog_len_max as usize,
         latency_threshold_ms: config.latency_threshold_ms,
         keyspace_events: config.keyspace_events,
+        namespaces: config.namespaces.clone(),
         tracking_keys_max: config.tracking_keys_max as usize,
     })
 }

@@ -297,6 +297,10 @@ settings! {
     /// Milliseconds from which on LATENCY remembers when something took so long; 0: never
     latency_threshold_ms "latency-monitor-threshold": Number<u64>, "0", "MILLISECONDS", live, redis "latency-monitor-threshold";
 
+    /// What namespaces may hold, and for how long: name max-items=N max-bytes=SIZE ttl=TIME max-ttl=TIME, any of them, and
+    /// the next name; as NAMESPACE SET says it
+    namespaces "namespaces": NamespaceTable, "", "TABLE", live;
+
     /// Which events about keys are published, in the letters of Redis: K and E say where, g $ x e m n and A what; empty:
     /// none
     keyspace_events "notify-keyspace-events": Events, "", "LETTERS", live, redis "notify-keyspace-events";

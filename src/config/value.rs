@@ -6,11 +6,14 @@ use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use super::text;
 use super::{Cores, MemorySize, TlsPort};
 use crate::allowlist::Network;
 use crate::command::TABLE;
+use crate::limits::NAMESPACES_LIMITED_MAX;
+use crate::namespace::{self, LimitedNamespaces, NamespaceLimits};
 use crate::number::{parse_duration_ms, parse_size};
 use crate::pubsub::KeyspaceEvents;
 use crate::ratelimit::Rate;
@@ -117,6 +120,53 @@ impl Kind for Events {
 
     fn show(value: &KeyspaceEvents) -> String {
         value.text()
+    }
+}
+
+/// `shop max-items=1000 max-bytes=64mb other ttl=60s max-ttl=1h`
+pub struct NamespaceTable;
+
+impl Kind for NamespaceTable {
+    type Value = Arc<LimitedNamespaces>;
+    const FORM: Form = Form::Text;
+
+    fn parse(text: &str) -> Result<Arc<LimitedNamespaces>, String> {
+        let mut all = LimitedNamespaces::new();
+        let mut last: Option<&mut NamespaceLimits> = None;
+        for word in text.split_whitespace() {
+            let Some((limit, value)) = namespace::limit_word(word) else {
+                if !namespace::is_name(word.as_bytes()) {
+                    return Err(format!("{word} is no name of a namespace"));
+                }
+                last = Some(all.entry(word.to_owned()).or_default());
+                continue;
+            };
+            let last = last.as_deref_mut().ok_or_else(|| format!("{word} stands behind no namespace"))?;
+            match limit {
+                "max-items" => last.items_max = Number::<u64>::parse(value)?,
+                "max-bytes" => last.bytes_max = parse_size(value)?,
+                "ttl" => last.ttl_ms = parse_duration_ms(value)?,
+                _ => last.ttl_max_ms = parse_duration_ms(value)?,
+            }
+        }
+        if all.len() > NAMESPACES_LIMITED_MAX {
+            return Err(format!("something can be set of {NAMESPACES_LIMITED_MAX} namespaces at most"));
+        }
+        Ok(Arc::new(all))
+    }
+
+    fn show(all: &Arc<LimitedNamespaces>) -> String {
+        let shown = |(name, limits): (&String, &NamespaceLimits)| {
+            let words = [
+                (limits.items_max, limits.items_max.to_string()),
+                (limits.bytes_max, Size::show(&limits.bytes_max)),
+                (limits.ttl_ms, Milliseconds::show(&limits.ttl_ms)),
+                (limits.ttl_max_ms, Milliseconds::show(&limits.ttl_max_ms)),
+            ];
+            let words = namespace::LIMIT_WORDS.iter().zip(words).filter(|(_, (number, _))| *number > 0);
+            words.fold(name.clone(), |text, (word, (_, value))| format!("{text} {word}={value}"))
+        };
+        all.iter().map(shown).collect::<Vec<_>>().join(" ")
     }
 }
 

@@ -325,6 +325,7 @@ impl Engine {
         self.follow_slow();
         let (keys_max, cores) = (self.gatekeeper.live.tracking_keys_max, self.config.cores as usize);
         self.listeners.events_on = self.gatekeeper.live.keyspace_events;
+        self.shard.limit_namespaces(&self.gatekeeper.live.namespaces, cores as u64);
         self.listeners.tracking.set_keys_max(if keys_max == 0 { 0 } else { keys_max.div_ceil(cores) });
         self.note_watchfulness();
         self.note_closeness();

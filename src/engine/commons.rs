@@ -16,6 +16,8 @@ use crate::ratelimit::Ledger;
 pub struct Commons {
     failures: Mutex<Failures>,
     access_log: Mutex<AccessLog>,
+    /// Held by whoever changes what is set of namespaces.
+    namespace_changes: Mutex<()>,
     ledger: Mutex<Ledger>,
     /// Connections that have not said who they are, by source.
     newcomers: Mutex<HashMap<IpAddr, u32, ahash::RandomState>>,
@@ -33,6 +35,7 @@ impl Commons {
         Commons {
             failures: Mutex::new(Failures::with_hasher(hasher.state())),
             access_log: Mutex::default(),
+            namespace_changes: Mutex::default(),
             ledger: Mutex::new(Ledger::with_hasher(hasher.state())),
             newcomers: Mutex::new(HashMap::with_hasher(hasher.state())),
             held: HeldByClients::new(cores),
@@ -105,6 +108,10 @@ impl Commons {
                 newcomers.remove(&source);
             }
         }
+    }
+
+    pub fn namespace_changes(&self) -> MutexGuard<'_, ()> {
+        self.namespace_changes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub fn access_log(&self) -> MutexGuard<'_, AccessLog> {

@@ -194,7 +194,7 @@ impl Effects for All<'_> {
             (Removal::Deleted, _) => (KeyspaceEvents::GENERIC, "del"),
         };
         // Who empties a database is not told of key by key.
-        let is_flush = matches!(self.listeners.op, Some(Op::FlushDb | Op::NamespaceFlush));
+        let is_flush = matches!(self.listeners.op, Some(Op::FlushDb | Op::NamespaceDel | Op::NamespaceFlush));
         if reason != Removal::Deleted || !is_flush {
             self.listeners.event(class, name, key);
         }

@@ -15,8 +15,8 @@ use super::{Engine, GatherEntry, Outcome, clients, cluster, holding, settings, w
 use crate::command::{Op, Route, Spec};
 use crate::connection::{Closing, Connection, OutPool, Pause};
 use crate::limits;
-use crate::metrics::{self, CoreSnapshot, Sections, ShardSnapshot};
-use crate::namespace::View;
+use crate::metrics::{self, CoreSnapshot, DatabaseSnapshot, Sections, ShardSnapshot};
+use crate::namespace::{self, DATABASES, View};
 use crate::number::parse_i64;
 use crate::proto;
 use crate::pubsub;
@@ -260,14 +260,27 @@ impl Engine {
         // How long commands took is known of those that have been answered.
         let is_about_time =
             matches!(spec.op, Op::SlowLogGet | Op::SlowLogLen | Op::SlowLogReset | Op::LatencyHistogram);
-        if is_about_time && self.draft.is_none() && self.waits_for_answers(index, spec, args) {
-            return Outcome::Answered;
+        // A change holds for what comes behind it, not for what is still on its way to another core.
+        let is_last = is_about_time || spec.op.changes_settings();
+        if is_last && self.draft.is_none() && self.waits_for_answers(index, spec, args) {
+            // Still a barrier when its time has come.
+            return Outcome::Awaited;
         }
         let kind = match spec.op {
             Op::DbSize => Kind::Sum(0),
             Op::NamespaceFlush => return self.flush_namespace(index, spec, args),
+            Op::NamespaceDel => return self.delete_namespace(index, spec, args),
+            Op::NamespaceSet => match self.set_namespace(args) {
+                // Answered when all cores follow.
+                Reply::Ok => Kind::AllOk,
+                error => return self.answer(index, spec, &error),
+            },
             Op::NamespaceList => Kind::Namespaces { found: BTreeMap::new(), wanted: None },
-            Op::NamespaceInfo => Kind::Namespaces { found: BTreeMap::new(), wanted: Some(args.get(0).to_vec()) },
+            Op::NamespaceInfo => {
+                let name = args.get(0).to_vec();
+                let limits = str::from_utf8(&name).ok().and_then(|name| self.gatekeeper.live().namespaces.get(name));
+                Kind::Namespaces { found: BTreeMap::new(), wanted: Some((name, limits.copied().unwrap_or_default())) }
+            }
             Op::ConfigResetStat => Kind::AllOk,
             Op::BgRewriteAof => match self.journal.is_on() {
                 true => Kind::AllOk,
@@ -726,7 +739,7 @@ impl Engine {
                 | Op::LatencyHistory
                 | Op::LatencyLatest
                 | Op::LatencyReset => self.slow_share(spec.op, args),
-                Op::ConfigSet => {
+                Op::ConfigSet | Op::NamespaceSet => {
                     self.follow_settings();
                     Reply::Ok
                 }
@@ -774,7 +787,13 @@ impl Engine {
                 let slot = parse_i64(args.get(0)).unwrap_or(0) as u16;
                 Reply::Int(self.shard.keys_in_slot(slot) as i64)
             }
-            Job::Sweep => self.sweep_share(args),
+            Job::Sweep => {
+                // Whoever writes behind it must not find what was set before.
+                if spec.op == Op::NamespaceDel {
+                    self.follow_settings();
+                }
+                self.sweep_share(args)
+            }
             Job::RandomKey => {
                 let view = View::from_bytes(args.get(0));
                 if view != View::Global || self.shard.namespaces().next().is_some() {
@@ -942,10 +961,27 @@ impl Engine {
             core: self.config.core,
             counters: self.counters.clone(),
             shard: self.shard_snapshot(),
+            databases: self.database_snapshots(),
             log: self.log_snapshot(),
             rates: self.rates.snapshot(self.now.uptime_us, &self.counters),
             latency: self.latency.snapshot(),
         }
+    }
+
+    /// What is in no database of its own is in the first.
+    fn database_snapshots(&self) -> [DatabaseSnapshot; DATABASES as usize] {
+        let mut databases = [DatabaseSnapshot::default(); DATABASES as usize];
+        let counters = self.shard.counters();
+        let mut first = DatabaseSnapshot { keys: self.shard.len(), keys_with_expiry: counters.keys_with_expiry };
+        for (name, counters) in self.shard.namespaces() {
+            let Some(number) = namespace::database_of(name) else { continue };
+            let database = DatabaseSnapshot { keys: counters.items, keys_with_expiry: counters.expiring };
+            first.keys = first.keys.saturating_sub(database.keys);
+            first.keys_with_expiry = first.keys_with_expiry.saturating_sub(database.keys_with_expiry);
+            databases[number as usize] = database;
+        }
+        databases[0] = first;
+        databases
     }
 
     fn shard_snapshot(&self) -> ShardSnapshot {

@@ -16,7 +16,7 @@ use crate::engine::transaction::Transaction;
 use crate::engine::written::Written;
 use crate::glob;
 use crate::metrics::{CoreSnapshot, Names, Sections};
-use crate::namespace::View;
+use crate::namespace::{NamespaceLimits, View};
 use crate::reply::{Reply, ReplyError};
 use crate::request::{Args, Wire};
 
@@ -68,7 +68,7 @@ pub enum Kind {
     /// FLUSHDB in a namespace: steps over cores until all of its keys are gone.
     Sweep { scan: ScanState },
     /// NAMESPACE LIST and INFO: what all cores know of each.
-    Namespaces { found: BTreeMap<Vec<u8>, [i64; 6]>, wanted: Option<Vec<u8>> },
+    Namespaces { found: BTreeMap<Vec<u8>, [i64; 7]>, wanted: Option<(Vec<u8>, NamespaceLimits)> },
     /// The plain text of every core, joined: CLIENT LIST.
     Lines(String),
     /// Every core's counters, to be rendered by the engine.
@@ -411,7 +411,8 @@ impl Gather {
             }
             Kind::Namespaces { found, wanted } => {
                 namespaces::merge(found, reply);
-                if last { Progress::Done(namespaces::rendered(found, wanted.as_deref())) } else { Progress::Waiting }
+                let wanted = wanted.as_ref().map(|(name, limits)| (name.as_slice(), *limits));
+                if last { Progress::Done(namespaces::rendered(found, wanted)) } else { Progress::Waiting }
             }
             Kind::AnyKey { left, spec, view } => match left.pop() {
                 Some(core) if reply == Reply::Nil => {

@@ -9,9 +9,10 @@ use bytes::Bytes;
 
 use super::batch::Job;
 use super::gather::{Ask, Kind, ScanState};
+use super::settings::SetError;
 use super::{Engine, Outcome, clients};
 use crate::command::{Op, Spec};
-use crate::namespace::{self, DATABASES, View};
+use crate::namespace::{self, DATABASES, LIMIT_WORDS, NamespaceLimits, View};
 use crate::number::parse_i64;
 use crate::reply::{Reply, ReplyError};
 use crate::request::Args;
@@ -19,6 +20,9 @@ use crate::store::NamespaceCounters;
 
 /// Buckets of the index that one step of a flush goes through.
 const SWEPT_BUCKETS: usize = 64;
+
+/// What is set of namespaces, among the settings.
+const SETTING: &str = "namespaces";
 
 const BAD_NAME: &str = "ERR a namespace's name has 1 to 64 bytes, none of them ^ or a space";
 
@@ -93,6 +97,64 @@ impl Engine {
         self.flush_view(index, spec, view)
     }
 
+    /// `NAMESPACE SET name (MAX-ITEMS n | MAX-BYTES n | TTL ms | MAX-TTL ms)…`: the setting `namespaces`, in which this has
+    /// changed.
+    pub(super) fn set_namespace(&self, args: Args<'_>) -> Reply<'static> {
+        let name = match std::str::from_utf8(args.get(0)) {
+            Ok(name) if namespace::is_name(name.as_bytes()) && namespace::limit_word(name).is_none() => name,
+            _ => return Reply::error(BAD_NAME),
+        };
+        if args.len().is_multiple_of(2) {
+            return ReplyError::Syntax.into();
+        }
+        let mut changes: Vec<(&'static str, String)> = Vec::new();
+        for at in (1..args.len()).step_by(2) {
+            let limit = LIMIT_WORDS.into_iter().find(|limit| args.get(at).eq_ignore_ascii_case(limit.as_bytes()));
+            let (Some(limit), Ok(value)) = (limit, std::str::from_utf8(args.get(at + 1))) else {
+                return ReplyError::Syntax.into();
+            };
+            if value.is_empty() || value.contains(|letter: char| letter.is_whitespace() || letter.is_control()) {
+                return ReplyError::Syntax.into();
+            }
+            // Times without a unit are milliseconds here, as with PX.
+            let is_time = limit.ends_with("ttl") && value.bytes().all(|byte| byte.is_ascii_digit());
+            changes.retain(|(other, _)| *other != limit);
+            changes.push((limit, if is_time { format!("{value}ms") } else { value.to_owned() }));
+        }
+        self.change_limits(name, Some(&changes))
+    }
+
+    fn change_limits(&self, name: &str, changes: Option<&[(&'static str, String)]>) -> Reply<'static> {
+        let settings = &self.config.settings;
+        // Two cores must not each build on what the other has not seen.
+        let _others = self.config.commons.namespace_changes();
+        let shown = settings.list().into_iter().find(|shown| shown.key == SETTING);
+        let text = shown.map(|shown| shown.value).unwrap_or_default();
+        let changed = namespace::with_limits(&text, name, changes);
+        match settings.set(&[(SETTING.to_owned(), changed)]) {
+            Ok(()) => Reply::Ok,
+            Err(SetError::Unknown { .. }) => Reply::error("ERR the settings of this server cannot be changed"),
+            Err(SetError::Value { why, .. }) => Reply::error(format!("ERR {}", why.replace(['\r', '\n'], " "))),
+        }
+    }
+
+    /// What was set of it is forgotten, and its keys go.
+    pub(super) fn delete_namespace(&mut self, index: u32, spec: &'static Spec, args: Args<'_>) -> Outcome {
+        if !namespace::is_name(args.get(0)) {
+            return self.answer(index, spec, &Reply::error(BAD_NAME));
+        }
+        if self.draft.is_none()
+            && let Ok(name) = std::str::from_utf8(args.get(0))
+            && self.gatekeeper.live().namespaces.contains_key(name)
+        {
+            match self.change_limits(name, None) {
+                Reply::Ok => self.follow_settings(),
+                error => return self.answer(index, spec, &error),
+            }
+        }
+        self.flush_namespace(index, spec, args)
+    }
+
     /// The keys of a view in some buckets of this core go. Answers the cursor to go on with; -1 for the same again,
     /// while transactions hold keys.
     pub(super) fn sweep_share(&mut self, args: Args<'_>) -> Reply<'static> {
@@ -118,7 +180,7 @@ impl Engine {
 }
 
 /// Adds what one core knows of namespaces to what others do.
-pub fn merge(found: &mut BTreeMap<Vec<u8>, [i64; 6]>, reply: Reply<'static>) {
+pub fn merge(found: &mut BTreeMap<Vec<u8>, [i64; 7]>, reply: Reply<'static>) {
     let Reply::Array(entries) = reply else { return };
     for entry in entries {
         let Reply::Array(entry) = entry else { continue };
@@ -138,17 +200,24 @@ pub fn merge(found: &mut BTreeMap<Vec<u8>, [i64; 6]>, reply: Reply<'static>) {
 }
 
 /// NAMESPACE LIST: the names of those that have keys; INFO: the numbers of one.
-pub fn rendered(found: &BTreeMap<Vec<u8>, [i64; 6]>, wanted: Option<&[u8]>) -> Reply<'static> {
-    let Some(wanted) = wanted else {
+pub fn rendered(found: &BTreeMap<Vec<u8>, [i64; 7]>, wanted: Option<(&[u8], NamespaceLimits)>) -> Reply<'static> {
+    let Some((wanted, limits)) = wanted else {
         let names = found.iter().filter(|(_, numbers)| numbers[0] > 0).map(|(name, _)| Reply::Owned(name.clone()));
         return Reply::Array(names.collect());
     };
     let Some(numbers) = found.get(wanted) else {
         return Reply::error(format!("ERR no such namespace '{}'", clients::printable(wanted)));
     };
-    let [_, _, hits, misses, writes, _] = *numbers;
+    let [_, _, hits, misses, writes, ..] = *numbers;
     let fields = NamespaceCounters::NAMES.iter().zip(numbers).map(|(name, number)| (*name, *number));
-    let all = fields.chain([("ops", hits + misses + writes)]);
+    let limits = [
+        ("max_items", limits.items_max),
+        ("max_bytes", limits.bytes_max),
+        ("ttl_ms", limits.ttl_ms),
+        ("max_ttl_ms", limits.ttl_max_ms),
+    ];
+    let limits = limits.map(|(name, limit)| (name, limit as i64));
+    let all = fields.chain([("ops", hits + misses + writes)]).chain(limits);
     Reply::Map(all.map(|(name, number)| (Reply::text(name), Reply::Int(number))).collect())
 }
 

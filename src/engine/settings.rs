@@ -6,8 +6,10 @@ use std::sync::Arc;
 
 use super::memory::MemoryPool;
 use crate::auth::Access;
+use crate::command::Op;
 use crate::glob;
 use crate::limits;
+use crate::namespace::LimitedNamespaces;
 use crate::pubsub::KeyspaceEvents;
 use crate::ratelimit::Limits;
 use crate::reply::{Reply, ReplyError};
@@ -67,6 +69,8 @@ pub struct Live {
     pub latency_threshold_ms: u64,
     /// What is published of keys.
     pub keyspace_events: KeyspaceEvents,
+    /// What namespaces may hold.
+    pub namespaces: Arc<LimitedNamespaces>,
     /// Keys that are tracked on all cores together, 0 for any number.
     pub tracking_keys_max: usize,
 }
@@ -83,6 +87,7 @@ impl Default for Live {
             slowlog_len_max: 0,
             latency_threshold_ms: 0,
             keyspace_events: KeyspaceEvents::default(),
+            namespaces: Arc::default(),
             tracking_keys_max: 0,
         }
     }
@@ -224,6 +229,13 @@ pub fn config_rewrite(settings: &dyn Settings) -> Reply<'static> {
     match settings.rewrite() {
         Ok(()) => Reply::Ok,
         Err(why) => Reply::error(Cow::Owned(format!("ERR {}", why.replace(['\r', '\n'], " ")))),
+    }
+}
+
+impl Op {
+    /// Whether what comes behind the command is carried out under other settings.
+    pub(super) fn changes_settings(self) -> bool {
+        matches!(self, Op::ConfigSet | Op::NamespaceDel | Op::NamespaceSet)
     }
 }
 

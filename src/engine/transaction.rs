@@ -113,8 +113,13 @@ impl Open {
 }
 
 impl Transaction {
-    /// Whether the next command has to wait: the one before takes several steps.
+    /// Whether the next command has to wait: the one before takes several steps, or this one changes what holds for
+    /// those that have not been answered.
     fn is_in_steps(&self) -> bool {
+        let next = self.queue.commands.get(self.runs.len());
+        if self.outstanding > 0 && next.is_some_and(|next| next.spec.op.changes_settings()) {
+            return true;
+        }
         match self.runs.last() {
             Some(Run::Asked(gather)) => matches!(
                 gather.kind,

@@ -6,6 +6,7 @@
 use std::ops::{Index, IndexMut};
 
 use crate::command::{Op, TABLE};
+use crate::namespace::DATABASES;
 use crate::reply::ReplyError;
 
 /// A counter or gauge as it is named and explained wherever it is shown.
@@ -495,12 +496,24 @@ impl CoreCounters {
     }
 }
 
+words! {
+    /// The keys of one database; those of namespaces that are none count as the first's.
+    #[derive(Copy)]
+    pub struct DatabaseSnapshot {
+        /// Keys stored.
+        keys: gauge,
+        /// Keys with an expiry time.
+        keys_with_expiry: gauge,
+    }
+}
+
 /// One core at one moment.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct CoreSnapshot {
     pub core: u32,
     pub counters: CoreCounters,
     pub shard: ShardSnapshot,
+    pub databases: [DatabaseSnapshot; DATABASES as usize],
     pub log: LogSnapshot,
     pub rates: super::RateSnapshot,
     pub latency: super::LatencySnapshot,
@@ -516,6 +529,7 @@ const SNAPSHOT_WORDS: usize = 1
     + OP_COUNT * OpCounters::FIELDS.len()
     + ERROR_CODES.len()
     + ShardSnapshot::FIELDS.len()
+    + DATABASES as usize * DatabaseSnapshot::FIELDS.len()
     + LogSnapshot::FIELDS.len()
     + super::RateSnapshot::FIELDS.len();
 
@@ -533,6 +547,9 @@ impl CoreSnapshot {
         }
         put(&self.counters.errors.0);
         put(&self.shard.words());
+        for database in &self.databases {
+            put(&database.words());
+        }
         put(&self.log.words());
         put(&self.rates.words());
         let mut words = Vec::new();
@@ -554,6 +571,7 @@ impl CoreSnapshot {
         }
         counters.errors = PerError(words.take());
         let shard = ShardSnapshot::from_words(words.take());
+        let databases = std::array::from_fn(|_| DatabaseSnapshot::from_words(words.take()));
         let log = LogSnapshot::from_words(words.take());
         let rates = super::RateSnapshot::from_words(words.take());
         let mut words = words.0.iter().map(|word| u64::from_le_bytes(*word));
@@ -561,7 +579,8 @@ impl CoreSnapshot {
         if words.next().is_some() {
             return Err(MalformedSnapshot);
         }
-        Ok(CoreSnapshot { core: core.try_into().map_err(|_| MalformedSnapshot)?, counters, shard, log, rates, latency })
+        let core = core.try_into().map_err(|_| MalformedSnapshot)?;
+        Ok(CoreSnapshot { core, counters, shard, databases, log, rates, latency })
     }
 
     /// The sum over all cores; `core` says nothing in it.
@@ -570,6 +589,9 @@ impl CoreSnapshot {
         for snapshot in snapshots {
             total.counters.add(&snapshot.counters);
             total.shard.add_words(&snapshot.shard);
+            for (database, other) in total.databases.iter_mut().zip(&snapshot.databases) {
+                database.add_words(other);
+            }
             total.log.add_words(&snapshot.log);
             total.rates.add_words(&snapshot.rates);
             total.latency.add(&snapshot.latency);

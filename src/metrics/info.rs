@@ -372,9 +372,9 @@ impl Page<'_> {
     fn keyspace(&self, out: &mut String) -> fmt::Result {
         // A client of one node adds up the nodes by itself.
         let node = self.facts.node.and_then(|node| self.snapshots.iter().find(|snapshot| snapshot.core == node.core));
-        let shard = node.map_or(&self.total.shard, |snapshot| &snapshot.shard);
-        if shard.keys > 0 {
-            line!(out, "db0:keys={},expires={}", shard.keys, shard.keys_with_expiry);
+        let databases = node.map_or(&self.total.databases, |snapshot| &snapshot.databases);
+        for (number, database) in databases.iter().enumerate().filter(|(_, database)| database.keys > 0) {
+            line!(out, "db{number}:keys={},expires={}", database.keys, database.keys_with_expiry);
         }
         Ok(())
     }
@@ -418,7 +418,9 @@ impl fmt::Display for Human {
 mod tests {
     use super::*;
     use crate::command::Op;
-    use crate::metrics::{CoreCounters, LogSnapshot, Node, ProcessFacts, RateSnapshot, ShardSnapshot};
+    use crate::metrics::{
+        CoreCounters, DatabaseSnapshot, LogSnapshot, Node, ProcessFacts, RateSnapshot, ShardSnapshot,
+    };
     use crate::reply::ReplyError;
     use crate::request::ArgRange;
 
@@ -472,6 +474,11 @@ mod tests {
             core,
             counters,
             log: LogSnapshot::default(),
+            databases: std::array::from_fn(|number| match number {
+                0 => DatabaseSnapshot { keys: 10, keys_with_expiry: 2 },
+                3 => DatabaseSnapshot { keys: 1, keys_with_expiry: 0 },
+                _ => DatabaseSnapshot::default(),
+            }),
             shard: ShardSnapshot {
                 keys: 10,
                 keys_with_expiry: 2,
@@ -535,7 +542,7 @@ mod tests {
         }
         assert_eq!(
             page("cluster keyspace"),
-            "# Cluster\r\ncluster_enabled:0\r\n\r\n# Keyspace\r\ndb0:keys=20,expires=4\r\n"
+            "# Cluster\r\ncluster_enabled:0\r\n\r\n# Keyspace\r\ndb0:keys=20,expires=4\r\ndb3:keys=2,expires=0\r\n"
         );
     }
 

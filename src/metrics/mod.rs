@@ -23,8 +23,8 @@ mod rates;
 pub mod slow_log;
 
 pub use counters::{
-    CoreCounters, CoreSnapshot, ERROR_CODES, ErrorCode, Field, FieldKind, LogSnapshot, MalformedSnapshot, OP_COUNT,
-    OpCounters, PerError, PerOp, ShardSnapshot,
+    CoreCounters, CoreSnapshot, DatabaseSnapshot, ERROR_CODES, ErrorCode, Field, FieldKind, LogSnapshot,
+    MalformedSnapshot, OP_COUNT, OpCounters, PerError, PerOp, ShardSnapshot,
 };
 pub use facts::{CRABCACHE_VERSION, Node, ProcessFacts, REDIS_VERSION, ServerFacts};
 pub use info::{Sections, info};

@@ -236,7 +236,7 @@ impl Keyspace {
             + tables.iter().map(|table| table.bytes() as u64).sum::<u64>()
             + larges.iter().map(LargeValues::memory_bytes).sum::<u64>();
         let index = (self.table.bytes() + self.deadlines.bytes()) as u64;
-        index + self.history_bytes() + self.large.memory_bytes() + retired
+        index + self.history_bytes() + self.large.memory_bytes() + retired + self.namespaces.queue_bytes()
     }
 
     fn history_bytes(&self) -> u64 {
@@ -342,6 +342,15 @@ impl Keyspace {
         self.table.probe(hash).find_map(|(at, item)| self.found_if_keyed(at, item, key))
     }
 
+    /// The key of this hash of which `is_it` says so, expired or not.
+    pub fn found_if(&self, hash: u64, is_it: impl Fn(&[u8]) -> bool) -> Option<Found> {
+        self.table.probe(hash).find_map(|(at, item)| {
+            let slot = self.arena.slot(item);
+            let head = Head::read(slot);
+            is_it(head.key(slot)).then_some(Found { at, item, head })
+        })
+    }
+
     /// What the first candidate says: nineteen of twenty look-ups need no more.
     #[inline(always)]
     pub fn find_first(&self, hash: u64, key: &[u8]) -> FirstLook {
@@ -431,7 +440,10 @@ impl Keyspace {
             return Err(OutOfMemory);
         };
         if let Some(name) = name {
-            self.namespaces.added(name, key.len() + value.bytes().len());
+            self.namespaces.added(name, key.len() + value.bytes().len(), expires_at_ms.is_some());
+            if self.namespaces.is_limited() {
+                self.namespaces.queue_up(name, hash);
+            }
         }
         self.key_bytes += key.len() as u64;
         self.inline_bytes += head.inline_value_bytes() as u64;
@@ -553,6 +565,9 @@ impl Keyspace {
             Some(_) => {}
         }
         self.inline_bytes += head.inline_value_bytes() as u64;
+        if old.is_namespaced() && old.has_expiry() != expires_at_ms.is_some() {
+            self.expiry_of_namespaced_changed(key, expires_at_ms.is_some());
+        }
         self.expiry_changed(at, old, expires_at_ms, now_ms);
         Ok(())
     }
@@ -562,6 +577,14 @@ impl Keyspace {
     fn resized(&mut self, key: &[u8], before: usize, after: usize) {
         if let Some(name) = namespace::name_of(key) {
             self.namespaces.resized(name, before, after);
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn expiry_of_namespaced_changed(&mut self, key: &[u8], expires: bool) {
+        if let Some(name) = namespace::name_of(key) {
+            self.namespaces.expiry_changed(name, !expires, expires);
         }
     }
 
@@ -653,6 +676,8 @@ impl Keyspace {
         self.floor_for(now_ms);
         let Found { at, item, head: old } = found;
         let head = old.with_expiry(expires_at_ms, self.times);
+        let changes = old.is_namespaced() && old.has_expiry() != expires_at_ms.is_some();
+        let namespaced = changes.then(|| old.key(self.arena.slot(item)).to_vec());
         if same_slot(old.item_bytes(), head.item_bytes()) {
             head.rewrite_expiry(old, self.arena.slot_mut(item), expires_at_ms);
         } else {
@@ -663,6 +688,9 @@ impl Keyspace {
             head.copy_from(old, &self.moving, self.arena.slot_mut(moved), expires_at_ms);
             self.table.replace(at, moved);
             self.discard(item, old);
+        }
+        if let Some(key) = namespaced {
+            self.expiry_of_namespaced_changed(&key, expires_at_ms.is_some());
         }
         self.expiry_changed(at, old, expires_at_ms, now_ms);
         Ok(())
@@ -692,7 +720,7 @@ impl Keyspace {
     fn leaves_namespace(&mut self, found: Found) {
         let bytes = found.head.key_bytes() + self.value_bytes(found);
         if let Some(name) = namespace::name_of(found.head.key(self.arena.slot(found.item))) {
-            self.namespaces.removed(name, bytes);
+            self.namespaces.removed(name, bytes, found.head.has_expiry());
         }
     }
 
@@ -886,7 +914,7 @@ impl Keyspace {
         let mut keys_in_slot = vec![0; SLOT_COUNT as usize];
         let (mut keys_with_expiry, mut key_bytes, mut inline_bytes, mut item_bytes) = (0, 0, 0, 0);
         let mut numbers = std::collections::HashSet::new();
-        let mut namespaces = std::collections::BTreeMap::<Vec<u8>, (u64, u64)>::new();
+        let mut namespaces = std::collections::BTreeMap::<Vec<u8>, (u64, u64, u64)>::new();
         for bucket in 0..self.table.buckets() {
             for item in self.table.items_of(bucket) {
                 let slot = self.arena.slot(item);
@@ -895,11 +923,12 @@ impl Keyspace {
                 let name = namespace::name_of(head.key(slot));
                 assert_eq!(head.is_namespaced(), name.is_some());
                 if let Some(name) = name {
-                    let (items, bytes) = namespaces.entry(name.to_vec()).or_default();
+                    let (items, bytes, expiring) = namespaces.entry(name.to_vec()).or_default();
                     *items += 1;
                     let value =
                         head.apart().map_or_else(|| head.value(slot).len(), |number| self.large.get(number).len());
                     *bytes += (head.key_bytes() + value) as u64;
+                    *expiring += head.has_expiry() as u64;
                 }
                 key_bytes += head.key_bytes() as u64;
                 item_bytes += slot_bytes(head.item_bytes()) as u64;
@@ -916,9 +945,10 @@ impl Keyspace {
                 }
             }
         }
-        assert_eq!(namespaces.values().map(|(items, _)| items).sum::<u64>(), self.namespaces.items());
+        assert_eq!(namespaces.values().map(|(items, ..)| items).sum::<u64>(), self.namespaces.items());
         for (name, counters) in self.namespaces.iter() {
-            assert_eq!(namespaces.get(name).copied().unwrap_or_default(), (counters.items, counters.bytes));
+            let counted = (counters.items, counters.bytes, counters.expiring);
+            assert_eq!(namespaces.get(name).copied().unwrap_or_default(), counted);
         }
         assert_eq!(keys_in_slot, *self.keys_in_slot);
         assert_eq!(numbers.len() as u64, self.large.count());

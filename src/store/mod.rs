@@ -45,6 +45,7 @@ mod keyspace;
 mod large;
 mod namespaces;
 mod options;
+mod quota;
 mod reclaim;
 mod replay;
 mod strings;
@@ -70,7 +71,7 @@ use crate::clock::Now;
 use crate::command::{Op, Route};
 use crate::hash::KeyHasher;
 use crate::limits::KEY_BYTES_MAX;
-use crate::namespace::{self, View};
+use crate::namespace::{self, LimitedNamespaces, View};
 use crate::reply::{Reply, ReplyError};
 use crate::request::{Call, Durability};
 use arena::ItemRef;
@@ -299,10 +300,18 @@ impl Shard {
             self.expired = expired;
         }
         self.keyspace.sweep(now.unix_ms, SWEPT_ITEMS);
+        if self.keyspace.namespaces.is_limited() {
+            self.keyspace.shrink_next_namespace(&mut self.counters, effects);
+        }
         if used < budget {
             used += self.keyspace.tidy(budget - used, now.unix_ms, &mut self.counters, effects);
         }
         used
+    }
+
+    /// From now on namespaces hold no more than this, of which a core of so many has its part.
+    pub fn limit_namespaces(&mut self, limits: &LimitedNamespaces, cores: u64) {
+        self.keyspace.namespaces.limit(limits, cores);
     }
 
     /// Sets another ceiling, or another way to stay below it. What is too much by then goes bit by bit, with
@@ -540,6 +549,25 @@ impl Shard {
         now: Now,
         effects: &mut E,
     ) -> Result<(), OutOfMemory> {
+        if self.keyspace.namespaces.is_used() {
+            return self.store_in_namespace(hash, key, found, value, expires_at_ms, now, effects);
+        }
+        self.store_as_it_is(hash, key, found, value, expires_at_ms, now, effects)
+    }
+
+    /// Whatever is set of its namespace.
+    #[inline(always)]
+    #[allow(clippy::too_many_arguments)]
+    fn store_as_it_is<E: Effects>(
+        &mut self,
+        hash: u64,
+        key: &[u8],
+        found: Option<Found>,
+        value: ValueRef<'_>,
+        expires_at_ms: Option<u64>,
+        now: Now,
+        effects: &mut E,
+    ) -> Result<(), OutOfMemory> {
         if let Some(found) = found {
             self.keyspace.touch(hash, found, false);
         }
@@ -551,9 +579,6 @@ impl Shard {
         }
         effects.set(key, value, expires_at_ms);
         self.counters.writes += 1;
-        if self.keyspace.namespaces.is_used() {
-            self.count_use_of_namespace(key, Namespaces::written);
-        }
         self.keyspace.settle(key.len() + value.bytes().len(), now.unix_ms, &mut self.counters, effects);
         Ok(())
     }
@@ -586,6 +611,11 @@ impl Shard {
         now: Now,
         effects: &mut E,
     ) -> Result<(), OutOfMemory> {
+        let expires_at_ms = if self.keyspace.namespaces.is_used() {
+            self.expiry_in_namespace(key, expires_at_ms, now)
+        } else {
+            expires_at_ms
+        };
         if let Err(error) = self.keyspace.set_expiry(found, expires_at_ms, now.unix_ms) {
             self.counters.refused += 1;
             return Err(error);

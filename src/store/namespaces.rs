@@ -1,11 +1,13 @@
 //! What each namespace holds and how it was used. Global keys are not among them: an item says of itself whether its
 //! key has a namespace, so that nothing is looked up for others.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::ops::Bound;
 
 use ahash::RandomState;
 
 use crate::limits::NAMESPACES_COUNTED_MAX;
+use crate::namespace::{LimitedNamespaces, NamespaceLimits};
 
 /// One namespace on one core.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -17,17 +19,60 @@ pub struct NamespaceCounters {
     pub misses: u64,
     pub writes: u64,
     pub evicted: u64,
+    /// Of the items: those with an expiry.
+    pub expiring: u64,
 }
 
 impl NamespaceCounters {
-    pub const NAMES: [&'static str; 6] = ["items", "bytes", "hits", "misses", "writes", "evictions"];
+    pub const NAMES: [&'static str; 7] = ["items", "bytes", "hits", "misses", "writes", "evictions", "expiring"];
 
-    pub fn values(&self) -> [u64; 6] {
-        [self.items, self.bytes, self.hits, self.misses, self.writes, self.evicted]
+    pub fn values(&self) -> [u64; 7] {
+        [self.items, self.bytes, self.hits, self.misses, self.writes, self.evicted, self.expiring]
+    }
+}
+
+/// A namespace whose size is limited: it evicts its own keys, the oldest first that nobody has asked for since they were
+/// last looked at.
+pub(super) struct Domain {
+    /// Of this core.
+    pub limits: NamespaceLimits,
+    /// Hashes of its keys, the oldest first; also of some that are gone. Each is there once.
+    queue: VecDeque<u64>,
+    queued: HashSet<u64, RandomState>,
+    /// Where the search for keys goes on that were there before it was limited.
+    pub cursor: u64,
+}
+
+impl Domain {
+    pub fn push(&mut self, hash: u64) {
+        if self.queued.insert(hash) {
+            self.queue.push_back(hash);
+        }
+    }
+
+    pub fn pop(&mut self) -> Option<u64> {
+        let hash = self.queue.pop_front()?;
+        self.queued.remove(&hash);
+        Some(hash)
+    }
+
+    pub fn queue_len(&self) -> usize {
+        self.queue.len()
+    }
+
+    fn bytes(&self) -> u64 {
+        // A set has a byte beside each place, and one of eight free.
+        (self.queue.capacity() * size_of::<u64>() + self.queued.capacity() * (size_of::<u64>() + 1) * 8 / 7) as u64
     }
 }
 
 pub struct Namespaces {
+    hasher: RandomState,
+    limited: BTreeMap<Box<[u8]>, Domain>,
+    /// The one that was looked at last without a write.
+    last_looked_at: Box<[u8]>,
+    /// What the queues take.
+    queue_bytes: u64,
     by_name: HashMap<Box<[u8]>, NamespaceCounters, RandomState>,
     /// Items of all namespaces, also of those that are not counted one by one.
     items: u64,
@@ -36,8 +81,80 @@ pub struct Namespaces {
 
 impl Namespaces {
     pub fn new(hasher: RandomState) -> Namespaces {
-        Namespaces { by_name: HashMap::with_hasher(hasher), items: 0, is_used: false }
+        Namespaces {
+            limited: BTreeMap::new(),
+            last_looked_at: Box::default(),
+            queue_bytes: 0,
+            by_name: HashMap::with_hasher(hasher.clone()),
+            hasher,
+            items: 0,
+            is_used: false,
+        }
     }
+
+    // ---- limits ---------------------------------------------------------------------------------
+
+    #[inline]
+    pub fn is_limited(&self) -> bool {
+        !self.limited.is_empty()
+    }
+
+    /// What may be held by cores of which this is one; what is not said is not limited.
+    pub fn limit(&mut self, all: &LimitedNamespaces, cores: u64) {
+        self.limited.retain(|name, _| str::from_utf8(name).is_ok_and(|name| all.contains_key(name)));
+        for (name, limits) in all {
+            let limits = limits.of_core(cores);
+            if let Some(domain) = self.limited.get_mut(name.as_bytes()) {
+                domain.limits = limits;
+                continue;
+            }
+            // Counted however many others are.
+            self.by_name.entry(name.as_bytes().into()).or_default();
+            self.is_used = true;
+            let queued = HashSet::with_hasher(self.hasher.clone());
+            let domain = Domain { limits, queue: VecDeque::new(), queued, cursor: 0 };
+            self.limited.insert(name.as_bytes().into(), domain);
+        }
+        self.queue_bytes = self.limited.values().map(Domain::bytes).sum();
+    }
+
+    pub fn limits_of(&self, name: &[u8]) -> Option<&NamespaceLimits> {
+        self.limited.get(name).map(|domain| &domain.limits)
+    }
+
+    pub(super) fn domain(&mut self, name: &[u8]) -> Option<&mut Domain> {
+        self.limited.get_mut(name)
+    }
+
+    /// A key is new.
+    pub fn queue_up(&mut self, name: &[u8], hash: u64) {
+        if let Some(domain) = self.limited.get_mut(name) {
+            let before = domain.bytes();
+            domain.push(hash);
+            self.queue_bytes = (self.queue_bytes + domain.bytes()).saturating_sub(before);
+        }
+    }
+
+    pub fn queue_bytes(&self) -> u64 {
+        self.queue_bytes
+    }
+
+    /// Whether it holds more than it may.
+    pub fn is_over(&self, name: &[u8]) -> bool {
+        let counters = self.by_name.get(name).copied().unwrap_or_default();
+        self.limited.get(name).is_some_and(|domain| !domain.limits.holds(counters.items, counters.bytes))
+    }
+
+    /// One limited namespace after the other.
+    pub fn next_limited(&mut self) -> Option<Box<[u8]>> {
+        let behind = (Bound::Excluded(self.last_looked_at.clone()), Bound::Unbounded);
+        let next = self.limited.range(behind).next().or_else(|| self.limited.iter().next());
+        let name = next.map(|(name, _)| name.clone())?;
+        self.last_looked_at = name.clone();
+        Some(name)
+    }
+
+    // ---- counting -------------------------------------------------------------------------------
 
     /// Whether any key of a namespace was ever here.
     #[inline(always)]
@@ -62,7 +179,8 @@ impl Namespaces {
         self.is_used = true;
         if self.by_name.len() >= NAMESPACES_COUNTED_MAX {
             // Those that are empty are let go; what they were used for is forgotten with them.
-            self.by_name.retain(|_, counters| counters.items > 0);
+            let limited = &self.limited;
+            self.by_name.retain(|name, counters| counters.items > 0 || limited.contains_key(name));
         }
         if self.by_name.len() < NAMESPACES_COUNTED_MAX {
             self.by_name.insert(name.into(), NamespaceCounters::default());
@@ -76,24 +194,36 @@ impl Namespaces {
     }
 
     #[inline(never)]
-    pub fn added(&mut self, name: &[u8], bytes: usize) {
+    pub fn added(&mut self, name: &[u8], bytes: usize, expires: bool) {
+        // Who stores a key looks whether there are namespaces before there are any: the first write is counted here.
+        let is_first = !self.is_used;
         if !self.by_name.contains_key(name) {
             self.begin(name);
         }
         self.items += 1;
         self.change(name, |counters| {
+            counters.writes += is_first as u64;
             counters.items += 1;
             counters.bytes += bytes as u64;
+            counters.expiring += expires as u64;
         });
     }
 
     #[inline(never)]
-    pub fn removed(&mut self, name: &[u8], bytes: usize) {
+    pub fn removed(&mut self, name: &[u8], bytes: usize, expires: bool) {
         self.items -= 1;
         self.change(name, |counters| {
             // What was there before a namespace was counted has never been added.
             counters.items = counters.items.saturating_sub(1);
             counters.bytes = counters.bytes.saturating_sub(bytes as u64);
+            counters.expiring = counters.expiring.saturating_sub(expires as u64);
+        });
+    }
+
+    #[inline(never)]
+    pub fn expiry_changed(&mut self, name: &[u8], before: bool, after: bool) {
+        self.change(name, |counters| {
+            counters.expiring = (counters.expiring + after as u64).saturating_sub(before as u64);
         });
     }
 
@@ -128,14 +258,20 @@ impl Namespaces {
     pub fn flushed(&mut self) {
         self.items = 0;
         for counters in self.by_name.values_mut() {
-            (counters.items, counters.bytes) = (0, 0);
+            (counters.items, counters.bytes, counters.expiring) = (0, 0, 0);
         }
+        for domain in self.limited.values_mut() {
+            (domain.queue, domain.cursor) = (VecDeque::new(), 0);
+            domain.queued = HashSet::with_hasher(self.hasher.clone());
+        }
+        self.queue_bytes = 0;
     }
 
     /// CONFIG RESETSTAT.
     pub fn reset(&mut self) {
         for counters in self.by_name.values_mut() {
-            *counters = NamespaceCounters { items: counters.items, bytes: counters.bytes, ..Default::default() };
+            let NamespaceCounters { items, bytes, expiring, .. } = *counters;
+            *counters = NamespaceCounters { items, bytes, expiring, ..Default::default() };
         }
     }
 }

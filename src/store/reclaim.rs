@@ -297,7 +297,7 @@ impl Keyspace {
         }
     }
 
-    fn remove_evicted<E: Effects>(&mut self, found: Found, counters: &mut ShardCounters, effects: &mut E) {
+    pub(super) fn remove_evicted<E: Effects>(&mut self, found: Found, counters: &mut ShardCounters, effects: &mut E) {
         let slot = self.arena.slot(found.item);
         effects.remove(found.head.key(slot), Removal::Evicted);
         if found.head.is_namespaced()

@@ -18,7 +18,12 @@ impl Shard {
     ) -> Result<(), OutOfMemory> {
         let hash = self.keyspace.hasher.hash(key);
         let found = self.keyspace.find(hash, key);
-        self.store(hash, key, found, value, expires_at_ms, now, effects)
+        let is_counted = self.keyspace.namespaces.is_used();
+        self.store_as_it_is(hash, key, found, value, expires_at_ms, now, effects)?;
+        if is_counted {
+            self.written_in_namespace(hash, key, effects);
+        }
+        Ok(())
     }
 
     pub fn restore_removal(&mut self, key: &[u8]) {

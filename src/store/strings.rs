@@ -443,7 +443,10 @@ impl Shard {
             self.counters.refused += 1;
             return Reply::Error(OutOfMemory.into());
         }
+        // What is limited is looked at like any other write.
+        let is_limited = found.is_some_and(|found| found.head.is_namespaced()) && self.keyspace.namespaces.is_limited();
         if let Some(found) = found
+            && !is_limited
             && self.keyspace.edit_large(found, |value| {
                 value.resize(new_len, 0);
                 value[offset..end].copy_from_slice(part);

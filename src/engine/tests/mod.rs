@@ -13,6 +13,7 @@ mod order;
 mod portions;
 mod pubsub;
 mod scan;
+mod settings;
 mod split;
 mod talk;
 mod transactions;

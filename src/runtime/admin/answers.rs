@@ -14,6 +14,7 @@ use crate::command::{Op, spec_of};
 use crate::config::{SETTINGS, Store};
 use crate::limits::{ADMIN_BODY_BYTES_MAX, CORE_SILENT_MS_MAX};
 use crate::metrics::CRABCACHE_VERSION;
+use crate::namespace;
 use crate::number::parse_duration_ms;
 use crate::reply::Reply;
 use crate::runtime::core::Shared;
@@ -76,7 +77,10 @@ impl Answers {
             return Response::text(403, "requests from other pages are not answered").into();
         }
         let key = match captures.as_slice() {
-            [namespace, key] => Some(key_of(namespace, key)),
+            [namespace, key] => match key_of(namespace, key) {
+                Some(key) => Some(key),
+                None => return Response::text(400, NO_SUCH_KEY).into(),
+            },
             _ => None,
         };
         if let Err(refused) = self.admit(request, route, key.as_deref()) {
@@ -336,14 +340,31 @@ fn readable(key: &[u8]) -> String {
     text
 }
 
-/// The namespace `default` is that of all clients that name none; keys of others stand behind their name.
-fn key_of(namespace: &[u8], key: &[u8]) -> Vec<u8> {
-    if namespace == b"default" { key.to_vec() } else { [namespace, b":", key].concat() }
+const NO_SUCH_KEY: &str =
+    "a namespace has 1 to 64 bytes, none of them ^ or a space, and a key of `default` names no other";
+
+/// The full name of a key: `default` stands for keys without a namespace. `None` for what is no name, and for keys that
+/// would be another namespace's.
+fn key_of(name: &[u8], key: &[u8]) -> Option<Vec<u8>> {
+    match name {
+        b"default" => namespace::name_of(key).is_none().then(|| key.to_vec()),
+        name => namespace::is_name(name).then(|| [&namespace::prefix_of(name), key].concat()),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn keys_are_those_of_their_namespace() {
+        assert_eq!(key_of(b"default", b"a:b"), Some(b"a:b".to_vec()));
+        assert_eq!(key_of(b"default", b"^b"), Some(b"^b".to_vec()));
+        assert_eq!(key_of(b"shop", b"a^b"), Some(b"shop^a^b".to_vec()));
+        for (name, key) in [(&b"default"[..], &b"shop^a"[..]), (b"a^b", b"c"), (b"a b", b"c"), (b"", b"c")] {
+            assert_eq!(key_of(name, key), None);
+        }
+    }
 
     #[test]
     fn digests_are_those_that_browsers_compute() {
