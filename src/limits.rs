@@ -61,10 +61,8 @@ pub const OUTPUT_SOFT_BYTES: usize = 1024 * 1024;
 /// Unsent bytes of one connection, beyond one value of the largest size, above which it is closed and
 /// counted.
 pub const OUTPUT_HARD_BYTES: usize = 256 * 1024 * 1024;
-/// Whoever is above that bound and takes something now and then is on its way down, unless it is above so many times
-/// the bound.
-pub const OUTPUT_STALL_MS_MAX: u64 = 1000;
-pub const OUTPUT_HARD_FACTOR: usize = 4;
+/// Whoever is above that bound is on its way down as long as it takes something within this time.
+pub const OUTPUT_STALL_MS_MAX: u64 = 10_000;
 
 /// Messages that a subscriber has not been sent yet: beyond the first bound it is dropped and counted; beyond the
 /// second, when it has been so for this long without a break.
@@ -101,9 +99,11 @@ pub const LINGER_MS_MAX: u64 = 2_000;
 pub const PENDING_REPLIES_MAX: usize = 4096;
 /// The same in bytes, as far as the replies of late let expect; and what is expected of a new connection.
 pub const PENDING_REPLY_BYTES_MAX: usize = 1024 * 1024;
-pub const REPLY_BYTES_EXPECTED_FIRST: usize = 128 * 1024;
+pub const REPLY_BYTES_EXPECTED_FIRST: usize = 64 * 1024;
+/// However small they have been: the next may be of another kind.
+pub const REPLY_BYTES_EXPECTED_MIN: usize = 1024;
 /// What each key of a command about many is expected to add to its reply.
-pub const VALUE_BYTES_EXPECTED: usize = 1024;
+pub const VALUE_BYTES_EXPECTED: usize = 512;
 
 /// Commands decoded and prefetched together before they are applied.
 pub const TURN_COMMANDS: usize = 128;

@@ -19,7 +19,7 @@ impl Connection {
         }
         let followers_end = self.later_end();
         let reply = Some(Out::default());
-        self.pending.push_back(Pending { reply, wanted: true, followers_end, gates: vec![gate] });
+        self.pending.push_back(Pending { reply, wanted: true, followers_end, gates: vec![gate], expected: 0 });
         true
     }
 

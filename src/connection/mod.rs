@@ -149,6 +149,9 @@ impl Deferred {
     }
 }
 
+/// What a connection has taken of its output: all of earlier sends, and of the one that is under way.
+pub type Taken = (u64, u64);
+
 pub struct Connection {
     /// Tells this connection from earlier ones in the same place.
     pub generation: u32,
@@ -167,10 +170,13 @@ pub struct Connection {
     pub bytes_charged: u64,
     /// What it held when that was last taken note of.
     pub bytes_accounted: usize,
-    /// What a reply of another core is expected to take: as much as the largest of late.
+    /// What the next reply of another core is expected to take, by those of late; and what all that are awaited are.
     reply_bytes_expected: usize,
-    /// While its output is above the hard bound: since when it has taken nothing of it, and what it had been sent by then.
-    pub overdue: Option<(u64, u64)>,
+    awaited_bytes: usize,
+    /// While its output is above the hard bound: since when it has taken nothing of it, and what it had taken by then.
+    pub overdue: Option<(u64, Taken)>,
+    /// What it has taken of the send that is under way.
+    pub taken_of_send: u64,
     pub closing: Closing,
     replies: Replies,
     /// Stands before every key that it names; empty in the global namespace.
@@ -268,7 +274,9 @@ impl Connection {
             bytes_charged: 0,
             bytes_accounted: 0,
             reply_bytes_expected: limits::REPLY_BYTES_EXPECTED_FIRST,
+            awaited_bytes: 0,
             overdue: None,
+            taken_of_send: 0,
             closing: Closing::No,
             replies: Replies::On,
             key_prefix: Box::default(),

@@ -7,7 +7,7 @@
 //! A reply that is there before an earlier one waits behind it, as a follower of the pending reply that
 //! holds it up.
 
-use super::Connection;
+use super::{Connection, Taken};
 use crate::engine::clients::ReplyMode;
 use crate::engine::journal::Gate;
 use crate::limits;
@@ -44,6 +44,8 @@ pub(super) struct Pending {
     pub(super) followers_end: usize,
     /// What has to be durable before it leaves.
     pub(super) gates: Vec<Gate>,
+    /// What the reply is expected to take, until it is there.
+    pub(super) expected: u32,
 }
 
 /// Finished replies behind pending ones, one after the other.
@@ -277,8 +279,26 @@ impl Connection {
     pub fn await_reply(&mut self) -> u32 {
         let wanted = self.reply_wanted();
         let sequence = self.pending_first.wrapping_add(self.pending.len() as u32);
-        self.pending.push_back(Pending { reply: None, wanted, followers_end: self.later.end(), gates: Vec::new() });
+        let (followers_end, expected) = (self.later.end(), self.reply_bytes_expected as u32);
+        self.awaited_bytes += expected as usize;
+        self.pending.push_back(Pending { reply: None, wanted, followers_end, gates: Vec::new(), expected });
         sequence
+    }
+
+    /// The last reply that is awaited may well take so much.
+    pub fn expect_of_last(&mut self, bytes: usize) {
+        if let Some(last) = self.pending.back_mut()
+            && last.reply.is_none()
+        {
+            let more = (bytes as u32).saturating_sub(last.expected);
+            last.expected += more;
+            self.awaited_bytes += more as usize;
+        }
+    }
+
+    /// What the connection has taken of its output so far.
+    pub fn taken(&self) -> Taken {
+        (self.activity.bytes_sent, self.taken_of_send)
     }
 
     /// The number that the next reply will have if it is awaited.
@@ -301,14 +321,13 @@ impl Connection {
     #[inline]
     pub fn awaits_enough(&self) -> bool {
         let count = self.pending.len();
-        count > limits::PENDING_REPLIES_MAX || count * self.reply_bytes_expected > limits::PENDING_REPLY_BYTES_MAX
+        count > limits::PENDING_REPLIES_MAX || self.awaited_bytes > limits::PENDING_REPLY_BYTES_MAX
     }
 
     /// Whether so little is awaited that it may ask for more again.
     pub fn awaits_little(&self) -> bool {
         let count = self.pending.len();
-        count <= limits::PENDING_REPLIES_MAX / 2
-            && count * self.reply_bytes_expected <= limits::PENDING_REPLY_BYTES_MAX / 2
+        count <= limits::PENDING_REPLIES_MAX / 2 && self.awaited_bytes <= limits::PENDING_REPLY_BYTES_MAX / 2
     }
 
     /// The awaited reply `sequence` has come, already encoded, as `range` of `from` (see
@@ -324,6 +343,7 @@ impl Connection {
     ) {
         let place = sequence.wrapping_sub(self.pending_first) as usize;
         let wanted = self.pending[place].wanted;
+        self.awaited_bytes -= std::mem::take(&mut self.pending[place].expected) as usize;
         let before = self.out.len();
         if place == 0 && gates.is_empty() {
             if self.out.bytes.capacity() == 0 {
@@ -348,9 +368,9 @@ impl Connection {
 
     /// A large reply lets expect more of them at once, small ones less and less.
     #[inline]
-    pub fn expect_replies_like(&mut self, bytes: usize) {
-        let expected = self.reply_bytes_expected;
-        self.reply_bytes_expected = (expected - expected.div_ceil(16)).max(bytes);
+    fn expect_replies_like(&mut self, bytes: usize) {
+        let expected = self.reply_bytes_expected - self.reply_bytes_expected / 16;
+        self.reply_bytes_expected = expected.max(bytes.min(u32::MAX as usize)).max(limits::REPLY_BYTES_EXPECTED_MIN);
     }
 
     /// The awaited reply `sequence` has been made here.

@@ -90,11 +90,10 @@ impl Engine {
         let is_subscriber = connection.modes.has(Modes::SUBSCRIBED) || connection.modes.has(Modes::MONITORING);
         let hard_bytes = if is_subscriber { self.config.subscriber_hard_bytes } else { self.config.output_hard_bytes };
         if unsent > hard_bytes {
-            let is_hopeless = is_subscriber || unsent / limits::OUTPUT_HARD_FACTOR > hard_bytes;
-            if is_hopeless {
+            if is_subscriber {
                 self.close_overdue(index);
             } else if connection.overdue.is_none() {
-                connection.overdue = Some((self.now.uptime_us, connection.activity.bytes_sent));
+                connection.overdue = Some((self.now.uptime_us, connection.taken()));
                 self.overdue.push((index, connection.generation));
             }
         }
@@ -120,6 +119,18 @@ impl Engine {
         }
     }
 
+    /// Connections whose output is above the hard bound: index, generation.
+    pub fn overdue(&self) -> &[(u32, u32)] {
+        &self.overdue
+    }
+
+    /// So much of the send that is under way has been taken.
+    pub fn note_taken(&mut self, index: u32, taken_of_send: u64) {
+        if let Some(connection) = self.connection(index) {
+            connection.taken_of_send = taken_of_send;
+        }
+    }
+
     /// Closes those whose output is above the hard bound and who take nothing of it.
     pub(super) fn close_stalled(&mut self) {
         let mut overdue = std::mem::take(&mut self.overdue);
@@ -128,14 +139,14 @@ impl Engine {
             let Some(connection) = self.connection(index).filter(|it| it.generation == generation) else {
                 return false;
             };
-            let Some((since_us, bytes_sent)) = connection.overdue else { return false };
-            let sent_now = connection.activity.bytes_sent;
+            let Some((since_us, taken)) = connection.overdue else { return false };
+            let taken_now = connection.taken();
             if connection.unsent() <= hard_bytes || connection.closing == Closing::Now {
                 connection.overdue = None;
                 return false;
             }
-            if sent_now != bytes_sent {
-                connection.overdue = Some((now_us, sent_now));
+            if taken_now != taken {
+                connection.overdue = Some((now_us, taken_now));
             } else if now_us.saturating_sub(since_us) >= limits::OUTPUT_STALL_MS_MAX * 1000 {
                 self.close_overdue(index);
             }
@@ -168,9 +179,9 @@ impl Engine {
     }
 
     /// After a command for several cores, or for one that is not known here.
-    pub(super) fn pause_if_congested(&mut self, index: u32, keys: usize) {
+    pub(super) fn pause_if_congested(&mut self, index: u32, values: usize) {
         let Some(connection) = self.connections[index as usize].as_deref_mut() else { return };
-        connection.expect_replies_like(keys * limits::VALUE_BYTES_EXPECTED);
+        connection.expect_of_last(values * limits::VALUE_BYTES_EXPECTED);
         if connection.awaits_enough() || self.outboxes.iter().any(Outbox::is_congested) {
             self.pause_for_mesh(index);
         }

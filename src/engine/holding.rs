@@ -31,7 +31,7 @@ impl Engine {
     pub(super) fn carry_out_watchfully(&mut self, index: u32, spec: &'static Spec, hash: u64, args: Args<'_>) {
         if self.holds.block(std::iter::once(args.get(spec.key_arg()))) {
             self.stand_in_line_here(index, spec, hash, args);
-            self.pause_if_congested(index, 1);
+            self.pause_if_congested(index, 0);
         } else {
             self.begin_effects_of(index, spec, args);
             let call = Call { spec, args, hash };

@@ -311,7 +311,10 @@ impl Engine {
                     self.latency.answered(spec.op);
                     self.lift_barrier(index, spec);
                 }
-                Outcome::Awaited => self.pause_if_congested(index, spec.key_args(call.args.len()).count()),
+                Outcome::Awaited => {
+                    let values = if spec.op == Op::MGet { call.args.len() } else { 0 };
+                    self.pause_if_congested(index, values);
+                }
             }
             if let Some(timing) = timing {
                 self.end_timing(index, spec, call.args, timing);

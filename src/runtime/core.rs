@@ -722,6 +722,10 @@ impl Core {
         for (index, generation) in self.withheld.drain(..) {
             self.engine.stop_withholding(index, generation);
         }
+        for place in 0..self.engine.overdue().len() {
+            let (index, _) = self.engine.overdue()[place];
+            self.engine.note_taken(index, self.ring.taken_of_send(index));
+        }
         self.behind = self.engine.tick(TICK_BUDGET) >= TICK_BUDGET;
         self.behind |= super::pages::release_some(RELEASED_BY_TICK);
         // Added, not stored: CONFIG RESETSTAT sets the counters back, and the ring's go on.

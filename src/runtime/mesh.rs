@@ -8,7 +8,8 @@
 //! ```
 //!
 //! A core has at most `MESH_RING_BATCHES` boxes out to each other core and both rings hold that many, so
-//! a push never finds a ring full and nobody ever waits for room.
+//! a push never finds a ring full and nobody ever waits for room. The way back has one place more, for the first
+//! replies to a batch that is not done, which are sent only into an empty ring.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering, fence};

@@ -220,10 +220,10 @@ pub struct World {
     forward: Vec<Vec<VecDeque<Box<Batch>>>>,
     back: Vec<Vec<VecDeque<Box<Batch>>>>,
     /// Counts everything that happens.
+    events: u64,
     /// Parts of batches that went home before the rest, and what the largest held.
     pub parts: u64,
     pub part_bytes_max: usize,
-    events: u64,
 }
 
 /// How a client connects.

@@ -639,6 +639,11 @@ impl NetRing {
         Some(Event::LargeReceived { index, large, end: Some(end) })
     }
 
+    /// How much of the send under way the socket has taken.
+    pub fn taken_of_send(&self, index: u32) -> u64 {
+        self.sockets.get(index as usize).and_then(|socket| socket.sending.as_ref()).map_or(0, |it| it.sent as u64)
+    }
+
     fn sent(&mut self, index: u32, result: i32) -> Option<Event> {
         let socket = &mut self.sockets[index as usize];
         socket.operations -= 1;
