@@ -323,8 +323,10 @@ impl Generator<'_> {
 
     fn command(&mut self) -> Sent {
         let mut words = self.well_formed();
-        // An empty cursor, or one with a sign, is one to Redis; a subcommand that is no text is quoted otherwise.
-        let is_taken_otherwise = matches!(words[0].as_slice(), b"SCAN" | b"OBJECT");
+        // An empty cursor, or one with a sign, is one to Redis; what is wrong in a subcommand is quoted otherwise when it
+        // is long, or no text; and settings are not to be changed.
+        let is_taken_otherwise =
+            matches!(words[0].as_slice(), b"SCAN" | b"OBJECT" | b"CLIENT" | b"COMMAND" | b"CONFIG" | b"INFO");
         if !is_taken_otherwise && self.random.chance(40) {
             // Wrong somehow: a word lost, doubled or replaced.
             match 1 + self.random.below(words.len()) {
