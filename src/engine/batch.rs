@@ -7,9 +7,10 @@
 //! ```
 //!
 //! A box always comes back to the core that filled it and is used again, so nothing is allocated in
-//! steady state. Only replies of more than a MiB leave in boxes of their own, before the rest is carried out. Each core has at most `in_flight_max` boxes out to each other core, and the way back
-//! has room for all of them: returning never waits, so no circle of cores can wait for each other.
-//! Commands beyond that wait in the outbox, and the connections they came from stop being decoded.
+//! steady state. Only replies of more than a MiB leave in boxes of their own, before the rest is carried
+//! out. Each core has at most `in_flight_max` boxes out to each other core, and the way back has room for
+//! all of them: returning never waits, so no circle of cores can wait for each other. Commands beyond that
+//! wait in the outbox, and the connections they came from stop being decoded.
 
 use std::collections::VecDeque;
 

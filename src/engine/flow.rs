@@ -82,7 +82,7 @@ impl Engine {
         self.outs.give_back(out);
     }
 
-    /// Closes what is unsent beyond the hard bound, and pauses what is beyond the soft one.
+    /// Pauses whoever has more unsent than the soft bound. Above the hard one subscribers are closed, others watched.
     #[inline]
     pub(super) fn bound_output(&mut self, index: u32) {
         let Some(connection) = self.connections[index as usize].as_deref_mut() else { return };

@@ -160,18 +160,7 @@ impl Engine {
                 }
                 Err(error) => error.into(),
             },
-            Op::Acl
-            | Op::Client
-            | Op::Config
-            | Op::Latency
-            | Op::Memory
-            | Op::Namespace
-            | Op::Object
-            | Op::PubSub
-            | Op::SlowLog => {
-                unreachable!("the decoder answers a container without its subcommand")
-            }
-            other => unreachable!("{other:?} is not local"),
+            other => unreachable!("{other:?} is not local, or a container, which the decoder answers"),
         };
         if let Reply::Error(error) = &reply {
             self.counters.count_failed(spec.op, error);
