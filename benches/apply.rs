@@ -4,32 +4,24 @@
 //! uniformly, with and without the two prefetch passes. Each batch is timed alone and the median taken, so
 //! that whoever interrupts a batch disturbs nothing but the last column, the 99th percentile.
 
+mod support;
+
 use std::hint::black_box;
 use std::time::Instant;
 
 use crabcache::clock::Now;
 use crabcache::command::{Spec, lookup};
 use crabcache::hash::KeyHasher;
-use crabcache::limits::VALUE_BYTES_MAX_DEFAULT;
 use crabcache::reply::Reply;
 use crabcache::request::{ArgRange, Args, Call};
-use crabcache::store::{Eviction, SEGMENT_BYTES, Shard, ShardConfig};
+use crabcache::store::{Eviction, Shard};
+
+use support::{Random, UNBOUNDED, resident_bytes};
 
 const BATCH: usize = 64;
 const BATCHES: usize = 1 << 14;
 const KEY_BYTES: usize = 16;
 const NOW_MS: u64 = 1_700_000_000_000;
-
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 >> 11) % bound
-    }
-}
 
 /// Commands ready to be applied, as the engine holds them: bytes, ranges, hashes.
 struct Batch<'a> {
@@ -93,26 +85,13 @@ fn report(what: &str, times: &mut [f64]) {
     println!("  {what:<34} {:>7.1} ns   {:.1}", times[times.len() / 2], times[times.len() * 99 / 100]);
 }
 
-fn resident_bytes() -> u64 {
-    let text = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
-    text.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok()).unwrap_or(0) * 4096
-}
-
 fn bench(keys: u64, only: &str) {
     println!("{keys} keys of {KEY_BYTES} bytes, values of 64 bytes; median, 99th percentile of batches");
-    let hasher = KeyHasher::with_seed([11, 22, 33, 44]);
+    let hasher = support::hasher();
     let value = [b'v'; 64];
     let value = &value[..];
     let before = resident_bytes();
-    let config = ShardConfig {
-        hasher: hasher.clone(),
-        value_bytes_max: VALUE_BYTES_MAX_DEFAULT,
-        random_seed: 1,
-        memory_bytes_max: 64 << 30,
-        eviction: Eviction::TinyLfu,
-        segment_bytes: SEGMENT_BYTES,
-    };
-    let mut shard = Shard::new(config);
+    let mut shard = Shard::new(support::shard_config(&hasher, UNBOUNDED, Eviction::TinyLfu));
     let mut times = Vec::new();
     let args = [value];
     let mut insert = Batch::of(&hasher, "set", &args);
@@ -130,7 +109,7 @@ fn bench(keys: u64, only: &str) {
         beyond(counters.item_bytes),
     );
 
-    let mut random = Random(0x9E37_79B9_7F4A_7C15);
+    let mut random = Random::new();
     let mut measure = |shard: &mut Shard, what: &str, name: &str, args: &[&[u8]], absent: bool| {
         for prefetch in [true, false] {
             let what = format!("{what}{}", if prefetch { ", prefetched" } else { "" });

@@ -4,15 +4,18 @@
 //! and then while keys are overwritten with other sizes and deleted. After each: what part of the ceiling is
 //! keys and values, where the rest is, resident memory, and what a write cost.
 
+mod support;
+
 use std::time::Instant;
 
 use crabcache::clock::Now;
 use crabcache::command::{Spec, lookup};
 use crabcache::hash::KeyHasher;
 use crabcache::limits::LARGE_VALUE_BYTES_MIN;
-use crabcache::limits::VALUE_BYTES_MAX_DEFAULT;
 use crabcache::request::{ArgRange, Args, Call};
-use crabcache::store::{Eviction, SEGMENT_BYTES, Shard, ShardConfig};
+use crabcache::store::{Eviction, Shard};
+
+use support::{Random, resident_bytes};
 
 const MIB: u64 = 1 << 20;
 const NOW_MS: u64 = 1_700_000_000_000;
@@ -20,17 +23,6 @@ const KEY_BYTES: usize = 16;
 /// Ticks come once in so many writes, as on a busy core.
 const WRITES_PER_TICK: u64 = 512;
 const TICK_BUDGET: usize = 256;
-
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 >> 11) % bound
-    }
-}
 
 struct Driver {
     hasher: KeyHasher,
@@ -68,26 +60,14 @@ impl Driver {
     }
 }
 
-fn resident_bytes() -> u64 {
-    let text = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
-    text.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok()).unwrap_or(0) * 4096
-}
-
 fn bench(bytes_max: u64, eviction: Eviction) {
-    let hasher = KeyHasher::with_seed([11, 22, 33, 44]);
-    let config = ShardConfig {
-        hasher: hasher.clone(),
-        value_bytes_max: VALUE_BYTES_MAX_DEFAULT,
-        random_seed: 1,
-        memory_bytes_max: bytes_max,
-        eviction,
-        segment_bytes: SEGMENT_BYTES,
-    };
+    let hasher = support::hasher();
+    let shard = Shard::new(support::shard_config(&hasher, bytes_max, eviction));
     let zeroes = bytes::Bytes::from(vec![b'v'; 1 << 20]);
-    let mut driver = Driver { hasher, shard: Shard::new(config), zeroes, writes: 0, ns_max: 0 };
+    let mut driver = Driver { hasher, shard, zeroes, writes: 0, ns_max: 0 };
     let set = lookup(b"SET").expect("a command");
     let del = lookup(b"DEL").expect("a command");
-    let mut random = Random(0x9E37_79B9_7F4A_7C15);
+    let mut random = Random::new();
     let mut next_key = 0;
     type Size = fn(&mut Random) -> u64;
     let mixed: Size = |random| {

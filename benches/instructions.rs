@@ -12,6 +12,8 @@
 //!            └─ part 1: "totals: N" ─┘               └─ part 2 ─┘
 //! ```
 
+mod support;
+
 use std::collections::BTreeMap;
 use std::hint::black_box;
 use std::path::{Path, PathBuf};
@@ -20,11 +22,10 @@ use std::process::{Command, ExitCode};
 use crabcache::clock::Now;
 use crabcache::command::{Spec, lookup};
 use crabcache::hash::KeyHasher;
-use crabcache::limits::VALUE_BYTES_MAX_DEFAULT;
 use crabcache::proto::{Arguments, DecodeLimits, Decoder, Step, client, encode};
 use crabcache::reply::{Out, Reply};
 use crabcache::request::{ArgRange, Args, Call, Wire};
-use crabcache::store::{Eviction, SEGMENT_BYTES, Shard, ShardConfig};
+use crabcache::store::{Eviction, Shard};
 
 /// A count may stray this far from the baseline. Counts repeat to within a tenth of a percent; what is left
 /// is for compilers of another day.
@@ -80,7 +81,7 @@ fn run_sections() {
     for (name, rest, _) in commands() {
         count_decode(name, &rest);
     }
-    let hasher = KeyHasher::with_seed([11, 22, 33, 44]);
+    let hasher = support::hasher();
     let mut shard = loaded_shard(&hasher);
     for (name, rest, _) in commands() {
         count_apply(&mut shard, &hasher, name, &rest);
@@ -137,15 +138,7 @@ fn count_decode(name: &str, rest: &[&[u8]]) {
 }
 
 fn loaded_shard(hasher: &KeyHasher) -> Shard {
-    let config = ShardConfig {
-        hasher: hasher.clone(),
-        value_bytes_max: VALUE_BYTES_MAX_DEFAULT,
-        random_seed: 1,
-        memory_bytes_max: 64 << 30,
-        eviction: Eviction::TinyLfu,
-        segment_bytes: SEGMENT_BYTES,
-    };
-    let mut shard = Shard::new(config);
+    let mut shard = Shard::new(support::shard_config(hasher, support::UNBOUNDED, Eviction::TinyLfu));
     for (name, value) in [("incr", &b"1000000"[..]), ("get", &[b'w'; 64])] {
         let batch = Batch::new(hasher, "set", name, &[value]);
         batch.apply(&mut shard);
