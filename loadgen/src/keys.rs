@@ -4,6 +4,9 @@ use std::str::FromStr;
 
 use crate::random::Random;
 
+/// With a larger one the first key has all requests but one in a thousand.
+pub const ZIPF_EXPONENT_MAX: f64 = 10.0;
+
 /// What was asked for with `--keys`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Distribution {
@@ -45,7 +48,7 @@ impl FromStr for Distribution {
             "sequential" | "seq" => Distribution::Sequential,
             "gaussian" => Distribution::Gaussian,
             "zipf" | "zipfian" => {
-                let exponent = number(0.99, "the exponent", |value| value > 0.0 && value <= 10.0)?;
+                let exponent = number(0.99, "the exponent", |value| value > 0.0 && value <= ZIPF_EXPONENT_MAX)?;
                 Distribution::Zipf { exponent }
             }
             "hotset" => Distribution::HotSet {

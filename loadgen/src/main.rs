@@ -39,7 +39,7 @@ use failure::Failure;
 use options::{Checked, LoadOptions};
 use report::hdr::{self, IntervalLog};
 use report::live::LiveLine;
-use report::{check_writable, json, summary, svg};
+use report::{check_writable, json, say, summary, svg};
 use run::{Finished, run};
 use signals::EXIT_INTERRUPTED;
 use soak::SoakOptions;
@@ -86,27 +86,38 @@ fn main() -> ExitCode {
 }
 
 fn usage(wrong: &str) -> ExitCode {
-    eprintln!("loadgen: {wrong}");
+    say::end(format_args!("loadgen: {wrong}"));
     ExitCode::from(EXIT_USAGE)
 }
 
 fn failed(failure: &Failure) -> ExitCode {
-    eprintln!("loadgen: {failure}");
-    ExitCode::from(if matches!(failure, Failure::Interrupted) { EXIT_INTERRUPTED } else { EXIT_FAILURE })
+    say::end(format_args!("loadgen: {failure}"));
+    ExitCode::from(if signals::interrupted() { EXIT_INTERRUPTED } else { EXIT_FAILURE })
 }
 
 /// Runs everything that was asked for; returns the number of error replies and of faults found.
 fn run_tests(options: &LoadOptions, checked: &Checked) -> Result<u64, Failure> {
-    check_writable([&options.json_out_file, &options.svg].into_iter().flatten().map(PathBuf::as_path))?;
+    let logs = options
+        .hdr_file_prefix
+        .iter()
+        .flat_map(|prefix| checked.plans.iter().map(move |plan| hdr::path(prefix, &plan.workload.name, "hlog")));
+    let outputs: Vec<PathBuf> =
+        [&options.json_out_file, &options.svg].into_iter().flatten().cloned().chain(logs).collect();
+    check_writable(outputs.iter().map(PathBuf::as_path))?;
     let mut live = LiveLine::new(!options.quiet && !options.csv);
+    let mut wrong = 0;
     if let Some(preload) = &checked.preload {
         let loaded = run(preload, None, &mut live)?;
         tell_first_error(&loaded);
+        // What is not there cannot be found by the tests.
+        wrong += loaded.record.errors();
+        if signals::interrupted() {
+            return Err(Failure::Interrupted);
+        }
     }
     if options.csv {
-        println!("{}", summary::CSV_HEAD);
+        say::out(summary::CSV_HEAD)?;
     }
-    let mut wrong = 0;
     let mut tests = Vec::new();
     loop {
         for plan in &checked.plans {
@@ -118,11 +129,18 @@ fn run_tests(options: &LoadOptions, checked: &Checked) -> Result<u64, Failure> {
             };
             let test = run(plan, log, &mut live)?;
             if options.csv {
-                println!("{}", summary::csv(&test));
+                say::out(summary::csv(&test))?;
             } else if options.quiet {
-                println!("{}", summary::quiet(&test));
+                say::out(summary::quiet(&test))?;
             } else {
-                println!("{}", summary::long(&test));
+                say::out(summary::long(&test))?;
+            }
+            if options.csv || options.quiet {
+                // Where there is no room for a word of warning.
+                let name = &test.plan.workload.name;
+                summary::warnings(&test, options.csv)
+                    .iter()
+                    .for_each(|line| say::tell(format_args!("loadgen: {name}: {line}")));
             }
             tell_first_error(&test);
             wrong += test.record.errors();
@@ -151,7 +169,8 @@ fn run_tests(options: &LoadOptions, checked: &Checked) -> Result<u64, Failure> {
 fn tell_first_error(test: &Finished) {
     if let Some(error) = &test.first_error {
         let name = &test.plan.workload.name;
-        eprintln!("loadgen: {name}: the first error reply to {}: \"{}\"", error.command, printable(&error.reply));
+        let reply = printable(&error.reply);
+        say::tell(format_args!("loadgen: {name}: the first error reply to {}: \"{reply}\"", error.command));
     }
 }
 

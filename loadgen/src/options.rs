@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 use clap::{ArgAction, Parser};
 
 use crate::cluster;
-use crate::keys::Distribution;
+use crate::keys::{Distribution, ZIPF_EXPONENT_MAX};
 use crate::plan::{Arrivals, Credentials, Endpoint, Pace, Plan, Target, Until};
 use crate::random::mix;
 use crate::trace::Trace;
@@ -20,6 +20,10 @@ use crate::workload::{Action, KeyNames, Mix, Sizes, Workload};
 const CLIENTS_DEFAULT: usize = 50;
 const REQUESTS_DEFAULT: u64 = 100_000;
 const SIZE_DEFAULT: usize = 3;
+/// Thirty days.
+const MEMCACHE_SECONDS_MAX: u32 = 30 * 86_400;
+/// As good as for ever, and still a number that every clock can count to.
+const SECONDS_MAX: f64 = 1e8;
 const TESTS_DEFAULT: &str = "ping_inline,ping_mbulk,set,get,incr,mset,mget";
 
 /// Load generator for crabcache, Redis, memcached and their kin.
@@ -48,7 +52,7 @@ pub struct LoadOptions {
     #[arg(long, value_enum, default_value = "resp2", help_heading = "Server")]
     pub protocol: Protocol,
     /// Seconds to wait for a connection or a reply before giving up.
-    #[arg(long, default_value = "10", value_name = "SECONDS", value_parser = positive, help_heading = "Server")]
+    #[arg(long, default_value = "10", value_name = "SECONDS", value_parser = seconds, help_heading = "Server")]
     pub timeout: f64,
 
     /// Connections, all threads together [default: 50; with --trace one for each thread].
@@ -58,7 +62,7 @@ pub struct LoadOptions {
     #[arg(short = 'n', long = "requests", value_name = "N", conflicts_with = "test_time", help_heading = "Load")]
     pub requests: Option<u64>,
     /// Seconds of each test, instead of a number of requests.
-    #[arg(long, value_name = "SECONDS", value_parser = positive, help_heading = "Load")]
+    #[arg(long, value_name = "SECONDS", value_parser = seconds, help_heading = "Load")]
     pub test_time: Option<f64>,
     /// Requests that one connection sends before it waits for replies.
     #[arg(short = 'P', long, default_value_t = 1, value_name = "N", help_heading = "Load")]
@@ -79,9 +83,9 @@ pub struct LoadOptions {
     /// The same, per connection.
     #[arg(long, value_name = "N", value_parser = positive, conflicts_with = "rate", help_heading = "Load")]
     pub rate_limiting: Option<f64>,
-    /// When requests of an open loop are due.
-    #[arg(long, value_enum, default_value = "even", help_heading = "Load")]
-    pub arrivals: Arrivals,
+    /// When requests of an open loop are due [default: even].
+    #[arg(long, value_enum, help_heading = "Load")]
+    pub arrivals: Option<Arrivals>,
     /// Ask the server for its cluster, and send each request to the node that owns its key.
     #[arg(long, conflicts_with_all = ["socket", "verify", "trace"], help_heading = "Load")]
     pub cluster: bool,
@@ -124,7 +128,7 @@ pub struct LoadOptions {
     #[arg(long, value_name = "PATTERN", value_parser = parse_pattern, conflicts_with = "keys", help_heading = "Requests")]
     pub key_pattern: Option<Distribution>,
     /// Exponent for the pattern Z.
-    #[arg(long, value_name = "EXPONENT", value_parser = positive, help_heading = "Requests")]
+    #[arg(long, value_name = "EXPONENT", value_parser = exponent, conflicts_with = "keys", help_heading = "Requests")]
     pub key_zipf_exp: Option<f64>,
     #[arg(long, default_value = "key:", value_name = "TEXT", help_heading = "Requests")]
     pub key_prefix: String,
@@ -132,7 +136,7 @@ pub struct LoadOptions {
     #[arg(long, default_value_t = 12, value_name = "N", help_heading = "Requests")]
     pub key_digits: usize,
     /// Seconds of time to live that EXPIRE gives [default: 60]; when given, SET gives it as well.
-    #[arg(long, value_name = "SECONDS", help_heading = "Requests")]
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..), help_heading = "Requests")]
     pub expire: Option<u32>,
     /// Set every key of the key space once before the tests.
     #[arg(long, help_heading = "Requests")]
@@ -142,7 +146,7 @@ pub struct LoadOptions {
     pub fill: bool,
     /// Replay a file of accesses, a line `key` or `key,size` each, plain or zstd: GET, and SET on a miss.
     /// More than one connection, or a pipeline, makes the order of accesses inexact.
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["tests", "mix", "ratio", "words", "keys", "key_pattern", "verify", "preload", "data_size_range"], help_heading = "Requests")]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["tests", "mix", "ratio", "words", "keys", "key_pattern", "keyspace", "verify", "preload", "data_size_range"], help_heading = "Requests")]
     pub trace: Option<PathBuf>,
     /// Write the key and a version into each value (of 32 bytes at least), and report values that are
     /// foreign, torn, stale or wrong.
@@ -210,6 +214,12 @@ impl LoadOptions {
         if rate.is_some() && self.keep_alive == 0 {
             return Err("-k 0 and an open loop (--rate) exclude each other".into());
         }
+        if rate.is_none() && self.arrivals.is_some() {
+            return Err("--arrivals belongs to an open loop (--rate, --rate-limiting)".into());
+        }
+        if self.protocol == Protocol::Memcache && self.password.is_some() {
+            return Err("-a: memcached's text protocol has no passwords".into());
+        }
         let mut workloads = self.workloads(names)?;
         let requests = self.requests.unwrap_or(REQUESTS_DEFAULT);
         let requests = match &workloads[0].trace {
@@ -233,7 +243,9 @@ impl LoadOptions {
             pipeline: self.pipeline,
             keep_alive: self.keep_alive == 1,
             pace: match rate {
-                Some(requests_per_second) => Pace::Open { requests_per_second, arrivals: self.arrivals },
+                Some(requests_per_second) => {
+                    Pace::Open { requests_per_second, arrivals: self.arrivals.unwrap_or(Arrivals::Even) }
+                }
                 None => Pace::Closed,
             },
             until: match self.test_time {
@@ -302,7 +314,13 @@ impl LoadOptions {
             None => None,
             Some(path) => Some(Arc::new(Trace::load(path)?)),
         };
+        if self.protocol == Protocol::Memcache && self.expire.is_some_and(|seconds| seconds > MEMCACHE_SECONDS_MAX) {
+            return Err(format!("--expire: more than {MEMCACHE_SECONDS_MAX} seconds are a date to memcached"));
+        }
         if let Some(trace) = &trace {
+            if trace.sized && self.data_size.is_some() {
+                return Err("-d: the trace says how large its values are".into());
+            }
             if trace.largest_key() >= names.count_max() {
                 return Err(format!("--key-digits {}: too few for the keys of the trace", names.digits));
             }
@@ -358,6 +376,9 @@ impl LoadOptions {
                 return Err("--fill goes with GET, not with MGET".into());
             }
         }
+        if self.fill && !mixes.iter().flat_map(|(_, mix)| mix).any(|(action, _)| *action == Action::Get) {
+            return Err("--fill needs a GET that may miss".into());
+        }
         Ok(mixes.into_iter().map(|(name, mix)| Workload { name, mix, ..base.clone() }).collect())
     }
 }
@@ -384,6 +405,21 @@ pub fn positive(text: &str) -> Result<f64, String> {
         Ok(value) if value > 0.0 && value.is_finite() => Ok(value),
         _ => Err("expected a number above 0".into()),
     }
+}
+
+/// A time to wait or to run.
+pub fn seconds(text: &str) -> Result<f64, String> {
+    positive(text).and_then(|seconds| match seconds <= SECONDS_MAX {
+        true => Ok(seconds),
+        false => Err(format!("at most {SECONDS_MAX} seconds")),
+    })
+}
+
+fn exponent(text: &str) -> Result<f64, String> {
+    positive(text).and_then(|exponent| match exponent <= ZIPF_EXPONENT_MAX {
+        true => Ok(exponent),
+        false => Err(format!("at most {ZIPF_EXPONENT_MAX}")),
+    })
 }
 
 pub fn parse_cpus(text: &str) -> Result<CpuList, String> {
@@ -485,6 +521,15 @@ mod tests {
             "--trace /nonexistent",
             "--cluster --verify",
             "--cluster --protocol memcache",
+            "--test-time 1e20",
+            "--timeout NaN",
+            "--arrivals burst",
+            "--fill -t set",
+            "--expire 0",
+            "--expire 2592001 --protocol memcache",
+            "--protocol memcache -a secret",
+            "--keys zipf:0.9 --key-zipf-exp 1.2",
+            "--key-pattern Z --key-zipf-exp 11",
         ] {
             assert!(check(line).is_err(), "{line}");
         }

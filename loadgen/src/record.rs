@@ -42,6 +42,10 @@ pub struct Record {
     pub elapsed: Duration,
     /// CPU time of the generating threads.
     pub cpu: Duration,
+    /// The part of it in which an open loop did nothing but look whether its next request was due.
+    pub spun: Duration,
+    /// How long the generating threads had work, and no CPU to do it on.
+    pub starved: Duration,
     pub bytes_sent: u64,
     pub bytes_received: u64,
     /// Sets that followed misses (read-through).
@@ -56,6 +60,8 @@ impl Record {
             commands: (0..commands).map(|_| CommandRecord::new()).collect(),
             elapsed: Duration::ZERO,
             cpu: Duration::ZERO,
+            spun: Duration::ZERO,
+            starved: Duration::ZERO,
             bytes_sent: 0,
             bytes_received: 0,
             fills: 0,
@@ -80,6 +86,8 @@ impl Record {
             mine.merge(theirs);
         }
         self.cpu += other.cpu;
+        self.spun += other.spun;
+        self.starved += other.starved;
         self.bytes_sent += other.bytes_sent;
         self.bytes_received += other.bytes_received;
         self.fills += other.fills;

@@ -36,7 +36,19 @@ impl Session {
                     socket.set_tcp_nodelay(true)?;
                     socket.connect_timeout(&address, target.timeout)?;
                 }
-                Endpoint::Unix(_) => socket.connect(&address)?,
+                Endpoint::Unix(_) => {
+                    // It bounds connecting too, to a server that accepts nobody.
+                    socket.set_write_timeout(Some(target.timeout))?;
+                    let asked = Instant::now();
+                    while let Err(error) = socket.connect(&address) {
+                        // The executor's timers interrupt blocking calls.
+                        match error.kind() {
+                            ErrorKind::Interrupted if asked.elapsed() < target.timeout => {}
+                            ErrorKind::Interrupted => return Err(ErrorKind::TimedOut.into()),
+                            _ => return Err(error),
+                        }
+                    }
+                }
             }
             socket.set_read_timeout(Some(target.timeout))?;
             socket.set_write_timeout(Some(target.timeout))?;
@@ -119,6 +131,10 @@ impl Session {
                 Err(error) => return Err(gone(&self.endpoint, explain(&error), &received)),
             };
             received.extend_from_slice(&chunk[..count]);
+            // Answers are short: one that comes byte by byte does not come.
+            if asked.elapsed() > self.timeout {
+                return Err(gone(&self.endpoint, "no answer in time".into(), &received));
+            }
             scanner
                 .feed(&chunk[..count], |answer, _| outcome = Some(!matches!(answer, Answer::Error(_))))
                 .map_err(|nonsense| Failure::nonsense(&self.endpoint, nonsense))?;

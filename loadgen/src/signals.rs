@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::system::{EndSignals, Pid, SIGKILL, signal_group};
+use crate::system::{EndSignals, Pid, Signal, signal_group};
 
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 /// Process groups of the servers that we started and that have not ended, and their directories.
@@ -20,13 +20,18 @@ pub fn watch() {
             signals.wait();
             if INTERRUPTED.swap(true, Ordering::Relaxed) {
                 for (group, directory) in STARTED.lock().expect("not poisoned").drain(..) {
-                    signal_group(group, SIGKILL);
+                    signal_group(group, Signal::SIGKILL);
                     let _ = std::fs::remove_dir_all(directory);
                 }
                 std::process::exit(i32::from(EXIT_INTERRUPTED));
             }
         }
     });
+}
+
+/// As if the first signal had come.
+pub fn interrupt() {
+    INTERRUPTED.store(true, Ordering::Relaxed);
 }
 
 pub fn interrupted() -> bool {

@@ -17,7 +17,7 @@
 //! A missing value is no fault of a cache.
 
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crate::random::mix;
 use crate::wire::printable;
@@ -33,6 +33,8 @@ struct Versions {
     issued: AtomicU32,
     /// The newest version that the server has acknowledged.
     settled: AtomicU32,
+    /// The newest version that was answered with an error: nobody knows whether it was stored.
+    doubted: AtomicU32,
 }
 
 /// What the reply to a request about one key will be judged by.
@@ -41,6 +43,8 @@ pub struct Expectation {
     pub key: u64,
     /// Of a write: what it wrote. Of a read: no older version may come.
     pub version: u32,
+    /// Of a read: the same, as far as it was acknowledged when the read was sent.
+    pub acknowledged: u32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,8 +63,6 @@ pub struct Verifier {
     run: u32,
     connections: u64,
     keys: Box<[Versions]>,
-    /// A write was answered with an error, so nobody knows whether it happened.
-    uncertain: AtomicBool,
     verified: AtomicU64,
     counts: [AtomicU64; 4],
     shown: Mutex<Vec<String>>,
@@ -72,7 +74,6 @@ impl Verifier {
             run: run & 0xff_ffff,
             connections: connections as u64,
             keys: (0..keys).map(|_| Versions::default()).collect(),
-            uncertain: AtomicBool::new(false),
             verified: AtomicU64::new(0),
             counts: Default::default(),
             shown: Mutex::default(),
@@ -88,16 +89,17 @@ impl Verifier {
     /// A new version of a key that this connection may write.
     pub fn write(&self, key: u64) -> Expectation {
         let version = self.keys[key as usize].issued.fetch_add(1, Ordering::Relaxed) + 1;
-        Expectation { key, version }
+        Expectation { key, version, acknowledged: 0 }
     }
 
     /// `connection` is the one that reads, if connections write no keys but their own.
     pub fn read(&self, key: u64, connection: Option<u64>) -> Expectation {
         let versions = &self.keys[key as usize];
         // What this connection has sent is before this read, acknowledged or not.
-        let own = connection == Some(key % self.connections) && !self.uncertain.load(Ordering::Relaxed);
-        let version = if own { &versions.issued } else { &versions.settled }.load(Ordering::Acquire);
-        Expectation { key, version }
+        let own = connection == Some(key % self.connections);
+        let acknowledged = versions.settled.load(Ordering::Acquire);
+        let version = if own { versions.issued.load(Ordering::Acquire) } else { acknowledged };
+        Expectation { key, version, acknowledged }
     }
 
     /// The server has acknowledged a write.
@@ -106,8 +108,8 @@ impl Verifier {
     }
 
     /// A write was answered with an error.
-    pub fn doubt(&self) {
-        self.uncertain.store(true, Ordering::Relaxed);
+    pub fn doubt(&self, written: Expectation) {
+        self.keys[written.key as usize].doubted.fetch_max(written.version, Ordering::Relaxed);
     }
 
     pub fn append_value(&self, written: Expectation, length: usize, out: &mut Vec<u8>) {
@@ -134,11 +136,14 @@ impl Verifier {
     }
 
     fn judge(&self, expected: Expectation, value: &[u8]) -> Option<Fault> {
+        // Newer writes than the acknowledged ones count if none of them was answered with an error.
+        let doubted = self.keys[expected.key as usize].doubted.load(Ordering::Relaxed);
+        let oldest = if doubted > expected.acknowledged { expected.acknowledged } else { expected.version };
         let Some(header) = Header::parse(value) else {
             // Whatever was there before this run is not ours to judge.
-            return (expected.version > 0).then_some(Fault::Wrong);
+            return (oldest > 0).then_some(Fault::Wrong);
         };
-        let written = Expectation { key: header.key, version: header.version };
+        let written = Expectation { key: header.key, version: header.version, acknowledged: 0 };
         if header.check != check_code(header.run, written, value.len()) {
             return Some(Fault::Torn);
         }
@@ -151,13 +156,12 @@ impl Verifier {
             return Some(Fault::Torn);
         }
         if header.run != self.run {
-            return (expected.version > 0).then_some(Fault::Stale);
+            return (oldest > 0).then_some(Fault::Stale);
         }
         if header.version > self.keys[header.key as usize].issued.load(Ordering::Relaxed) {
             return Some(Fault::Wrong);
         }
-        let stale = header.version < expected.version && !self.uncertain.load(Ordering::Relaxed);
-        stale.then_some(Fault::Stale)
+        (header.version < oldest).then_some(Fault::Stale)
     }
 
     pub fn faults(&self) -> u64 {
@@ -281,7 +285,7 @@ mod tests {
         assert_eq!(verifier.check(verifier.read(42, Some(3)), &torn), Some(Fault::Torn));
         assert_eq!(verifier.check(verifier.read(42, Some(3)), &new_bytes[..60]), Some(Fault::Torn));
         assert_eq!(verifier.check(verifier.read(42, Some(3)), b"junk"), Some(Fault::Wrong));
-        let future = value(&verifier, Expectation { key: 42, version: 99 }, 64);
+        let future = value(&verifier, Expectation { key: 42, version: 99, acknowledged: 0 }, 64);
         assert_eq!(verifier.check(verifier.read(42, Some(3)), &future), Some(Fault::Wrong));
         assert_eq!(verifier.faults(), 7);
         let report = verifier.report();
@@ -301,18 +305,32 @@ mod tests {
         assert_eq!(verifier.check(verifier.read(5, Some(0)), &bytes), Some(Fault::Stale));
     }
 
+    /// A server that answered one SET with an error was not held to anything any more, whatever the key.
     #[test]
-    fn after_an_error_reply_nothing_is_called_stale() {
+    fn an_error_reply_excuses_what_was_there_before_it_and_nothing_else() {
         let verifier = Verifier::new(7, 10, 1);
-        let old = verifier.write(1);
-        let bytes = value(&verifier, old, 32);
-        verifier.settle(old);
-        let expected = {
-            verifier.write(1);
-            verifier.read(1, Some(0))
+        let write = |key| {
+            let written = verifier.write(key);
+            let bytes = value(&verifier, written, 32);
+            (written, bytes)
         };
-        verifier.doubt();
-        assert_eq!(verifier.check(expected, &bytes), None);
+        let (oldest, oldest_bytes) = write(1);
+        verifier.settle(oldest);
+        let (old, old_bytes) = write(1);
+        verifier.settle(old);
+        let (failed, failed_bytes) = write(1);
+        let expected = verifier.read(1, Some(0));
+        verifier.doubt(failed);
+        assert_eq!(verifier.check(expected, &old_bytes), None);
+        assert_eq!(verifier.check(expected, &failed_bytes), None);
+        assert_eq!(verifier.check(expected, &oldest_bytes), Some(Fault::Stale));
+        let (new, _) = write(1);
+        verifier.settle(new);
+        assert_eq!(verifier.check(verifier.read(1, Some(0)), &failed_bytes), Some(Fault::Stale));
+        let (other, other_bytes) = write(2);
+        verifier.settle(other);
+        verifier.settle(write(2).0);
+        assert_eq!(verifier.check(verifier.read(2, Some(0)), &other_bytes), Some(Fault::Stale));
     }
 
     #[test]

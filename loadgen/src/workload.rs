@@ -7,7 +7,7 @@ use crate::keys::{Distribution, KeyStream};
 use crate::random::Random;
 use crate::template::write_digits;
 use crate::trace::Trace;
-use crate::wire::Answer;
+use crate::wire::{Answer, Protocol};
 
 /// Keys of one MGET or MSET at most: what a template is still sensible for.
 pub const KEYS_PER_COMMAND_MAX: usize = 10_000;
@@ -67,15 +67,20 @@ impl Action {
 
     /// Whether `answer` can be the reply to this at all. Errors always can.
     #[inline]
-    pub fn expects(&self, answer: &Answer<'_>) -> bool {
+    pub fn expects(&self, answer: &Answer<'_>, protocol: Protocol) -> bool {
         match (self, answer) {
             (_, Answer::Error(_)) | (Action::Words(_), _) => true,
-            (Action::Set | Action::MSet(_), Answer::Status(_)) => true,
+            (Action::Set | Action::MSet(_), Answer::Status(b"OK" | b"STORED")) => true,
             (Action::Get, Answer::Value | Answer::Nil) => true,
             (Action::Incr | Action::Del | Action::Expire, Answer::Int(_)) => true,
             // memcached says NOT_FOUND instead of 0, and END for no value at all.
             (Action::Incr | Action::Del | Action::Expire, Answer::Nil) => true,
-            (Action::MGet(_), Answer::Array { .. } | Answer::Value | Answer::Nil) => true,
+            // memcached leaves out what it has not; all others answer for each key.
+            (Action::MGet(keys), Answer::Array { values, nils }) if protocol != Protocol::Memcache => {
+                u64::from(*values) + u64::from(*nils) == *keys as u64
+            }
+            (Action::MGet(keys), Answer::Array { values, .. }) => u64::from(*values) <= *keys as u64,
+            (Action::MGet(_), Answer::Value | Answer::Nil) => protocol == Protocol::Memcache,
             (Action::Ping | Action::PingInline, Answer::Status(_)) => true,
             _ => false,
         }

@@ -83,6 +83,59 @@ fn a_server_that_does_not_start_is_told() {
     loadgen(&words).failed_with(1, &["cannot start /nonexistent/server"]);
 }
 
+/// Disturbed rounds and rounds with errors are not measurements: they are counted, and that is said.
+#[test]
+fn disturbed_rounds_are_discarded_and_counted() {
+    let directory = Directory::new("discarded");
+    let json = directory.file("c.json");
+    let without_get = format!("{REDIS} --rename-command GET ''");
+    let common = ["--noise-rounds", "0", "--rounds", "1", "-P", "1", "-c", "2", "--mixes", "get", "--json", &json];
+    let words = [&["compare", "--a", &without_get, "--b", REDIS], &common[..], &flags()].concat();
+    let run = loadgen(&words).failed_with(1, &["discarded:", "error replies", "1 cells without any undisturbed pair"]);
+    assert!(run.out.contains("| 0 (3) | no undisturbed pair: "), "{}", run.out);
+    let result: serde_json::Value = serde_json::from_slice(&std::fs::read(&json).unwrap()).unwrap();
+    assert_eq!(result["legs"][0]["cells"][0]["discarded"].as_array().unwrap().len(), 3, "{result}");
+
+    let mut neighbour = Command::new("sh").args(["-c", "while :; do :; done"]).spawn().unwrap();
+    let times = ["--seconds", "0.4", "--warm-up", "0.1", "--foreign-max", "5", "--quiet-wait", "0", "-r", "2000"];
+    let run = loadgen(&[&["compare", "--a", REDIS, "--b", REDIS], &common[..], &times].concat());
+    neighbour.kill().unwrap();
+    neighbour.wait().unwrap();
+    let run = run.failed_with(1, &["discarded: other processes used"]);
+    assert!(run.out.contains("| 0 (3) | no undisturbed pair: other processes used "), "{}", run.out);
+}
+
+/// Each preset that measures something else than a matrix has results for machines and a chart as well.
+#[test]
+fn subjects_of_their_own_have_all_outputs() {
+    let directory = Directory::new("subject");
+    let (json, svg) = (directory.file("s.json"), directory.file("s.svg"));
+    let ours = crabcache();
+    let words = ["compare", "recovery", "-r", "1000", "--rounds", "1", "--json", &json, "--svg", &svg, "--ours"];
+    let run = loadgen(&[&words[..], &[ours.to_str().unwrap()]].concat()).succeeded();
+    let result: serde_json::Value = serde_json::from_slice(&std::fs::read(&json).unwrap()).unwrap();
+    let rows = result["rows"].as_array().unwrap();
+    assert_eq!(rows.len(), 2, "{result}");
+    assert!(rows.iter().all(|row| row["keys"] == 1000 && row["seconds"][0].as_f64().unwrap() > 0.0), "{result}");
+    assert!(run.out.contains("| 1000 | crabcache |"), "{}", run.out);
+    assert!(std::fs::read_to_string(&svg).unwrap().contains("From the start to the first answer"));
+}
+
+/// `loadgen compare … 2>&1 | head -1` ended in a panic, and left its servers' directories behind.
+#[test]
+fn nobody_reads_what_a_comparison_says() {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_loadgen"))
+        .args(["compare", "--a", REDIS, "--b", REDIS, "--rounds", "50"])
+        .args(flags())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stderr.take());
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    assert_eq!((directories_of(child.id()), servers_of(child.id()).len()), (0, 0));
+}
+
 #[test]
 fn an_interrupted_comparison_leaves_nothing_behind() {
     for signal in ["INT", "TERM", "KILL"] {

@@ -168,6 +168,17 @@ fn verified_mixes_find_nothing_wrong() {
     }
 }
 
+/// Every key is written by many connections at a time when they go round and round in few keys.
+#[test]
+fn verified_sequences_find_nothing_wrong() {
+    let redis = Server::redis(&[]);
+    let words = ["--verify", "--keys", "sequential", "--mix", "set=1,get=1", "-n", "40000", "-r", "60", "-c", "50"];
+    let port = redis.port_text();
+    let words = [&["-p", &port], &words[..], &["-P", "16", "--threads", "2", "--preload"]].concat();
+    let run = loadgen(&words).succeeded();
+    assert!(run.out.contains("foreign 0, torn 0, stale 0, wrong 0"), "{}", run.out);
+}
+
 #[test]
 fn memcached_in_its_own_words() {
     let server = Server::memcached();
@@ -187,6 +198,8 @@ fn each_core_of_ours_as_a_node() {
     let run = loadgen(&words).succeeded();
     assert!(run.out.contains("(100.00 %)"), "{}", run.out);
     assert!(server.ask("DBSIZE").starts_with(":3000\r\n"));
+    // The keys of a node without a connection were never asked for, and an open loop waited for them for ever.
+    loadgen(&["-p", &port, "--cluster", "-c", "1", "-n", "100", "-t", "get"]).failed_with(1, &["2 nodes", "-c says 1"]);
 }
 
 #[test]

@@ -9,6 +9,7 @@ use crate::failure::Failure;
 use crate::keys::Distribution;
 use crate::plan::{Arrivals, Pace, Plan, Until};
 use crate::report::live::LiveLine;
+use crate::report::say;
 use crate::run::{self, Finished};
 use crate::workload::Action;
 
@@ -60,7 +61,7 @@ fn fill_one(options: &ServerOptions, fill: &Fill, checked: &Checked) -> Result<F
         });
     }
     let total = run_percentiles(&finished);
-    eprintln!("#   {}: {total}", server.name());
+    say::tell(format_args!("#   {}: {total}", server.name()));
     Ok(Filling { finished, resident_bytes: server.resident_bytes(), server_cpu_ns: server.cpu_ns() - cpu_ns, foreign })
 }
 

@@ -5,6 +5,9 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use serde_json::json;
+
+use super::Findings;
 use super::options::Checked;
 use super::presets::HIT_RATIO_CEILING;
 use super::round;
@@ -13,6 +16,8 @@ use crate::failure::Failure;
 use crate::keys::Distribution;
 use crate::plan::{Pace, Plan, Until};
 use crate::report::live::LiveLine;
+use crate::report::say;
+use crate::report::svg::{Bar, Bars};
 use crate::run;
 use crate::signals;
 use crate::trace::Trace;
@@ -43,6 +48,8 @@ pub fn measure(traces: &[PathBuf], shares: &[f64], checked: &Checked) -> Result<
     table.push_str("\n|---|--:|--:|");
     servers.iter().for_each(|_| table.push_str("--:|"));
     table.push('\n');
+    let mut rows = Vec::new();
+    let mut groups = Vec::new();
     for path in traces {
         let trace = Trace::load(path).map_err(|error| Failure::system("cannot read the trace", error))?;
         if trace.sized {
@@ -55,15 +62,27 @@ pub fn measure(traces: &[PathBuf], shares: &[f64], checked: &Checked) -> Result<
             let entries = (trace.unique as f64 * share).round().max(1.0);
             let value_bytes = (HIT_RATIO_CEILING as f64 * PAYLOAD_SHARE / entries - KEY_BYTES).max(1.0) as usize;
             write!(table, "| {name} | {entries} | {value_bytes} |").expect("a string grows");
+            let mut bars = Vec::new();
             for options in &servers {
                 let ratio = replay(options, &trace, value_bytes, checked)? * 100.0;
-                eprintln!("# {name}, {entries} entries, {}: {ratio:.2} %", options.name);
+                say::tell(format_args!("# {name}, {entries} entries, {}: {ratio:.2} %", options.name));
                 write!(table, " {ratio:.2} |").expect("a string grows");
+                rows.push(json!({
+                    "trace": name,
+                    "entries": entries,
+                    "value_bytes": value_bytes,
+                    "server": options.name,
+                    "hit_percent": ratio,
+                }));
+                bars.push(Bar { value: ratio, interval: None });
             }
+            groups.push((format!("{name}\n{entries} entries"), bars));
             table.push('\n');
         }
     }
-    super::publish(&table, checked)
+    let series = servers.iter().map(|server| server.name.clone()).collect();
+    let title = "Share of GETs that were hits".into();
+    Findings { table, rows, chart: Bars { title, y_label: "percent", series, groups } }.publish(checked)
 }
 
 fn replay(options: &ServerOptions, trace: &Arc<Trace>, value_bytes: usize, checked: &Checked) -> Result<f64, Failure> {

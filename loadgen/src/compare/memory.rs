@@ -5,9 +5,14 @@ use std::fmt::Write as _;
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
 
+use serde_json::json;
+
+use super::Findings;
 use super::options::Checked;
 use super::server::{Server, ServerOptions};
 use crate::failure::Failure;
+use crate::report::say;
+use crate::report::svg::{Bar, Bars};
 use crate::session::Session;
 use crate::signals;
 use crate::wire::Protocol;
@@ -42,9 +47,12 @@ pub fn measure(keys: u64, checked: &Checked) -> Result<(), Failure> {
     table.push_str("\n|---|---|");
     servers.iter().for_each(|_| table.push_str("--:|"));
     table.push('\n');
+    let mut rows = Vec::new();
+    let mut groups = Vec::new();
     for (key_bytes, value_bytes, expires) in CASES {
         let expiry = if expires { "a day" } else { "none" };
         write!(table, "| {key_bytes} B, {value_bytes} B | {expiry} |").expect("a string grows");
+        let mut bars = Vec::new();
         for options in &servers {
             let server = Server::start(options)?;
             let before = server.resident_bytes();
@@ -54,16 +62,31 @@ pub fn measure(keys: u64, checked: &Checked) -> Result<(), Failure> {
             load(stream, options.protocol, keys, key_bytes, value_bytes, when).map_err(failed)?;
             let resident = server.resident_bytes().saturating_sub(before);
             let beyond = resident as f64 / keys as f64 - (key_bytes + value_bytes) as f64;
-            eprintln!("# {}: {key_bytes} B, {value_bytes} B, expiry {expiry}: {beyond:.1} B", server.name());
+            say::tell(format_args!(
+                "# {}: {key_bytes} B, {value_bytes} B, expiry {expiry}: {beyond:.1} B",
+                server.name()
+            ));
             write!(table, " {beyond:.1} |").expect("a string grows");
+            rows.push(json!({
+                "server": server.name(),
+                "keys": keys,
+                "key_bytes": key_bytes,
+                "value_bytes": value_bytes,
+                "expires": expires,
+                "bytes_beyond": beyond,
+            }));
+            bars.push(Bar { value: beyond, interval: None });
             if signals::interrupted() {
                 return Err(Failure::Interrupted);
             }
         }
+        groups.push((format!("{key_bytes} B, {value_bytes} B\nexpiry: {expiry}"), bars));
         table.push('\n');
     }
     let table = format!("Resident bytes per item beyond key and value, {keys} items.\n\n{table}");
-    super::publish(&table, checked)
+    let series = servers.iter().map(|server| server.name.clone()).collect();
+    let title = "Resident bytes per item beyond key and value".into();
+    Findings { table, rows, chart: Bars { title, y_label: "bytes", series, groups } }.publish(checked)
 }
 
 pub(super) fn load(
@@ -79,6 +102,9 @@ pub(super) fn load(
     let mut requests = String::new();
     let mut replies = Vec::new();
     for first in (0..keys).step_by(BATCH as usize) {
+        if signals::interrupted() {
+            return Err(io::Error::new(io::ErrorKind::Interrupted, "interrupted"));
+        }
         requests.clear();
         let count = BATCH.min(keys - first);
         for key in first..first + count {

@@ -28,7 +28,8 @@ use std::time::Duration;
 pub use options::CompareOptions;
 
 use crate::failure::Failure;
-use crate::report::check_writable;
+use crate::report::svg::Bars;
+use crate::report::{check_writable, say};
 use crate::signals;
 use crate::system;
 use options::{Cell, Checked, Leg, Subject};
@@ -103,11 +104,11 @@ fn measure_all(checked: &Checked) -> Result<(), Failure> {
 fn measure_cells(checked: &Checked) -> Result<(), Failure> {
     let rounds = checked.legs.len() * checked.cells.len() * 2 * (checked.pairs + checked.noise_pairs);
     let seconds = rounds as f64 * (checked.warm_up + checked.measured + BETWEEN_ROUNDS).as_secs_f64();
-    eprintln!(
+    say::tell(format_args!(
         "# {} cells, {rounds} rounds: about {:.1} minutes, and what loading takes",
         checked.cells.len(),
         seconds / 60.0
-    );
+    ));
     let mut results = Vec::new();
     let outcome = checked.legs.iter().try_for_each(|leg| measure(leg, checked, &mut results));
     // What was measured before something went wrong is worth having.
@@ -139,7 +140,7 @@ fn measure(leg: &Leg, checked: &Checked, results: &mut Vec<LegResult>) -> Result
         let data = (cell.keys, cell.sizes.to_string());
         if loaded.as_ref() != Some(&data) {
             for server in &everyone {
-                eprintln!("# {}: loading {} keys of {} bytes", server.name(), cell.keys, cell.sizes);
+                say::tell(format_args!("# {}: loading {} keys of {} bytes", server.name(), cell.keys, cell.sizes));
                 server.resume()?;
                 server.empty()?;
                 round::load_keys(server, cell, checked)?;
@@ -147,7 +148,7 @@ fn measure(leg: &Leg, checked: &Checked, results: &mut Vec<LegResult>) -> Result
             }
             loaded = Some(data);
         }
-        eprintln!("# {cell}");
+        say::tell(format_args!("# {cell}"));
         let noise = match &twin {
             Some(twin) => Some(pairs_of(&a, twin, cell, checked.noise_pairs, &everyone, checked)?),
             None => None,
@@ -191,7 +192,7 @@ fn pairs_of(
                 pairs.b.push(second);
             }
             (Verdict::Discard(why), _) | (_, Verdict::Discard(why)) => {
-                eprintln!("#   discarded: {why}");
+                say::tell(format_args!("#   discarded: {why}"));
                 pairs.discarded.push(why);
             }
         }
@@ -199,13 +200,22 @@ fn pairs_of(
     Ok(pairs)
 }
 
-/// A table of a subject of its own, for the terminal and the file that was asked for.
-fn publish(table: &str, checked: &Checked) -> Result<(), Failure> {
-    let table = format!("{}\n\n{table}", report::provenance());
-    println!("{table}");
-    match &checked.markdown {
-        Some(path) => std::fs::write(path, table).map_err(|error| Failure::system(path.display().to_string(), error)),
-        None => Ok(()),
+/// What a subject of its own has found: a table, the same for machines, and a chart.
+struct Findings {
+    table: String,
+    rows: Vec<serde_json::Value>,
+    chart: Bars,
+}
+
+impl Findings {
+    /// To the terminal and to the files that were asked for.
+    fn publish(&self, checked: &Checked) -> Result<(), Failure> {
+        let value = serde_json::json!({
+            "machine": report::machine(),
+            "command": report::command(),
+            "rows": self.rows,
+        });
+        report::save(checked, std::slice::from_ref(&self.table), &value, &[self.chart.draw()])
     }
 }
 

@@ -9,7 +9,7 @@ use clap::Parser;
 use super::presets::{self, Preset};
 use super::server::{ServerOptions, parse_command};
 use crate::keys::Distribution;
-use crate::options::{CpuList, parse_cpus, positive};
+use crate::options::{CpuList, parse_cpus, positive, seconds};
 use crate::system;
 use crate::wire::Protocol;
 use crate::workload::{Action, Mix, Sizes};
@@ -106,22 +106,22 @@ pub struct CompareOptions {
     #[arg(long, value_name = "SECONDS", help_heading = "Rounds")]
     pub warm_up: Option<f64>,
     /// Discard rounds during which other processes used more than this share of one CPU, in percent.
-    #[arg(long, value_name = "PERCENT", default_value_t = 5.0, help_heading = "Rounds")]
+    #[arg(long, value_name = "PERCENT", default_value = "5", value_parser = positive, help_heading = "Rounds")]
     pub foreign_max: f64,
-    /// Seconds to wait for other processes to be quiet before a round.
-    #[arg(long, value_name = "SECONDS", default_value_t = 20.0, help_heading = "Rounds")]
+    /// Seconds to wait for other processes to be quiet before a round; 0 for none.
+    #[arg(long, value_name = "SECONDS", default_value = "20", value_parser = seconds_or_none, help_heading = "Rounds")]
     pub quiet_wait: f64,
     /// fill-latency, memory, ttl-storm: keys to fill in [default: 20000000, of the others 5000000; --quick: a tenth].
     #[arg(long, value_name = "N", help_heading = "Rounds")]
     pub fill_keys: Option<u64>,
-    /// fill-latency: requests per second.
-    #[arg(long, value_name = "N", default_value = "200000", value_parser = positive, help_heading = "Rounds")]
-    pub fill_rate: f64,
+    /// fill-latency: requests per second [default: 200000].
+    #[arg(long, value_name = "N", value_parser = positive, help_heading = "Rounds")]
+    pub fill_rate: Option<f64>,
     /// hit-ratio: traces to replay, a request per line, `key` or `key,size`, plain or compressed by zstd.
     #[arg(long, value_name = "FILE", num_args = 1.., help_heading = "Rounds")]
     pub traces: Vec<PathBuf>,
-    /// hit-ratio: how much of each trace's distinct keys the caches hold, in percent.
-    #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "10", value_parser = percent, help_heading = "Rounds")]
+    /// hit-ratio: how much of each trace's distinct keys the caches hold, in percent [default: 10].
+    #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = percent, help_heading = "Rounds")]
     pub shares: Vec<f64>,
     /// growth: the curves to measure [default: all].
     #[arg(long, value_enum, value_name = "LIST", value_delimiter = ',', help_heading = "Rounds")]
@@ -300,6 +300,9 @@ impl Default for Matrix {
 /// What a comparison without a name takes the time for.
 const EFFORT: Effort = Effort { pairs: 5, noise_pairs: 2, seconds: 2.0, warm_up_seconds: 0.5 };
 const EFFORT_QUICK: Effort = Effort { pairs: 2, noise_pairs: 1, seconds: 0.6, warm_up_seconds: 0.2 };
+const FILL_RATE: f64 = 200_000.0;
+/// Of the distinct keys of a trace.
+const SHARE: f64 = 0.1;
 const FILL_KEYS: u64 = 20_000_000;
 const FILL_KEYS_QUICK: u64 = 2_000_000;
 const MEMORY_KEYS: u64 = 5_000_000;
@@ -312,6 +315,10 @@ fn percent(text: &str) -> Result<f64, String> {
         true => Ok(percent / 100.0),
         false => Err("at most 100 percent".into()),
     })
+}
+
+fn seconds_or_none(text: &str) -> Result<f64, String> {
+    if text == "0" { Ok(0.0) } else { seconds(text) }
 }
 
 impl CompareOptions {
@@ -394,10 +401,17 @@ impl CompareOptions {
         if self.traces.is_empty() == (preset == Some(Preset::HitRatio)) {
             return Err("the preset hit-ratio, and no other, replays --traces".into());
         }
+        if self.fill_rate.is_some() && preset != Some(Preset::FillLatency) {
+            return Err("--fill-rate belongs to the preset fill-latency".into());
+        }
+        if !self.shares.is_empty() && preset != Some(Preset::HitRatio) {
+            return Err("--shares belongs to the preset hit-ratio".into());
+        }
+        self.check_lists(preset)?;
         let subject = match preset {
             Some(Preset::FillLatency) => Subject::Fill(Fill {
                 keys: fill_keys,
-                requests_per_second: self.fill_rate,
+                requests_per_second: self.fill_rate.unwrap_or(FILL_RATE),
                 connections: matrices[0].connections[0],
                 pipeline: matrices[0].pipelines[0],
                 sizes: matrices[0].sizes[0],
@@ -405,7 +419,10 @@ impl CompareOptions {
             Some(Preset::Memory) => Subject::Memory { keys: fill_keys },
             Some(Preset::Recovery) => Subject::Recovery { keyspaces: matrices[0].keyspaces.clone() },
             Some(Preset::TtlStorm) => Subject::Storm { keys: fill_keys, requests_per_second: STORM_RATE },
-            Some(Preset::HitRatio) => Subject::HitRatio { traces: self.traces.clone(), shares: self.shares.clone() },
+            Some(Preset::HitRatio) => Subject::HitRatio {
+                traces: self.traces.clone(),
+                shares: if self.shares.is_empty() { vec![SHARE] } else { self.shares.clone() },
+            },
             _ => Subject::Cells,
         };
         Ok(Checked {
@@ -420,11 +437,40 @@ impl CompareOptions {
             measured: Duration::from_secs_f64(effort.seconds),
             warm_up: Duration::from_secs_f64(effort.warm_up_seconds),
             foreign_max: self.foreign_max / 100.0,
-            quiet_wait: Duration::from_secs_f64(self.quiet_wait.clamp(0.0, 1e6)),
+            quiet_wait: Duration::from_secs_f64(self.quiet_wait),
             json: self.json.clone(),
             markdown: self.markdown.clone(),
             svg: self.svg.clone(),
         })
+    }
+
+    /// Presets that measure something else than a matrix say so when they are given one.
+    fn check_lists(&self, preset: Option<Preset>) -> Result<(), String> {
+        fn count<T>(list: &Option<Vec<T>>) -> usize {
+            list.as_ref().map_or(0, Vec::len)
+        }
+        let lists = [
+            ("-P", count(&self.pipelines)),
+            ("-c", count(&self.connections)),
+            ("-d", count(&self.sizes)),
+            ("--mixes", count(&self.mixes)),
+            ("-r", count(&self.keyspaces)),
+            ("--keys", count(&self.keys)),
+        ];
+        let allowed = |flag: &str| match (preset, flag) {
+            (Some(Preset::FillLatency), "-P" | "-c" | "-d") => 1,
+            (Some(Preset::Recovery), "-r") => usize::MAX,
+            (
+                Some(Preset::FillLatency | Preset::Recovery | Preset::Memory | Preset::TtlStorm | Preset::HitRatio),
+                _,
+            ) => 0,
+            _ => usize::MAX,
+        };
+        match lists.into_iter().find(|(flag, count)| *count > allowed(flag)) {
+            None => Ok(()),
+            Some((flag, _)) if allowed(flag) == 0 => Err(format!("{flag}: this preset has no matrix")),
+            Some((flag, _)) => Err(format!("{flag}: this preset takes one of them")),
+        }
     }
 
     /// What was asked for; what was not, as the preset or `--quick` has it.
@@ -603,6 +649,12 @@ mod tests {
         let replay = subject("hit-ratio --shares 1,10 --traces a b");
         assert!(matches!(replay, Subject::HitRatio { traces, shares } if traces.len() == 2 && shares == [0.01, 0.1]));
         assert!(check("hit-ratio").is_err() && check("redis --traces a").is_err());
+        for line in
+            ["memory -P 4", "ttl-storm -c 9", "fill-latency -c 1,2", "recovery -d 64", "hit-ratio --traces a -r 5"]
+        {
+            assert!(check(line).is_err(), "{line}");
+        }
+        assert!(check("fill-latency -c 9 -d 64").is_ok() && check("recovery -r 5,6").is_ok());
     }
 
     #[test]
@@ -620,6 +672,10 @@ mod tests {
             &["--ours", "/x"],
             &["--sweeps", "keys"],
             &["--fill-keys", "5"],
+            &["--fill-rate", "5"],
+            &["--shares", "5"],
+            &["--foreign-max", "NaN"],
+            &["--quiet-wait", "inf"],
             &["--server-cpus", "1", "--generator-cpus", "0-1"],
         ] {
             assert!(check(line).is_err(), "{line:?}");

@@ -4,10 +4,15 @@
 use std::fmt::Write as _;
 use std::net::TcpStream;
 
+use serde_json::json;
+
+use super::Findings;
 use super::memory;
 use super::options::Checked;
 use super::server::Server;
 use crate::failure::Failure;
+use crate::report::say;
+use crate::report::svg::{Bar, Bars};
 use crate::session::Session;
 
 const KEY_BYTES: usize = 16;
@@ -17,6 +22,8 @@ const VALUE_BYTES: usize = 64;
 pub fn measure(keyspaces: &[u64], checked: &Checked) -> Result<(), Failure> {
     let mut table =
         String::from("| keys | server | bytes on disk | seconds until it answers | keys/s |\n|--:|---|--:|--:|--:|\n");
+    let mut rows = Vec::new();
+    let mut groups = Vec::new();
     for &keys in keyspaces {
         for leg in &checked.legs {
             let (mut a, mut b) = (Server::start(&leg.a)?, Server::start(&leg.b)?);
@@ -34,11 +41,12 @@ pub fn measure(keyspaces: &[u64], checked: &Checked) -> Result<(), Failure> {
                     let server = if turn == 0 { &mut a } else { &mut b };
                     server.resume()?;
                     seconds[turn].push(server.restart()?.as_secs_f64());
-                    eprintln!("# {}: {keys} keys in {:.3} s", server.name(), seconds[turn][round]);
+                    say::tell(format_args!("# {}: {keys} keys in {:.3} s", server.name(), seconds[turn][round]));
                     check_count(server, keys)?;
                     server.pause()?;
                 }
             }
+            let mut bars = Vec::new();
             for (server, seconds) in [&a, &b].into_iter().zip(&mut seconds) {
                 seconds.sort_by(f64::total_cmp);
                 let median = seconds[seconds.len() / 2];
@@ -46,14 +54,19 @@ pub fn measure(keyspaces: &[u64], checked: &Checked) -> Result<(), Failure> {
                 let (name, disk, rate) = (server.name(), server.disk_bytes(), keys as f64 / median);
                 writeln!(table, "| {keys} | {name} | {disk} | {median:.3} ({first:.3} to {last:.3}) | {rate:.0} |")
                     .expect("a string grows");
+                rows.push(json!({ "keys": keys, "server": name, "disk_bytes": disk, "seconds": seconds }));
+                bars.push(Bar { value: median, interval: Some((first, last)) });
             }
+            groups.push((format!("{keys} keys"), bars));
         }
     }
     let table = format!(
         "Keys of {KEY_BYTES} B with values of {VALUE_BYTES} B; medians of {} starts.\n\n{table}",
         checked.pairs
     );
-    super::publish(&table, checked)
+    let series = checked.legs.iter().flat_map(|leg| [leg.a.name.clone(), leg.b.name.clone()]).collect();
+    let title = "From the start to the first answer".into();
+    Findings { table, rows, chart: Bars { title, y_label: "seconds", series, groups } }.publish(checked)
 }
 
 fn check_count(server: &Server, keys: u64) -> Result<(), Failure> {

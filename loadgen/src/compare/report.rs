@@ -12,8 +12,8 @@ use super::server::ServerOptions;
 use super::statistics::{Ratio, median};
 use super::{CellResult, LegResult, Pairs};
 use crate::failure::Failure;
-use crate::report::Percentiles;
 use crate::report::svg::{self, Bar, Bars, Lines, Scale, Series};
+use crate::report::{Percentiles, say};
 
 /// A generator busier than this limits the throughput of both.
 const GENERATOR_LIMIT: f64 = 0.95;
@@ -22,7 +22,7 @@ const BARS_PER_CHART: usize = 6;
 
 pub fn progress(leg: &Leg, pairs: &Pairs, noise: Option<&Pairs>) {
     let cpu = |rounds: &[Round]| median_of(rounds, Round::cpu_us);
-    eprintln!(
+    say::tell(format_args!(
         "#   CPU/op {} {:.3} µs, {} {:.3} µs, ratio {} (A/A {}); throughput ratio {}",
         leg.a.name,
         cpu(&pairs.a),
@@ -31,7 +31,7 @@ pub fn progress(leg: &Leg, pairs: &Pairs, noise: Option<&Pairs>) {
         text(pairs.ratio(Round::cpu_us)),
         text(noise.and_then(|noise| noise.ratio(Round::cpu_us))),
         text(pairs.ratio(Round::throughput)),
-    );
+    ));
 }
 
 pub fn write(checked: &Checked, results: &[LegResult]) -> Result<(), Failure> {
@@ -63,9 +63,8 @@ pub fn write_fills(checked: &Checked, fill: &Fill, results: &[FillResult]) -> Re
     save(checked, &tables, &value, &results.iter().flat_map(fill_charts).collect::<Vec<_>>())
 }
 
-fn save(checked: &Checked, tables: &[String], value: &Value, charts: &[String]) -> Result<(), Failure> {
+pub fn save(checked: &Checked, tables: &[String], value: &Value, charts: &[String]) -> Result<(), Failure> {
     let table = format!("{}\n\n{}", provenance(), tables.join("\n"));
-    println!("{table}");
     let write = |path: &Option<std::path::PathBuf>, content: String| match path {
         Some(path) => {
             fs::write(path, content).map_err(|error| Failure::system(format!("cannot write {}", path.display()), error))
@@ -74,16 +73,17 @@ fn save(checked: &Checked, tables: &[String], value: &Value, charts: &[String]) 
     };
     write(&checked.markdown, table.clone())?;
     write(&checked.json, format!("{value:#}\n"))?;
-    write(&checked.svg, svg::document(charts))
+    write(&checked.svg, svg::document(charts))?;
+    say::out(&table)
 }
 
 /// The command and the machine that a table comes from.
-pub fn provenance() -> String {
+fn provenance() -> String {
     format!("`{}`\n\n{}", command(), machine())
 }
 
 /// What to type to get the same again.
-fn command() -> String {
+pub fn command() -> String {
     // Where files lie on this machine is of no use on another.
     let brief = |word: String| match word.rsplit_once('/') {
         Some((_, name)) if word.starts_with('/') && !word.contains(' ') => name.to_owned(),
@@ -94,7 +94,7 @@ fn command() -> String {
 }
 
 /// Processor, number of CPUs, kernel.
-fn machine() -> String {
+pub fn machine() -> String {
     let cpu_info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = cpu_info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
     let model = model.map_or("unknown processor", |(_, model)| model);

@@ -11,7 +11,7 @@ use crate::generator::Load;
 use crate::keys::Distribution;
 use crate::options::preload_of;
 use crate::plan::{Pace, Plan, Until};
-use crate::report::ms;
+use crate::report::{ms, say};
 use crate::signals;
 use crate::system::Pid;
 use crate::workload::{Action, KeyNames, Sizes, Workload};
@@ -144,7 +144,12 @@ pub fn run(server: &Server, cell: &Cell, everyone: &[&Server], checked: &Checked
     load.stop();
     load.finish()?;
     if let Some(error) = load.first_error() {
-        eprintln!("#   {}: error reply to {}: {}", server.name(), error.command, crate::wire::printable(&error.reply));
+        say::tell(format_args!(
+            "#   {}: error reply to {}: {}",
+            server.name(),
+            error.command,
+            crate::wire::printable(&error.reply)
+        ));
     }
     let latency = record.total().latency_ns;
     let at = |quantile| ms(latency.value_at_quantile(quantile));

@@ -13,12 +13,14 @@ use crate::plan::{Credentials, Endpoint, Target};
 use crate::random::Random;
 use crate::session::Session;
 use crate::signals;
-use crate::system::{self, Pid, SIGCONT, SIGKILL, SIGSTOP, SIGTERM};
+use crate::system::{self, Pid, Signal};
 use crate::wire::Protocol;
 
 const READY_WAIT: Duration = Duration::from_secs(15);
 /// Until it answers again after a start with many keys.
 const RECOVERY_WAIT: Duration = Duration::from_secs(300);
+/// Until it has ended in order, with all it has to write.
+const RESTART_WAIT: Duration = Duration::from_secs(60);
 const END_WAIT: Duration = Duration::from_secs(5);
 /// Removing millions of keys may take a while.
 const EMPTY_WAIT: Duration = Duration::from_secs(120);
@@ -86,8 +88,17 @@ impl Server {
     /// it answered questions about keys.
     pub fn restart(&mut self) -> Result<Duration, Failure> {
         let child = self.child.get_mut();
-        system::signal_group(self.group, SIGTERM);
-        child.wait().map_err(|error| Failure::system(format!("{} does not end", self.options.name), error))?;
+        system::signal_group(self.group, Signal::SIGTERM);
+        let asked = Instant::now();
+        while matches!(child.try_wait(), Ok(None)) {
+            if asked.elapsed() > RESTART_WAIT {
+                return Err(Failure::system(
+                    format!("{} does not end", self.options.name),
+                    "it was asked with SIGTERM",
+                ));
+            }
+            super::sleep(Duration::from_millis(2))?;
+        }
         signals::forget_group(self.group);
         let started = Instant::now();
         *child = spawn(&self.options, self.port, &self.directory)
@@ -191,13 +202,13 @@ impl Server {
     /// Stops it from using the CPU while another server is measured on it.
     pub fn pause(&self) -> Result<(), Failure> {
         self.check_alive()?;
-        system::signal_group(self.group, SIGSTOP);
+        system::signal_group(self.group, Signal::SIGSTOP);
         Ok(())
     }
 
     pub fn resume(&self) -> Result<(), Failure> {
         self.check_alive()?;
-        system::signal_group(self.group, SIGCONT);
+        system::signal_group(self.group, Signal::SIGCONT);
         Ok(())
     }
 
@@ -294,15 +305,15 @@ fn spawn(options: &ServerOptions, port: u16, directory: &Path) -> std::io::Resul
 impl Drop for Server {
     fn drop(&mut self) {
         let child = self.child.get_mut();
-        system::signal_group(self.group, SIGTERM);
-        system::signal_group(self.group, SIGCONT);
+        system::signal_group(self.group, Signal::SIGTERM);
+        system::signal_group(self.group, Signal::SIGCONT);
         let asked = Instant::now();
         while matches!(child.try_wait(), Ok(None)) && asked.elapsed() < END_WAIT {
             std::thread::sleep(Duration::from_millis(10));
         }
         // Also for what it may have left behind in its group. The leader is reaped only afterwards, so
         // its number still belongs to it.
-        system::signal_group(self.group, SIGKILL);
+        system::signal_group(self.group, Signal::SIGKILL);
         let _ = child.wait();
         signals::forget_group(self.group);
         let _ = fs::remove_dir_all(&self.directory);

@@ -5,6 +5,9 @@ use std::fmt::Write as _;
 use std::net::TcpStream;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use serde_json::json;
+
+use super::Findings;
 use super::memory::{self, Expiry};
 use super::options::{Cell, Checked};
 use super::round::{self, wait_for_quiet};
@@ -13,7 +16,9 @@ use crate::failure::Failure;
 use crate::generator::Load;
 use crate::keys::Distribution;
 use crate::plan::{Arrivals, Pace, Plan, Until};
-use crate::report::Percentiles;
+use crate::report::json::percentiles;
+use crate::report::svg::{Bar, Bars};
+use crate::report::{Percentiles, say};
 use crate::session::Session;
 use crate::workload::{Action, Sizes};
 
@@ -51,16 +56,32 @@ pub fn measure(keys: u64, requests_per_second: f64, checked: &Checked) -> Result
          |---|---|--:|--:|--:|--:|--:|--:|--:|\n",
         AFTER.as_secs() + EXPIRY_SPREAD_MS / 1000
     );
+    let mut rows = Vec::new();
+    let mut groups = Vec::new();
     for leg in &checked.legs {
         for round in 0..checked.pairs {
             // A B, B A …
             for server in if round % 2 == 0 { [&leg.a, &leg.b] } else { [&leg.b, &leg.a] } {
                 let storm = measure_one(server, keys, requests_per_second, checked)?;
                 push_rows(&mut table, server, &storm);
+                rows.push(json!({
+                    "server": server.name,
+                    "keys": keys,
+                    "requests_per_second": requests_per_second,
+                    "calm_ms": percentiles(&storm.calm),
+                    "stormy_ms": percentiles(&storm.stormy),
+                    "gone_after_seconds": storm.gone_after.map(|time| time.as_secs_f64()),
+                    "resident_bytes_before": storm.resident_bytes[0],
+                    "resident_bytes_after": storm.resident_bytes[1],
+                    "server_cpu_ns": storm.cpu_ns,
+                }));
+                let bar = |latency: &Percentiles| Bar { value: latency.p999, interval: None };
+                groups.push((server.name.clone(), vec![bar(&storm.calm), bar(&storm.stormy)]));
             }
         }
     }
-    super::publish(&table, checked)
+    let (title, series) = ("p99.9 of the steady load".into(), ["calm", "stormy"].map(str::to_owned).to_vec());
+    Findings { table, rows, chart: Bars { title, y_label: "ms", series, groups } }.publish(checked)
 }
 
 fn push_rows(table: &mut String, server: &ServerOptions, storm: &Storm) {
@@ -133,13 +154,13 @@ fn measure_one(
         resident_bytes: [resident_before, resident_after],
         cpu_ns,
     };
-    eprintln!(
+    say::tell(format_args!(
         "#   {}: p99.9 {:.3} ms calm, {:.3} ms stormy, at most {:.3} ms",
         server.name(),
         storm.calm.p999,
         storm.stormy.p999,
         storm.stormy.max
-    );
+    ));
     Ok(storm)
 }
 

@@ -31,7 +31,8 @@ use worker::Worker;
 const EXECUTOR_IO_BYTES: usize = 256 * 1024;
 /// Rings, event descriptors, outputs.
 const FILES_BESIDE_CONNECTIONS: u64 = 64;
-/// How long a thread may take to hand over a slice: it looks at least twenty times per second.
+/// How long a thread may take to hand over a slice, beside opening a connection anew: it looks at least twenty
+/// times per second.
 const SLICE_WAIT: Duration = Duration::from_secs(10);
 
 /// A load under way.
@@ -136,6 +137,7 @@ impl Load {
         let mut record = Record::new(self.shared.plan.record_commands());
         let mut delivered = self.ended.clone();
         let mut waiting_since = Instant::now();
+        let slice_wait = SLICE_WAIT + self.shared.plan.target.timeout.saturating_mul(2);
         while delivered.contains(&false) {
             if signals::interrupted() {
                 self.stop();
@@ -153,7 +155,7 @@ impl Load {
                     delivered[slice.thread] |= slice.last || slice.epoch >= epoch;
                 }
                 // The end may be far away; a slice may not.
-                Err(RecvTimeoutError::Timeout) if epoch == u64::MAX || waiting_since.elapsed() < SLICE_WAIT => {}
+                Err(RecvTimeoutError::Timeout) if epoch == u64::MAX || waiting_since.elapsed() < slice_wait => {}
                 // A thread that fails says why before it lets go of the channel: the next round tells.
                 Err(_) if self.shared.failure().is_some() => {}
                 Err(error) => return Err(Failure::system("a generating thread does not respond", error)),

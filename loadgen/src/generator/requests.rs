@@ -9,6 +9,7 @@ use crabcache::proto::binary::FRAME_HEADER_BYTES;
 use super::shared::Shared;
 use crate::cluster::Cluster;
 use crate::keys::{Distribution, KeyStream};
+use crate::plan::Until;
 use crate::random::Random;
 use crate::template::{Filling, FrameWriter, Template, filler, write_digits};
 use crate::trace::Trace;
@@ -76,6 +77,8 @@ struct Source {
     cluster: Option<Arc<Cluster>>,
     verifier: Option<Arc<Verifier>>,
     sequential: bool,
+    /// Sequential, and not even once round: each key is written once at most, whoever does it.
+    each_key_once: bool,
     /// For whom, and what, is being written now.
     connection: u64,
     node: usize,
@@ -111,8 +114,7 @@ impl Source {
 
     /// Makes the key one that this connection may write, and remembers what to expect.
     fn expect(&mut self, verifier: &Verifier, key: u64) -> u64 {
-        // In sequence, each key is written once in a round, whoever does it.
-        let connection = (!self.sequential).then_some(self.connection);
+        let connection = (!self.each_key_once).then_some(self.connection);
         if self.changes {
             let key = connection.map_or(key, |connection| verifier.writable(key, connection));
             self.last_write = verifier.write(key);
@@ -187,6 +189,7 @@ impl Requests {
         let template = |action: &Action| Template::new(action, workload, plan.target.protocol, fixed_values);
         let templates: Vec<Template> = actions.iter().map(template).collect();
         let uniform = templates.len() == 1 && templates[0].fixed_bytes().is_some() && plan.verifier.is_none();
+        let sequential = workload.distribution == Distribution::Sequential;
         let stream = |index| Random::stream(plan.seed, thread as u64 * 3 + index);
         Requests {
             templates,
@@ -200,14 +203,15 @@ impl Requests {
                 trace: workload.trace.clone(),
                 cluster: shared.cluster.clone(),
                 verifier: plan.verifier.clone(),
-                sequential: workload.distribution == Distribution::Sequential,
+                sequential,
+                each_key_once: sequential && matches!(plan.until, Until::Requests(count) if count <= workload.keys),
                 connection: 0,
                 node: 0,
                 request: 0,
                 changes: false,
                 reads: false,
                 last_key: 0,
-                last_write: Expectation { key: 0, version: 0 },
+                last_write: Expectation { key: 0, version: 0, acknowledged: 0 },
                 expected: Vec::new(),
             },
             frames: (plan.target.protocol == Protocol::Binary).then_some(FrameWriter),

@@ -60,6 +60,15 @@ impl Shared {
             true => Some(Arc::new(Cluster::discover(&plan.target, &plan.workload.names, plan.workload.keys)?)),
             false => None,
         };
+        if let Some(nodes) =
+            cluster.as_ref().map(|cluster| cluster.nodes.len()).filter(|&nodes| nodes > plan.connections)
+        {
+            // The keys of a node without any would never be asked for.
+            return Err(Failure::system(
+                "--cluster needs a connection for each node",
+                format!("there are {nodes} nodes, and -c says {}", plan.connections),
+            ));
+        }
         let budgets = match &cluster {
             Some(cluster) if total != u64::MAX => cluster.shares(total).into_iter().map(Budget::new).collect(),
             Some(cluster) => cluster.nodes.iter().map(|_| Budget::new(u64::MAX)).collect(),
@@ -140,7 +149,12 @@ impl Budget {
     }
 
     pub fn is_exhausted(&self) -> bool {
-        self.closed.load(Ordering::Relaxed) || self.next.load(Ordering::Relaxed) >= self.total
+        self.closed.load(Ordering::Relaxed) || self.is_used_up()
+    }
+
+    /// All numbers have been handed out.
+    pub fn is_used_up(&self) -> bool {
+        self.next.load(Ordering::Relaxed) >= self.total
     }
 
     fn close(&self) {

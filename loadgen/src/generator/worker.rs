@@ -35,6 +35,8 @@ const SWEEP_NS: u64 = 200_000_000;
 /// An open loop spins when its next request is nearer than this: waking up takes about as long.
 const SPIN_NS: u64 = 50_000;
 const LAST_BYTES: usize = 64;
+/// A reply that comes byte by byte may take this many times as long as one that does not come at all.
+const WHOLE_REPLY_TIMEOUTS: u64 = 10;
 
 struct Connection {
     /// Among all connections of the load.
@@ -50,6 +52,8 @@ struct Connection {
     fills: VecDeque<FillOf>,
     sent_ns: u64,
     progress_ns: u64,
+    /// When its last whole reply came, or since when it has waited for one.
+    replied_ns: u64,
     /// Waits in the worker's `ready` line.
     ready: bool,
     /// No more requests for this one.
@@ -78,9 +82,12 @@ pub struct Worker {
     replies: u64,
     slice_started_ns: u64,
     slice_cpu: Duration,
+    slice_starved: Duration,
     epoch: u64,
     swept_ns: u64,
     deadline_ns: u64,
+    /// Open loop: when the last request could have been sent.
+    closed_ns: u64,
     slices: Sender<Slice>,
 }
 
@@ -130,9 +137,11 @@ impl Worker {
             replies: 0,
             slice_started_ns: 0,
             slice_cpu: Duration::ZERO,
+            slice_starved: Duration::ZERO,
             epoch: 0,
             swept_ns: 0,
             deadline_ns: u64::MAX,
+            closed_ns: u64::MAX,
             thread,
             slices,
             shared,
@@ -144,28 +153,45 @@ impl Worker {
             self.start()?;
         }
         let mut events = Vec::new();
+        let (mut turned_ns, mut was_idle) = (self.shared.now_ns(), false);
         while self.active > 0 && !self.shared.stop.load(Ordering::Relaxed) {
             self.depart();
             let timeout = self.patience();
             self.ring.wait(timeout, &mut events).map_err(|error| Failure::system("io_uring", error))?;
             let now_ns = self.shared.now_ns();
+            let passed_ns = now_ns - turned_ns;
+            // Longer than that, it was not on a CPU.
+            if was_idle && timeout.is_zero() && passed_ns < SPIN_NS {
+                self.record.spun += Duration::from_nanos(passed_ns);
+            }
+            (turned_ns, was_idle) = (now_ns, events.is_empty());
             for event in events.drain(..) {
                 self.handle(event, now_ns)?;
             }
             if self.schedule.is_some() {
-                self.send_due(now_ns)?;
+                was_idle &= !self.send_due(now_ns)?;
             }
             self.look_around(now_ns)?;
         }
-        self.record.never_sent += self.schedule.as_ref().map_or(0, |schedule| schedule.due_until(self.deadline_ns));
+        self.record.never_sent += self.never_sent();
         self.hand_over(self.shared.now_ns(), true);
         Ok(())
+    }
+
+    /// Open loop: how many requests were due and found no connection until it was too late.
+    fn never_sent(&self) -> u64 {
+        let Some(schedule) = &self.schedule else { return 0 };
+        match self.shared.budgets.iter().all(Budget::is_used_up) {
+            true => 0,
+            false => schedule.due_until(self.deadline_ns.min(self.closed_ns)),
+        }
     }
 
     fn start(&mut self) -> Result<(), Failure> {
         let now_ns = self.shared.now_ns();
         self.slice_started_ns = now_ns;
         self.slice_cpu = system::thread_cpu();
+        self.slice_starved = system::thread_starved();
         let plan = &self.shared.plan;
         if let Until::Time(time) = plan.until {
             self.deadline_ns = now_ns + time.as_nanos() as u64;
@@ -177,7 +203,7 @@ impl Worker {
             let schedule = Schedule::new(now_ns, requests_per_second, place, arrivals, plan.pipeline, random);
             self.schedule = Some(schedule);
             (0..self.connections.len()).for_each(|index| self.make_ready(index));
-            return self.send_due(now_ns);
+            return self.send_due(now_ns).map(drop);
         }
         (0..self.connections.len()).try_for_each(|index| self.next_batch(index))
     }
@@ -226,7 +252,7 @@ impl Worker {
                     counts.errors += 1;
                     first_error.get_or_insert_with(|| FirstError { command: action.name(), reply: text.to_vec() });
                 }
-                _ if !action.expects(&answer) => {
+                _ if !action.expects(&answer, plan.target.protocol) => {
                     wrong.get_or_insert_with(|| (format!("not a reply to {}", action.name()), answer_bytes(&answer)));
                 }
                 _ if action.is_read() => {
@@ -261,8 +287,10 @@ impl Worker {
             }
         }
         connection.progress_ns = now_ns;
-        connection.last_len = bytes.len().min(LAST_BYTES);
-        connection.last[..connection.last_len].copy_from_slice(&bytes[bytes.len() - connection.last_len..]);
+        if replies > 0 {
+            connection.replied_ns = now_ns;
+        }
+        connection.remember(bytes);
         record.bytes_received += bytes.len() as u64;
         self.replies += replies;
 
@@ -351,6 +379,10 @@ impl Worker {
         let mut out = self.ring.take_buffer(index);
         let connection = &mut self.connections[index];
         let now_ns = self.shared.now_ns();
+        if connection.due.replies == 0 {
+            connection.progress_ns = now_ns;
+            connection.replied_ns = now_ns;
+        }
         self.requests.address(connection.number, connection.node);
         self.requests.begin(&mut out);
         self.record.fills += connection.fills.len() as u64;
@@ -375,6 +407,7 @@ impl Worker {
         for index in self.departing.drain(..) {
             let connection = &mut self.connections[index];
             connection.progress_ns = now_ns;
+            connection.replied_ns = now_ns;
             // A new connection counts from before it was opened.
             if self.shared.plan.keep_alive {
                 connection.sent_ns = now_ns;
@@ -392,9 +425,9 @@ impl Worker {
     }
 
     /// Open loop: sends what is due, each request on the next connection that can take one. What finds
-    /// none waits in line, and its wait counts.
-    fn send_due(&mut self, now_ns: u64) -> Result<(), Failure> {
-        let Some(schedule) = &mut self.schedule else { return Ok(()) };
+    /// none waits in line, and its wait counts. Whether there was any.
+    fn send_due(&mut self, now_ns: u64) -> Result<bool, Failure> {
+        let Some(schedule) = &mut self.schedule else { return Ok(false) };
         let pipeline = self.shared.plan.pipeline;
         let mut open = now_ns < self.deadline_ns;
         let mut batches: Vec<(usize, Vec<u8>)> = Vec::new();
@@ -426,26 +459,33 @@ impl Worker {
                 }
             };
             let out = &mut batches[slot].1;
+            if connection.due.replies == 0 {
+                connection.progress_ns = now_ns;
+                connection.replied_ns = now_ns;
+            }
             self.requests.address(connection.number, connection.node);
             self.requests.write_one(request, schedule.next_ns(), out, &mut connection.due);
             schedule.advance();
-            connection.progress_ns = now_ns;
             if schedule.is_in_burst() {
                 self.ready.push_front(index);
             } else {
                 self.ready.push_back(index);
             }
         }
+        let any = !batches.is_empty();
         for (index, mut out) in batches {
             self.requests.end(&mut out);
             self.send(index, out)?;
         }
         let idle = |connection: &Connection| connection.due.replies == 0 && connection.fills.is_empty();
         open &= !self.shared.budgets.iter().all(Budget::is_exhausted);
-        if !open && self.connections.iter().all(idle) {
-            self.active = 0;
+        if !open {
+            self.closed_ns = self.closed_ns.min(now_ns);
+            if self.connections.iter().all(idle) {
+                self.active = 0;
+            }
         }
-        Ok(())
+        Ok(any)
     }
 
     /// How long the next wait may take.
@@ -500,7 +540,11 @@ impl Worker {
         self.swept_ns = now_ns;
         let timeout_ns = self.shared.plan.target.timeout.as_nanos() as u64;
         for connection in &self.connections {
-            let waited_ns = now_ns.saturating_sub(connection.progress_ns);
+            let mut waited_ns = now_ns.saturating_sub(connection.progress_ns);
+            let replied_ns = now_ns.saturating_sub(connection.replied_ns);
+            if replied_ns > timeout_ns.saturating_mul(WHOLE_REPLY_TIMEOUTS) {
+                waited_ns = replied_ns;
+            }
             if connection.due.replies > 0 && waited_ns > timeout_ns {
                 return Err(Failure::Silent {
                     endpoint: self.shared.plan.target.endpoint.to_string(),
@@ -519,8 +563,11 @@ impl Worker {
         let mut record = std::mem::replace(&mut self.record, next);
         record.elapsed = Duration::from_nanos(now_ns - self.slice_started_ns);
         record.cpu = cpu - self.slice_cpu;
+        let starved = system::thread_starved();
+        record.starved = starved.saturating_sub(self.slice_starved);
         self.slice_started_ns = now_ns;
         self.slice_cpu = cpu;
+        self.slice_starved = starved;
         self.shared.progress[self.thread].replies.store(self.replies, Ordering::Relaxed);
         // Nobody listens any more only when the load was given up.
         let _ = self.slices.send(Slice { thread: self.thread, epoch: self.epoch, last, record });
@@ -538,12 +585,22 @@ impl Connection {
             fills: VecDeque::new(),
             sent_ns: 0,
             progress_ns: 0,
+            replied_ns: 0,
             ready: false,
             over: false,
             reopening: false,
             last: [0; LAST_BYTES],
             last_len: 0,
         }
+    }
+
+    /// Keeps the end of what was received, to be shown if something goes wrong.
+    fn remember(&mut self, bytes: &[u8]) {
+        let bytes = &bytes[bytes.len().saturating_sub(LAST_BYTES)..];
+        let kept = (LAST_BYTES - bytes.len()).min(self.last_len);
+        self.last.copy_within(self.last_len - kept..self.last_len, 0);
+        self.last_len = kept + bytes.len();
+        self.last[kept..self.last_len].copy_from_slice(bytes);
     }
 }
 
@@ -573,7 +630,7 @@ fn verify(
     let mut values = captured.iter();
     for expected in expected.drain(..action.keys().min(expected.len())) {
         match answer {
-            Answer::Error(_) if action.changes_values() => verifier.doubt(),
+            Answer::Error(_) if action.changes_values() => verifier.doubt(expected),
             Answer::Error(_) => {}
             _ if action.changes_values() => verifier.settle(expected),
             _ => {

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::Percentiles;
-use super::summary::generator_busy;
+use super::summary::{bottleneck, generator_busy};
 use crate::plan::{Pace, Until};
 use crate::record::CommandRecord;
 use crate::run::Finished;
@@ -60,7 +60,10 @@ pub fn test(finished: &Finished) -> Value {
         "verification": plan.verifier.as_ref().map(|verifier| json!({ "faults": verifier.faults(), "report": verifier.report() })),
         "generator": {
             "cpu_seconds": record.cpu.as_secs_f64(),
+            "spun_seconds": record.spun.as_secs_f64(),
+            "starved_seconds": record.starved.as_secs_f64(),
             "busy": generator_busy(record, plan.threads),
+            "bottleneck": bottleneck(record, plan.threads).is_some(),
         },
         "intervals": intervals.iter().map(|interval| json!({
             "end_seconds": interval.end_seconds,
@@ -81,7 +84,7 @@ fn command_json(command: &CommandRecord) -> Value {
     })
 }
 
-fn percentiles(latency: &Percentiles) -> Value {
+pub fn percentiles(latency: &Percentiles) -> Value {
     json!({
         "average": latency.average,
         "min": latency.min,

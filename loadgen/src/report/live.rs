@@ -10,6 +10,8 @@ const BAR: usize = 24;
 
 pub struct LiveLine {
     shown: bool,
+    /// Something of it is on the screen.
+    drawn: bool,
     name: String,
     until: Until,
     last: (Duration, u64),
@@ -22,6 +24,7 @@ impl LiveLine {
         let terminal = std::io::stderr().is_terminal() && std::io::stdout().is_terminal();
         LiveLine {
             shown: wanted && terminal,
+            drawn: false,
             name: String::new(),
             until: Until::Requests(1),
             last: (Duration::ZERO, 0),
@@ -50,14 +53,23 @@ impl LiveLine {
             Until::Time(time) => elapsed.as_secs_f64() / time.as_secs_f64(),
         };
         let line = text(&self.name, done, self.rate, interval);
+        self.drawn = true;
+        // What does not fit into a narrow terminal is cut off by it: a second row would stay for ever.
         // Nothing depends on this line: a terminal that went away is no reason to stop.
-        let _ = write!(std::io::stderr(), "\r\x1b[2K{line}");
+        let _ = write!(std::io::stderr(), "\r\x1b[2K\x1b[?7l{line}\x1b[?7h");
     }
 
-    pub fn clear(&self) {
-        if self.shown {
+    pub fn clear(&mut self) {
+        if std::mem::take(&mut self.drawn) {
             let _ = write!(std::io::stderr(), "\r\x1b[2K");
         }
+    }
+}
+
+impl Drop for LiveLine {
+    /// However the load ended: what is told next begins a line of its own.
+    fn drop(&mut self) {
+        self.clear();
     }
 }
 

@@ -3,6 +3,7 @@
 pub mod hdr;
 pub mod json;
 pub mod live;
+pub mod say;
 pub mod summary;
 pub mod svg;
 

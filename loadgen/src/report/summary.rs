@@ -1,6 +1,7 @@
 //! The texts of redis-benchmark: long, `-q` and `--csv`.
 
 use std::fmt::Write;
+use std::time::Duration;
 
 use super::{Percentiles, ms};
 use crate::plan::Pace;
@@ -92,33 +93,81 @@ pub fn notes(finished: &Finished) -> Vec<String> {
         notes.push(format!("error replies: {}", record.errors()));
     }
     if record.never_sent > 0 {
-        notes.push(format!(
-            "the server did not keep up: {} requests that were due were never sent and are missing above",
-            record.never_sent
-        ));
+        notes.push(never_sent(record));
     }
     if let Some(verifier) = &plan.verifier {
         notes.extend(verifier.report());
     }
-    let busy = generator_busy(record, plan.threads);
-    notes.push(format!(
-        "generator: {:.0} % of {} CPU{}, {:.3} µs per request",
-        busy * 100.0,
-        plan.threads,
-        if plan.threads == 1 { "" } else { "s" },
-        record.cpu.as_secs_f64() * 1e6 / record.replies().max(1) as f64
-    ));
-    if busy > BOTTLENECK {
-        notes.push(
-            "the generator is the bottleneck: throughput is its limit, not the server's (more --threads help)".into(),
-        );
-    }
+    notes.push(generator(record, plan.threads));
+    notes.extend(bottleneck(record, plan.threads).map(String::from));
     notes
 }
 
-/// The share of its threads' time that the generator spent computing.
+/// What of [`notes`] must not be missed where only numbers are shown.
+pub fn warnings(finished: &Finished, with_csv: bool) -> Vec<String> {
+    let Finished { plan, record, .. } = finished;
+    let mut warnings = Vec::new();
+    if with_csv && record.errors() > 0 {
+        warnings.push(format!("error replies: {}", record.errors()));
+    }
+    if with_csv && record.never_sent > 0 {
+        warnings.push(never_sent(record));
+    }
+    if let Some(verifier) = plan.verifier.as_ref().filter(|verifier| verifier.faults() > 0) {
+        warnings.extend(verifier.report());
+    }
+    if with_csv {
+        warnings.extend(bottleneck(record, plan.threads).map(String::from));
+    }
+    warnings
+}
+
+fn never_sent(record: &Record) -> String {
+    format!(
+        "the server did not keep up: {} requests that were due were never sent and are missing above",
+        record.never_sent
+    )
+}
+
+/// What the generator itself has used.
+fn generator(record: &Record, threads: usize) -> String {
+    let work = record.cpu.saturating_sub(record.spun);
+    let [spun, starved] =
+        [record.spun, record.starved].map(|time| share(time, record, threads) * 100.0).map(f64::round);
+    let mut text = format!(
+        "generator: {:.0} % of {threads} CPU{}, {:.3} µs per request",
+        generator_busy(record, threads) * 100.0,
+        if threads == 1 { "" } else { "s" },
+        work.as_secs_f64() * 1e6 / record.replies().max(1) as f64
+    );
+    if spun > 0.0 {
+        let _ = write!(text, "; {spun:.0} % more to be in time for requests that were not due yet");
+    }
+    if starved > 0.0 {
+        let _ = write!(text, "; {starved:.0} % of the time it had to wait for a CPU");
+    }
+    text
+}
+
+/// Says so when the numbers are those of the generator.
+pub fn bottleneck(record: &Record, threads: usize) -> Option<&'static str> {
+    let busy = generator_busy(record, threads);
+    if busy > BOTTLENECK {
+        return Some(
+            "the generator is the bottleneck: throughput is its limit, not the server's (more --threads help)",
+        );
+    }
+    let wanted = busy + share(record.starved, record, threads);
+    (wanted > BOTTLENECK).then_some("the generator is the bottleneck: others have the CPUs that it needs (see --cpus)")
+}
+
+/// The share of its threads' time that the generator spent computing; looking whether a request is due is none.
 pub fn generator_busy(record: &Record, threads: usize) -> f64 {
-    record.cpu.as_secs_f64() / (record.elapsed.as_secs_f64() * threads as f64).max(1e-9)
+    share(record.cpu.saturating_sub(record.spun), record, threads)
+}
+
+fn share(time: Duration, record: &Record, threads: usize) -> f64 {
+    time.as_secs_f64() / (record.elapsed.as_secs_f64() * threads as f64).max(1e-9)
 }
 
 pub fn quiet(finished: &Finished) -> String {
@@ -127,10 +176,22 @@ pub fn quiet(finished: &Finished) -> String {
         0 => String::new(),
         errors => format!(", {errors} errors"),
     };
-    let busy = generator_busy(&finished.record, finished.plan.threads);
-    let limited = if busy > BOTTLENECK { ", the generator is the bottleneck" } else { "" };
+    let never_sent = match finished.record.never_sent {
+        0 => String::new(),
+        count => format!(", {count} requests due and never sent"),
+    };
+    let (hits, misses) = (finished.record.hits(), finished.record.misses());
+    // Where misses are filled in, their share is what is asked for.
+    let found = match finished.plan.workload.fill {
+        true => format!(", hits {:.2} %", hits as f64 / (hits + misses).max(1) as f64 * 100.0),
+        false => String::new(),
+    };
+    let limited = match bottleneck(&finished.record, finished.plan.threads) {
+        Some(_) => ", the generator is the bottleneck",
+        None => "",
+    };
     format!(
-        "{}: {:.2} requests per second, p50={:.3} msec{errors}{limited}",
+        "{}: {:.2} requests per second, p50={:.3} msec{found}{errors}{never_sent}{limited}",
         finished.plan.workload.name,
         finished.record.replies_per_second(),
         ms(total.latency_ns.value_at_quantile(0.5))
@@ -146,4 +207,29 @@ pub fn csv(finished: &Finished) -> String {
     format!(
         "\"{name}\",\"{rate:.2}\",\"{average:.3}\",\"{min:.3}\",\"{p50:.3}\",\"{p95:.3}\",\"{p99:.3}\",\"{max:.3}\""
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(cpu_ms: u64, spun_ms: u64, starved_ms: u64) -> Record {
+        let of = Duration::from_millis;
+        Record { elapsed: of(1000), cpu: of(cpu_ms), spun: of(spun_ms), starved: of(starved_ms), ..Record::new(1) }
+    }
+
+    /// An open loop that was in time for everything was told that its generator was the bottleneck, because it looks
+    /// all the time; and one that had half a CPU was told nothing.
+    #[test]
+    fn the_generator_is_the_bottleneck_when_it_has_no_time_left() {
+        let says = |record: Record| bottleneck(&record, 1).unwrap_or_default().to_owned();
+        assert!(says(record(980, 0, 0)).contains("more --threads"));
+        assert!(says(record(980, 700, 0)).is_empty());
+        assert!(says(record(500, 0, 480)).contains("others have the CPUs"));
+        assert!(says(record(500, 0, 0)).is_empty());
+        assert!(
+            generator(&record(980, 700, 30), 1).contains("28 % of 1 CPU")
+                && bottleneck(&record(980, 0, 0), 2).is_none()
+        );
+    }
 }

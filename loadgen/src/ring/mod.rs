@@ -17,10 +17,12 @@
 mod buffers;
 
 use std::io;
+use std::net::Shutdown;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::Duration;
 
 use io_uring::{IoUring, cqueue, opcode, squeue, types};
+use socket2::SockRef;
 
 pub use buffers::Lease;
 use buffers::ProvidedBuffers;
@@ -113,8 +115,8 @@ impl Ring {
 
     /// Ends a connection; `Closed` follows when the kernel has let go of it.
     pub fn shut_down(&mut self, socket: usize) {
-        // SAFETY: shutdown(2) on a descriptor that this slot owns; it touches no memory of ours.
-        unsafe { libc::shutdown(self.sockets[socket].fd.as_raw_fd(), libc::SHUT_RDWR) };
+        // Whoever has hung up already needs no shutdown.
+        let _ = SockRef::from(&self.sockets[socket].fd).shutdown(Shutdown::Both);
     }
 
     /// Queues `bytes`; they leave with the next [`Ring::wait`]. One send per socket at a time.

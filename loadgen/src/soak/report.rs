@@ -12,14 +12,14 @@ use super::disturbances::Disturbances;
 use super::options::Checked;
 use super::verdict::{Finding, Rest, Sample};
 use crate::failure::Failure;
-use crate::report::Percentiles;
 use crate::report::svg::{self, Lines, Scale, Series};
+use crate::report::{Percentiles, say};
 
 const MIB: f64 = (1 << 20) as f64;
 
 pub fn progress(sample: &Sample, disturbances: &Disturbances) {
     let counts = &disturbances.counts;
-    eprintln!(
+    say::tell(format_args!(
         "# {:.0} s: {:.0}/s, p99.9 {:.3} ms, max {:.3} ms; {:.1} MiB, {} descriptors; {} storms, {} rude connections",
         sample.seconds,
         sample.replies_per_second,
@@ -29,11 +29,10 @@ pub fn progress(sample: &Sample, disturbances: &Disturbances) {
         sample.descriptors,
         counts.storms.load(Ordering::Relaxed),
         counts.connections.load(Ordering::Relaxed),
-    );
+    ));
 }
 
 pub fn write(checked: &Checked, soaked: &Soaked, disturbances: &Disturbances) -> Result<(), Failure> {
-    print!("{}", markdown(checked, soaked, disturbances));
     let write = |path: &Option<PathBuf>, content: String| match path {
         Some(path) => {
             fs::write(path, content).map_err(|error| Failure::system(format!("cannot write {}", path.display()), error))
@@ -41,7 +40,8 @@ pub fn write(checked: &Checked, soaked: &Soaked, disturbances: &Disturbances) ->
         None => Ok(()),
     };
     write(&checked.json, format!("{:#}\n", document(checked, soaked)))?;
-    write(&checked.svg, svg::document(&charts(&soaked.samples)))
+    write(&checked.svg, svg::document(&charts(&soaked.samples)))?;
+    say::out(markdown(checked, soaked, disturbances).trim_end())
 }
 
 fn markdown(checked: &Checked, soaked: &Soaked, disturbances: &Disturbances) -> String {

@@ -3,7 +3,7 @@
 
 use crabcache::proto::binary::tag;
 
-use super::{Answer, Captured, Nonsense};
+use super::{Answer, Captured, Nonsense, PAYLOAD_BYTES_MAX, VALUES_MAX};
 
 #[derive(Clone, Debug)]
 pub struct BinaryScanner {
@@ -64,7 +64,7 @@ impl BinaryScanner {
             if self.carry.is_empty() {
                 let length = header_bytes(bytes[0]).ok_or_else(|| nonsense(bytes))?;
                 if let Some((header, rest)) = bytes.split_at_checked(length) {
-                    self.header(header, &mut reply);
+                    self.header(header, &mut reply)?;
                     bytes = rest;
                 } else {
                     self.carry.extend_from_slice(bytes);
@@ -77,7 +77,7 @@ impl BinaryScanner {
                 bytes = &bytes[here..];
                 if self.carry.len() == length {
                     let mut header = std::mem::take(&mut self.carry);
-                    self.header(&header, &mut reply);
+                    self.header(&header, &mut reply)?;
                     header.clear();
                     self.carry = header;
                 }
@@ -86,7 +86,7 @@ impl BinaryScanner {
         Ok(())
     }
 
-    fn header(&mut self, header: &[u8], reply: &mut impl FnMut(Answer<'_>, &Captured)) {
+    fn header(&mut self, header: &[u8], reply: &mut impl FnMut(Answer<'_>, &Captured)) -> Result<(), Nonsense> {
         if self.remaining == 0 {
             self.remaining = 1;
             self.top = None;
@@ -121,21 +121,30 @@ impl BinaryScanner {
                 self.nils += 1;
                 self.captured.absent();
             }
-            Top::Array | Top::Push => self.remaining += count() as u64 * if header[0] == tag::MAP { 2 } else { 1 },
+            Top::Array | Top::Push => {
+                self.remaining += count() as u64 * if header[0] == tag::MAP { 2 } else { 1 };
+                if self.remaining > VALUES_MAX {
+                    return Err(Nonsense { why: "more values than any reply has", bytes: header.to_vec() });
+                }
+            }
             Top::Value | Top::Status | Top::Error => {
                 self.values += 1;
                 self.skip = count();
+                if self.skip as i64 > PAYLOAD_BYTES_MAX {
+                    return Err(Nonsense { why: "a value longer than any", bytes: header.to_vec() });
+                }
                 self.text.clear();
                 if top == Top::Value {
                     self.captured.begin(self.skip);
                 }
                 if self.skip > 0 {
-                    return;
+                    return Ok(());
                 }
             }
             _ => self.values += 1,
         }
         self.value_ends(reply);
+        Ok(())
     }
 
     fn payload(&mut self, bytes: &[u8]) {

@@ -5,7 +5,7 @@
 //!   STORED\r\n   DELETED\r\n   17\r\n      everything else: one line
 //! ```
 
-use super::{Answer, Captured, LINE_BYTES_MAX, Nonsense, parse_int};
+use super::{Answer, Captured, LINE_BYTES_MAX, Nonsense, PAYLOAD_BYTES_MAX, ends_with_crlf, parse_int};
 
 #[derive(Clone, Debug)]
 pub struct MemcacheScanner {
@@ -26,6 +26,10 @@ impl MemcacheScanner {
         while !bytes.is_empty() {
             if self.skip > 0 {
                 let here = self.skip.min(bytes.len());
+                if !ends_with_crlf(&bytes[..here], self.skip) {
+                    let why = "a value that does not end with CRLF";
+                    return Err(Nonsense { why, bytes: bytes[..here].to_vec() });
+                }
                 self.captured.extend(&bytes[..here.min(self.skip.saturating_sub(2))]);
                 self.skip -= here;
                 bytes = &bytes[here..];
@@ -60,8 +64,9 @@ impl MemcacheScanner {
         if let Some(value) = body.strip_prefix(b"VALUE ") {
             // key, flags, bytes and, for `gets`, a unique number.
             let length = value.split(|&byte| byte == b' ').nth(2).and_then(parse_int);
-            let length =
-                length.filter(|&length| length >= 0).ok_or_else(|| nonsense("a VALUE without a length"))? as usize;
+            let length = length
+                .filter(|length| (0..=PAYLOAD_BYTES_MAX).contains(length))
+                .ok_or_else(|| nonsense("a VALUE without a length"))? as usize;
             if self.values == 0 {
                 self.captured.clear();
             }
@@ -136,8 +141,14 @@ mod tests {
 
     #[test]
     fn nonsense_is_shown() {
-        for bytes in [&b"+OK\r\n"[..], b"VALUE k 0 x\r\n", b"VALUE k 0\r\n", b"VALUE k 0 1\r\nx\r\nSTORED\r\n", b"\r\n"]
-        {
+        for bytes in [
+            &b"+OK\r\n"[..],
+            b"VALUE k 0 x\r\n",
+            b"VALUE k 0\r\n",
+            b"VALUE k 0 1\r\nx\r\nSTORED\r\n",
+            b"VALUE k 0 1\r\nxyz",
+            b"\r\n",
+        ] {
             assert!(scan(bytes, bytes.len()).is_err(), "{}", bytes.escape_ascii());
         }
     }

@@ -103,6 +103,22 @@ impl Captured {
 
 /// Longer lines than this are not replies to anything a load asks.
 const LINE_BYTES_MAX: usize = 64 * 1024;
+/// Nor are longer values.
+const PAYLOAD_BYTES_MAX: i64 = 1 << 30;
+/// Nor aggregates of more values, nested ones included.
+const VALUES_MAX: u64 = 1 << 32;
+
+/// Whether `bytes`, the next ones of a payload and its CRLF of which `left` are to come, have that CRLF where it
+/// belongs, as far as they reach it.
+#[inline]
+fn ends_with_crlf(bytes: &[u8], left: usize) -> bool {
+    const END: &[u8; 2] = b"\r\n";
+    match bytes.len() {
+        len if len == left && len >= END.len() => bytes.ends_with(END),
+        // Cut between the two, or behind the payload.
+        len => (left.saturating_sub(END.len())..len).all(|at| bytes[at] == END[at + END.len() - left]),
+    }
+}
 
 #[derive(Clone, Debug)]
 pub enum Scanner {
@@ -177,6 +193,14 @@ mod tests {
         for wrong in ["", "-", "1x", "9223372036854775808", "--1", "99999999999999999999"] {
             assert_eq!(parse_int(wrong.as_bytes()), None, "{wrong}");
         }
+    }
+
+    #[test]
+    fn ends_of_payloads_wherever_they_are_cut() {
+        assert!(ends_with_crlf(b"abc\r\n", 5) && ends_with_crlf(b"abc", 5) && ends_with_crlf(b"abc\r", 5));
+        assert!(ends_with_crlf(b"\r\n", 2) && ends_with_crlf(b"\r", 2) && ends_with_crlf(b"\n", 1));
+        assert!(!ends_with_crlf(b"abcde", 5) && !ends_with_crlf(b"abc\n", 5) && !ends_with_crlf(b"abc\rx", 5));
+        assert!(!ends_with_crlf(b"x", 2) && !ends_with_crlf(b"\r", 1));
     }
 
     #[test]

@@ -9,7 +9,7 @@
 //!   $-1\r\n               1 → 0: the reply is complete
 //! ```
 
-use super::{Answer, Captured, LINE_BYTES_MAX, Nonsense, parse_int};
+use super::{Answer, Captured, LINE_BYTES_MAX, Nonsense, PAYLOAD_BYTES_MAX, VALUES_MAX, ends_with_crlf, parse_int};
 
 #[derive(Clone, Debug)]
 pub struct RespScanner {
@@ -57,7 +57,7 @@ impl RespScanner {
     pub fn feed(&mut self, mut bytes: &[u8], mut reply: impl FnMut(Answer<'_>, &Captured)) -> Result<(), Nonsense> {
         while !bytes.is_empty() {
             if self.skip > 0 {
-                bytes = self.skip_payload(bytes, &mut reply);
+                bytes = self.skip_payload(bytes, &mut reply)?;
                 continue;
             }
             // The commonest reply of all, in one comparison.
@@ -104,6 +104,9 @@ impl RespScanner {
         match kind {
             b'$' | b'=' | b'!' => {
                 let length = length()?;
+                if length > PAYLOAD_BYTES_MAX {
+                    return Err(nonsense("a value longer than any", line));
+                }
                 if length < 0 {
                     self.nil();
                 } else {
@@ -121,13 +124,12 @@ impl RespScanner {
                     self.nil();
                 } else {
                     self.is(if *kind == b'>' { Top::Push } else { Top::Array });
-                    self.remaining += length as u64 * if *kind == b'%' { 2 } else { 1 };
+                    self.expect(length, if *kind == b'%' { 2 } else { 1 }, line)?;
                 }
             }
             // Attributes come before a value and are not one.
             b'|' => {
-                self.remaining += 2 * length()?.max(0) as u64;
-                return Ok(());
+                return self.expect(length()?.max(0), 2, line);
             }
             b'_' if body.is_empty() => self.nil(),
             b':' => {
@@ -151,6 +153,15 @@ impl RespScanner {
         Ok(())
     }
 
+    /// An aggregate of `count` times `each` values has begun.
+    fn expect(&mut self, count: i64, each: u64, line: &[u8]) -> Result<(), Nonsense> {
+        self.remaining = self.remaining.saturating_add((count as u64).saturating_mul(each));
+        match self.remaining {
+            0..=VALUES_MAX => Ok(()),
+            _ => Err(nonsense("more values than any reply has", line)),
+        }
+    }
+
     /// The first value outside of attributes decides what the reply is.
     #[inline]
     fn is(&mut self, top: Top) {
@@ -165,8 +176,15 @@ impl RespScanner {
         self.captured.absent();
     }
 
-    fn skip_payload<'b>(&mut self, bytes: &'b [u8], reply: &mut impl FnMut(Answer<'_>, &Captured)) -> &'b [u8] {
+    fn skip_payload<'b>(
+        &mut self,
+        bytes: &'b [u8],
+        reply: &mut impl FnMut(Answer<'_>, &Captured),
+    ) -> Result<&'b [u8], Nonsense> {
         let here = self.skip.min(bytes.len());
+        if !ends_with_crlf(&bytes[..here], self.skip) {
+            return Err(nonsense("a value that does not end with CRLF", shown_end(&bytes[..here])));
+        }
         let payload = &bytes[..here.min(self.skip.saturating_sub(2))];
         self.captured.extend(payload);
         if self.top == Some(Top::BulkError) {
@@ -176,7 +194,7 @@ impl RespScanner {
         if self.skip == 0 {
             self.value_ends(reply);
         }
-        &bytes[here..]
+        Ok(&bytes[here..])
     }
 
     #[inline]
@@ -196,6 +214,12 @@ impl RespScanner {
         };
         reply(answer, &self.captured);
     }
+}
+
+/// The last bytes of a payload: those that are wrong, and a few before them.
+fn shown_end(bytes: &[u8]) -> &[u8] {
+    const SHOWN: usize = 64;
+    &bytes[bytes.len().saturating_sub(SHOWN)..]
 }
 
 fn nonsense(why: &'static str, bytes: &[u8]) -> Nonsense {
@@ -247,5 +271,15 @@ mod tests {
             assert_eq!(error.bytes, bytes, "{}", bytes.escape_ascii());
         }
         assert!(scan(&[b'+'; LINE_BYTES_MAX + 1], 1000).is_err());
+        for piece in 1..10 {
+            assert_eq!(
+                scan(b"+OK\r\n$3\r\nabcde+OK\r\n", piece).unwrap_err().why,
+                "a value that does not end with CRLF"
+            );
+        }
+        // Their sum was counted past the end of 64 bits.
+        let endless = b"*9223372036854775807\r\n".repeat(4);
+        assert_eq!(scan(&endless, 100).unwrap_err().why, "more values than any reply has");
+        assert_eq!(scan(b"$9223372036854775807\r\nabc", 100).unwrap_err().why, "a value longer than any");
     }
 }
