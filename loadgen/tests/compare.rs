@@ -121,6 +121,26 @@ fn subjects_of_their_own_have_all_outputs() {
     assert!(std::fs::read_to_string(&svg).unwrap().contains("From the start to the first answer"));
 }
 
+/// Every message comes to every subscriber, byte for byte, or there is no result.
+#[test]
+fn messages_to_many_subscribers() {
+    let ours = crabcache();
+    let directory = Directory::new("pubsub");
+    let json = directory.file("p.json");
+    let words = ["compare", "pub-sub", "-c", "20", "--rounds", "1", "--seconds", "0.2", "--json", &json, "--ours"];
+    let run = loadgen(&[&words[..], &[ours.to_str().unwrap()]].concat()).succeeded();
+    let result: serde_json::Value = serde_json::from_slice(&std::fs::read(&json).unwrap()).unwrap();
+    let rows = result["rows"].as_array().unwrap();
+    assert_eq!(rows.len(), 6, "{result}");
+    let is_whole = |row: &serde_json::Value| {
+        row["subscribers"] == 20
+            && row["deliveries"].as_u64().unwrap() >= 20
+            && row["server_cpu_ns"].as_u64().unwrap() > 0
+    };
+    assert!(rows.iter().all(is_whole), "{result}");
+    assert!(run.out.contains("| crabcache | 64 B | 16 |"), "{}", run.out);
+}
+
 /// `loadgen compare … 2>&1 | head -1` ended in a panic, and left its servers' directories behind.
 #[test]
 fn nobody_reads_what_a_comparison_says() {

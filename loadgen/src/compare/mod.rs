@@ -10,6 +10,7 @@
 //! the server process at both ends of the measured time and divides by the replies in between.
 
 pub mod accounting;
+mod crowd;
 mod fill;
 mod hit_ratio;
 mod memory;
@@ -93,6 +94,7 @@ fn measure_all(checked: &Checked) -> Result<(), Failure> {
         Subject::Memory { keys } => memory::measure(*keys, checked),
         Subject::Recovery { keyspaces } => recovery::measure(keyspaces, checked),
         Subject::Storm { keys, requests_per_second } => storm::measure(*keys, *requests_per_second, checked),
+        Subject::Crowd { subscribers } => crowd::measure(*subscribers, checked),
         Subject::HitRatio { traces, shares } => hit_ratio::measure(traces, shares, checked),
         Subject::Fill(fill) => {
             let results: Result<Vec<_>, _> = checked.legs.iter().map(|leg| fill::measure(leg, fill, checked)).collect();

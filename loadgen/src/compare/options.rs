@@ -218,6 +218,10 @@ pub enum Subject {
         keys: u64,
         requests_per_second: f64,
     },
+    /// One channel with so many subscribers.
+    Crowd {
+        subscribers: usize,
+    },
     /// Hit ratios of caches that hold such shares of the distinct keys of each trace.
     HitRatio {
         traces: Vec<PathBuf>,
@@ -419,6 +423,7 @@ impl CompareOptions {
             Some(Preset::Memory) => Subject::Memory { keys: fill_keys },
             Some(Preset::Recovery) => Subject::Recovery { keyspaces: matrices[0].keyspaces.clone() },
             Some(Preset::TtlStorm) => Subject::Storm { keys: fill_keys, requests_per_second: STORM_RATE },
+            Some(Preset::PubSub) => Subject::Crowd { subscribers: matrices[0].connections[0] },
             Some(Preset::HitRatio) => Subject::HitRatio {
                 traces: self.traces.clone(),
                 shares: if self.shares.is_empty() { vec![SHARE] } else { self.shares.clone() },
@@ -646,6 +651,8 @@ mod tests {
         assert!(matches!(subject("fill-latency --quick"), Subject::Fill(fill) if fill.keys == FILL_KEYS_QUICK));
         assert!(matches!(subject("ttl-storm --fill-keys 9"), Subject::Storm { keys: 9, .. }));
         assert!(matches!(subject("churn"), Subject::Cells));
+        assert!(matches!(subject("pub-sub"), Subject::Crowd { subscribers: 1000 }));
+        assert!(matches!(subject("pub-sub -c 50"), Subject::Crowd { subscribers: 50 }));
         let replay = subject("hit-ratio --shares 1,10 --traces a b");
         assert!(matches!(replay, Subject::HitRatio { traces, shares } if traces.len() == 2 && shares == [0.01, 0.1]));
         assert!(check("hit-ratio").is_err() && check("redis --traces a").is_err());

@@ -42,6 +42,8 @@ pub enum Preset {
     Churn,
     /// redis-server against ours: latency of a steady load while millions of other keys expire within one second.
     TtlStorm,
+    /// redis-server against ours: one publisher, and a thousand subscribers (-c) of its channel.
+    PubSub,
     /// redis-server with allkeys-lru and with allkeys-lfu against ours: recorded accesses (--traces) replayed through
     /// real servers of equal memory.
     HitRatio,
@@ -74,7 +76,9 @@ impl Preset {
         let redis = "--port {port} --bind 127.0.0.1 --save '' --appendonly no --maxclients 12000 --dir {dir}";
         let redis = server("redis-server", Path::new("redis-server"), redis, resp2);
         Ok(match self {
-            Preset::Redis | Preset::Matrix | Preset::TtlStorm => vec![Leg { a: redis, b: crabcache }],
+            Preset::Redis | Preset::Matrix | Preset::TtlStorm | Preset::PubSub => {
+                vec![Leg { a: redis, b: crabcache }]
+            }
             Preset::Churn => vec![bounded(redis, crabcache, "allkeys-lru", CHURN_CEILING)],
             Preset::HitRatio => ["allkeys-lru", "allkeys-lfu"]
                 .map(|policy| bounded(redis.clone(), crabcache.clone(), policy, HIT_RATIO_CEILING))
@@ -182,6 +186,7 @@ impl Preset {
                 ..usual
             }],
             Preset::Memory | Preset::TtlStorm | Preset::HitRatio => vec![usual],
+            Preset::PubSub => vec![Matrix { connections: vec![1000], ..usual }],
             Preset::Churn => vec![Matrix {
                 mixes: vec![Mix(vec![(Action::Set, 1)]), Mix(vec![(Action::Set, 1), (Action::Get, 9)])],
                 keys: vec![Distribution::Uniform, Distribution::Zipf { exponent: 0.99 }],
