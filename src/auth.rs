@@ -106,7 +106,7 @@ impl Scopes {
 
 /// What touches everything at once.
 fn is_dangerous(spec: &Spec) -> bool {
-    spec.flags.has(Flags::DANGEROUS) || matches!(spec.op, Op::Keys | Op::FlushAll | Op::FlushDb)
+    spec.flags.has(Flags::DANGEROUS) || matches!(spec.op, Op::Keys | Op::FlushAll | Op::FlushDb | Op::SwapDb)
 }
 
 const OP_WORDS: usize = TABLE.len().div_ceil(64);

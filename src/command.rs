@@ -133,6 +133,7 @@ pub enum Op {
     FlushAll,
     FlushDb,
     Info,
+    SwapDb,
     Stats,
     Time,
     // connection
@@ -185,6 +186,16 @@ pub enum Op {
     ClusterSlots,
 }
 
+impl Op {
+    /// Whether it changes what the client listens to: several confirmations, if any, instead of one reply.
+    pub fn changes_subscriptions(self) -> bool {
+        matches!(
+            self,
+            Op::Subscribe | Op::PSubscribe | Op::SSubscribe | Op::Unsubscribe | Op::PUnsubscribe | Op::SUnsubscribe
+        )
+    }
+}
+
 /// Where a command is carried out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Route {
@@ -222,6 +233,8 @@ impl Flags {
     pub const CONTAINER: Flags = Flags(1 << 9);
     /// About channels.
     pub const PUBSUB: Flags = Flags(1 << 10);
+    /// There are subcommands of it: containers, and COMMAND, which is a command as well.
+    pub const PARENT: Flags = Flags(1 << 11);
 
     pub const fn has(self, other: Flags) -> bool {
         self.0 & other.0 == other.0
@@ -320,7 +333,8 @@ const SRV: Flags = Flags::LOADING.or(Flags::STALE);
 const SRVF: Flags = SRV.or(Flags::FAST);
 const ADM: Flags = SRV.or(Flags::ADMIN).or(Flags::DANGEROUS);
 const WAITS: Flags = Flags::NONE;
-const BOX: Flags = Flags::CONTAINER;
+const BOX: Flags = Flags::CONTAINER.or(Flags::PARENT);
+const SRVP: Flags = SRV.or(Flags::PARENT);
 const SUB: Flags = SRV.or(Flags::PUBSUB);
 const SUBF: Flags = SUB.or(Flags::FAST);
 const OPEN: Flags = SRVF.or(Flags::NO_AUTH);
@@ -409,7 +423,7 @@ table! {
     "unwatch" Unwatch 1 SRVF NO_KEYS Local "transactions" "2.2.0" "Forgets about watched keys of a transaction.";
     "watch" Watch -2 SRVF ALL_KEYS Local "transactions" "2.2.0" "Monitors changes to keys to determine the execution of a transaction.";
 
-    "command" Command -1 SRV NO_KEYS Local "server" "2.8.13" "Returns detailed information about all commands.";
+    "command" Command -1 SRVP NO_KEYS Local "server" "2.8.13" "Returns detailed information about all commands.";
     "command|count" CommandCount 2 SRV NO_KEYS Local "server" "2.8.13" "Returns a count of commands.";
     "command|docs" CommandDocs -2 SRV NO_KEYS Local "server" "7.0.0" "Returns documentary information about one, multiple or all commands.";
     "command|getkeys" CommandGetKeys -3 SRV NO_KEYS Local "server" "2.8.13" "Extracts the key names from an arbitrary command.";
@@ -460,6 +474,7 @@ table! {
     "namespace|list" NamespaceList 2 R NO_KEYS Every "server" "0.1.0" "Returns the names of all namespaces that have keys.";
     "namespace|set" NamespaceSet -5 ADM NO_KEYS Every "server" "0.1.0" "Sets what a namespace may hold, and for how long.";
     "namespace|use" NamespaceUse -2 SRVF NO_KEYS Local "server" "0.1.0" "Chooses the namespace of the connection's keys.";
+    "swapdb" SwapDb 3 WF NO_KEYS Every "server" "4.0.0" "Swaps two Redis databases.";
     "stats" Stats -1 SRV NO_KEYS Every "server" "0.1.0" "Returns statistics about the server and each of its cores as JSON.";
     "time" Time 1 SRVF NO_KEYS Local "server" "2.6.0" "Returns the server time.";
 
@@ -663,21 +678,9 @@ pub fn lookup_subcommand(container: &Spec, name: &[u8]) -> Option<&'static Spec>
 }
 
 /// Whether `spec` has subcommands.
+#[inline]
 pub fn has_subcommands(spec: &Spec) -> bool {
-    matches!(
-        spec.op,
-        Op::Acl
-            | Op::Client
-            | Op::Cluster
-            | Op::Command
-            | Op::Config
-            | Op::Latency
-            | Op::Memory
-            | Op::Namespace
-            | Op::Object
-            | Op::PubSub
-            | Op::SlowLog
-    )
+    spec.flags.has(Flags::PARENT)
 }
 
 /// The spec of an operation, for protocols that name commands by number.

@@ -39,6 +39,8 @@ pub struct FillBounds {
     pub keys_max: usize,
     pub waiters_max: usize,
     pub waiters_per_key_max: usize,
+    /// Of the keys, once for who fills one in and once for each who waits.
+    pub key_bytes_max: usize,
 }
 
 impl Default for FillBounds {
@@ -47,6 +49,7 @@ impl Default for FillBounds {
             keys_max: limits::FILLED_KEYS_MAX,
             waiters_max: limits::FILL_WAITERS_MAX,
             waiters_per_key_max: limits::FILL_WAITERS_PER_KEY_MAX,
+            key_bytes_max: limits::FILLED_KEY_BYTES_MAX,
         }
     }
 }
@@ -97,6 +100,7 @@ pub struct Flights<W> {
     /// By client: the key it waits for.
     waits: BTreeMap<u64, Bytes>,
     woken: Vec<Woken<W>>,
+    key_bytes: usize,
     tokens_given: u64,
     seed: u64,
     bounds: FillBounds,
@@ -110,6 +114,7 @@ impl<W> Flights<W> {
             claims: BTreeSet::new(),
             waits: BTreeMap::new(),
             woken: Vec::new(),
+            key_bytes: 0,
             tokens_given: 0,
             seed,
             bounds,
@@ -119,6 +124,10 @@ impl<W> Flights<W> {
     #[inline]
     pub fn is_empty(&self) -> bool {
         self.flights.is_empty()
+    }
+
+    fn has_room_for(&self, key: &[u8]) -> bool {
+        self.key_bytes + key.len() <= self.bounds.key_bytes_max
     }
 
     /// Keys that are being filled in.
@@ -147,9 +156,10 @@ impl<W> Flights<W> {
             self.deadlines.insert((due_us, client, key));
             return Claim::Yours(token);
         }
-        if self.flights.len() >= self.bounds.keys_max {
+        if self.flights.len() >= self.bounds.keys_max || !self.has_room_for(key) {
             return Claim::Full;
         }
+        self.key_bytes += key.len();
         let key = Bytes::copy_from_slice(key);
         let token = self.next_token();
         self.claims.insert((client, key.clone()));
@@ -161,7 +171,7 @@ impl<W> Flights<W> {
     /// `client` waits for who fills in `key`, for `span_us` at most. Gives back what it would wait with if nobody does,
     /// or too many wait.
     pub fn wait(&mut self, key: &[u8], client: u64, span_us: u64, now_us: u64, what: W) -> Result<(), W> {
-        if self.waits.len() >= self.bounds.waiters_max || self.waits.contains_key(&client) {
+        if self.waits.len() >= self.bounds.waiters_max || self.waits.contains_key(&client) || !self.has_room_for(key) {
             return Err(what);
         }
         let Some((shared, _)) = self.flights.get_key_value(key) else { return Err(what) };
@@ -171,6 +181,7 @@ impl<W> Flights<W> {
             return Err(what);
         }
         let due_us = now_us.saturating_add(span_us);
+        self.key_bytes += key.len();
         flight.waiters.push_back(Waiter { client, due_us, span_us, what });
         self.deadlines.insert((due_us, client, key.clone()));
         self.waits.insert(client, key);
@@ -185,6 +196,7 @@ impl<W> Flights<W> {
     /// `key` has a value now, whoever gave it.
     pub fn written(&mut self, key: &[u8]) {
         let Some((key, flight)) = self.flights.remove_entry(key) else { return };
+        self.key_bytes -= key.len() * (1 + flight.waiters.len());
         self.deadlines.remove(&(flight.due_us, flight.filler, key.clone()));
         for waiter in flight.waiters {
             self.deadlines.remove(&(waiter.due_us, waiter.client, key.clone()));
@@ -222,6 +234,7 @@ impl<W> Flights<W> {
         let flight = self.flights.get_mut(&key)?;
         let place = flight.waiters.iter().position(|waiter| waiter.client == client)?;
         let waiter = flight.waiters.remove(place)?;
+        self.key_bytes -= key.len();
         self.deadlines.remove(&(waiter.due_us, client, key));
         Some(waiter.what)
     }
@@ -261,6 +274,8 @@ impl<W> Flights<W> {
         self.deadlines.remove(&(flight.due_us, flight.filler, key.clone()));
         self.claims.remove(&(flight.filler, key.clone()));
         let waiter = loop {
+            // Whoever filled it in is gone from it, or one who waits.
+            self.key_bytes -= key.len();
             let Some(waiter) = flight.waiters.pop_front() else {
                 self.flights.remove(key);
                 return;
@@ -272,6 +287,7 @@ impl<W> Flights<W> {
             }
             self.woken.push(Woken::TimedOut(waiter.what));
         };
+        // The place of the one who waited is that of who fills it in now.
         (flight.token, flight.filler) = (token, waiter.client);
         flight.due_us = now_us.saturating_add(waiter.span_us);
         self.deadlines.insert((flight.due_us, waiter.client, key.clone()));
@@ -305,6 +321,9 @@ impl<W> Flights<W> {
         }
         assert_eq!((self.claims.len(), self.waits.len()), (self.flights.len(), waiters));
         assert_eq!(self.deadlines.len(), self.flights.len() + waiters);
+        let bytes = self.flights.iter().map(|(key, flight)| key.len() * (1 + flight.waiters.len())).sum::<usize>();
+        assert_eq!(self.key_bytes, bytes);
+        assert!(bytes <= self.bounds.key_bytes_max);
         assert!(self.flights.len() <= self.bounds.keys_max && waiters <= self.bounds.waiters_max);
     }
 }
@@ -314,7 +333,7 @@ mod tests {
     use super::*;
     use crate::random::{Announced, Random};
 
-    const BOUNDS: FillBounds = FillBounds { keys_max: 3, waiters_max: 5, waiters_per_key_max: 3 };
+    const BOUNDS: FillBounds = FillBounds { keys_max: 3, waiters_max: 5, waiters_per_key_max: 3, key_bytes_max: 30 };
 
     fn yours(claim: Claim) -> FillToken {
         match claim {
@@ -376,6 +395,22 @@ mod tests {
     }
 
     #[test]
+    fn long_keys_leave_room_for_few() {
+        let mut flights = Flights::new(1, FillBounds { key_bytes_max: 25, ..BOUNDS });
+        yours(flights.claim(&[b'k'; 10], 1, 100, 0));
+        flights.wait(&[b'k'; 10], 2, 100, 0, "two").unwrap();
+        assert_eq!(flights.wait(&[b'k'; 10], 3, 100, 0, "three"), Err("three"));
+        assert_eq!(flights.claim(&[b'l'; 6], 3, 100, 0), Claim::Full);
+        yours(flights.claim(&[b'l'; 5], 3, 100, 0));
+        flights.validate();
+        flights.leave(1, 10);
+        flights.leave(2, 10);
+        flights.leave(3, 10);
+        flights.validate();
+        assert!(flights.is_empty());
+    }
+
+    #[test]
     fn a_removed_key_makes_the_token_worthless() {
         let mut flights = Flights::new(1, BOUNDS);
         let first = yours(flights.claim(b"k", 1, 100, 0));
@@ -414,7 +449,10 @@ mod tests {
         for seed in 0..200 {
             let _announced = Announced(seed);
             let mut random = Random::new(seed);
-            let mut flights = Flights::new(seed, FillBounds { keys_max: 4, waiters_max: 20, waiters_per_key_max: 8 });
+            let mut flights = Flights::new(
+                seed,
+                FillBounds { keys_max: 4, waiters_max: 20, waiters_per_key_max: 8, ..FillBounds::default() },
+            );
             let mut waiting = BTreeSet::new();
             let mut now_us = 0;
             for _ in 0..500 {

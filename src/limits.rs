@@ -43,6 +43,11 @@ pub const NAMESPACE_BYTES_MAX: usize = 64;
 /// Namespaces that a core counts apart from each other. More: those without keys are forgotten; if there are none,
 /// new ones are not counted.
 pub const NAMESPACES_COUNTED_MAX: usize = 4096;
+/// Of them: those of which a core estimates what they would find with another quota, with 2 KiB for each, beside those of
+/// which something is set. More: no estimate.
+pub const NAMESPACE_CURVES_MAX: usize = 256;
+/// Namespaces that STATS and the metrics name: those with most operations. More: NAMESPACE INFO tells of each.
+pub const NAMESPACES_SHOWN_MAX: usize = 100;
 /// Namespaces of which something is set (`namespaces`). More: an error.
 pub const NAMESPACES_LIMITED_MAX: usize = 1024;
 
@@ -73,6 +78,8 @@ pub const SUBSCRIBER_SOFT_MS_MAX: u64 = 60_000;
 pub const FILL_MS_MAX: u64 = 600_000;
 /// Keys of one core that clients fill in at a time. More: whoever misses another is answered as without FILL.
 pub const FILLED_KEYS_MAX: usize = 65_536;
+/// Bytes of these keys and of those that are waited for, on one core. More: the same.
+pub const FILLED_KEY_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Clients that wait for one key to be filled in, and for any of a core. More: the same.
 pub const FILL_WAITERS_PER_KEY_MAX: usize = 1024;
 pub const FILL_WAITERS_MAX: usize = 16_384;
@@ -120,6 +127,10 @@ pub const MESH_PART_BYTES: usize = 1024 * 1024;
 pub const MESH_RING_BATCHES: usize = 64;
 /// Batches that may wait in an outbox. More: connections with commands for that core stop decoding.
 pub const MESH_OUTBOX_BATCHES: usize = 16;
+
+/// So many times as many may wait of what nobody waits for. More: events of keys are lost and counted, and client-side
+/// caches on that core are told to forget everything.
+pub const MESH_NEWS_FACTOR: usize = 16;
 
 /// Cores of one server. More are refused at start-up: the mesh grows with their square.
 pub const CORES_MAX: usize = 256;
@@ -217,6 +228,9 @@ pub const AUTH_FAILURES_TRACKED_MAX: usize = 4096;
 /// Longest wait after failed attempts.
 pub const AUTH_DELAY_MS_MAX: u64 = 30_000;
 
+/// What a tracked key takes in `tracking-table-max-keys` on average, with its readers. Longer ones, or more readers: fewer
+/// keys.
+pub const TRACKED_KEY_BYTES: usize = 160;
 /// Prefixes that one client with a client-side cache listens to, with 96 bytes for each. More: an error.
 pub const TRACKED_PREFIX_BYTES_MAX: usize = 64 * 1024;
 /// Most of `slowlog-max-len`; an entry takes at most 5 KiB. Full: the oldest is forgotten.

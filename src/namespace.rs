@@ -23,25 +23,71 @@ pub fn is_name(name: &[u8]) -> bool {
         && name.iter().all(|&byte| byte != SEPARATOR && !byte.is_ascii_whitespace() && !byte.is_ascii_control())
 }
 
-/// The namespace of a database, empty for the global one.
-pub fn of_database(database: u8) -> Vec<u8> {
+/// The namespace of a database while none has been swapped, empty for the global one.
+fn original_of(database: u8) -> Vec<u8> {
     match database {
         0 => Vec::new(),
         _ => format!("db{database}").into_bytes(),
     }
 }
 
-/// The database whose namespace `name` is.
-pub fn database_of(name: &[u8]) -> Option<u8> {
-    (0..DATABASES).find(|&database| of_database(database) == name)
+/// Which namespace each database shows. SWAPDB changes nothing but this, however many keys there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Databases([u8; DATABASES as usize]);
+
+impl Default for Databases {
+    fn default() -> Databases {
+        Databases(std::array::from_fn(|database| database as u8))
+    }
 }
 
-/// The database of a key, and what the key is called there: keys of namespaces that are none are in the first.
-pub fn within_database(key: &[u8]) -> (u8, &[u8]) {
-    match name_of(key).and_then(|name| database_of(name).map(|database| (database, name.len()))) {
-        Some((database, name_bytes)) => (database, &key[name_bytes + 1..]),
-        None => (0, key),
+impl Databases {
+    /// The namespace of a database, empty for the global one.
+    pub fn namespace_of(&self, database: u8) -> Vec<u8> {
+        original_of(self.0[database as usize])
     }
+
+    /// The database whose namespace `name` is.
+    pub fn number_of(&self, name: &[u8]) -> Option<u8> {
+        let original = (0..DATABASES).find(|&database| original_of(database) == name)?;
+        self.0.iter().position(|shown| *shown == original).map(|database| database as u8)
+    }
+
+    /// The database of a key, and what the key is called there: keys of namespaces that are none are in that of the
+    /// global one.
+    pub fn within<'a>(&self, key: &'a [u8]) -> (u8, &'a [u8]) {
+        match name_of(key).and_then(|name| self.number_of(name).map(|database| (database, name.len()))) {
+            Some((database, name_bytes)) => (database, &key[name_bytes + 1..]),
+            None => (self.number_of(b"").unwrap_or(0), key),
+        }
+    }
+
+    pub fn swapped(mut self, one: u8, other: u8) -> Databases {
+        self.0.swap(one as usize, other as usize);
+        self
+    }
+
+    /// All of it in a word, four bits for each.
+    pub fn to_word(self) -> u64 {
+        self.0.iter().rev().fold(0, |word, &shown| word << 4 | u64::from(shown))
+    }
+
+    /// None unless each namespace is shown once.
+    pub fn from_word(word: u64) -> Option<Databases> {
+        let shown: [u8; DATABASES as usize] = std::array::from_fn(|database| (word >> (4 * database) & 15) as u8);
+        let all = shown.iter().fold(0u16, |all, &shown| all | 1 << shown);
+        (all == u16::MAX).then_some(Databases(shown))
+    }
+}
+
+/// Under this key the databases are remembered in the log: of the first slot, and so always of the first core, and in a
+/// namespace that nobody can be in and that is shown to
+/// nobody.
+pub const SWAPPED_KEY: &[u8] = b"\0server^{3560}databases";
+
+/// Whether a namespace is the server's own.
+pub fn is_hidden(name: &[u8]) -> bool {
+    name_of(SWAPPED_KEY) == Some(name)
 }
 
 /// What stands before the keys of a namespace; nothing before global ones.
@@ -191,15 +237,30 @@ mod tests {
         for wrong in [&b""[..], b"a b", b"a^b", b"a\n", b"\0", &[b'n'; NAMESPACE_BYTES_MAX + 1]] {
             assert!(!is_name(wrong), "{}", wrong.escape_ascii());
         }
-        assert_eq!(of_database(0), b"");
+        assert!(!is_name(name_of(SWAPPED_KEY).unwrap()) && is_hidden(b"\0server") && !is_hidden(b"server"));
+    }
+
+    #[test]
+    fn databases_are_swapped_and_remembered() {
+        let databases = Databases::default();
+        assert_eq!(databases.namespace_of(0), b"");
         for database in 0..DATABASES {
-            assert_eq!(database_of(&of_database(database)), Some(database));
+            assert_eq!(databases.number_of(&databases.namespace_of(database)), Some(database));
         }
-        assert_eq!(database_of(b"db16"), None);
-        assert_eq!(within_database(b"db3^a^b"), (3, &b"a^b"[..]));
+        assert_eq!(databases.number_of(b"db16"), None);
+        assert_eq!(databases.within(b"db3^a^b"), (3, &b"a^b"[..]));
         for key in [&b"shop^k"[..], b"db16^k", b"k", b"^k", b"db3"] {
-            assert_eq!(within_database(key), (0, key));
+            assert_eq!(databases.within(key), (0, key));
         }
+        let swapped = databases.swapped(0, 3).swapped(3, 15).swapped(7, 7);
+        assert_eq!((swapped.namespace_of(0), swapped.namespace_of(15)), (b"db3".to_vec(), Vec::new()));
+        assert_eq!((swapped.within(b"db3^k"), swapped.within(b"shop^k")), ((0, &b"k"[..]), (15, &b"shop^k"[..])));
+        assert_eq!(swapped.within(b"db15^k"), (3, &b"k"[..]));
+        for databases in [databases, swapped] {
+            assert_eq!(Databases::from_word(databases.to_word()), Some(databases));
+        }
+        assert_eq!(Databases::from_word(0), None);
+        assert_eq!(crate::slot::slot_of(SWAPPED_KEY), 0);
     }
 
     #[test]

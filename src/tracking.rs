@@ -14,6 +14,11 @@ use std::ops::Bound;
 
 use bytes::Bytes;
 
+use crate::limits;
+
+/// What an entry takes beside its key and its readers.
+const KEY_BYTES: usize = 96;
+
 struct Read {
     /// Tells this entry from earlier ones of the key.
     born: u64,
@@ -32,7 +37,10 @@ pub struct Tracking {
     keys_max: usize,
     /// Sessions of all keys together.
     items: usize,
+    key_bytes: usize,
     prefixes: BTreeMap<Bytes, BTreeSet<u64>>,
+    /// How long they are, and how many of them are so long.
+    prefix_lengths: BTreeMap<usize, usize>,
     /// Sessions that have ended since the sweep under way began, and those that it takes away.
     ended: BTreeSet<u64>,
     swept: BTreeSet<u64>,
@@ -62,19 +70,38 @@ impl Tracking {
         self.prefixes.len()
     }
 
-    /// `session` reads `key`. When the table is full the oldest key is given up: its readers, who have to be told.
-    pub fn read(&mut self, key: &[u8], session: u64) -> Option<(Bytes, Vec<u64>)> {
+    /// What the keys take, with their readers.
+    fn bytes(&self) -> usize {
+        self.key_bytes + self.keys.len() * KEY_BYTES + self.items * size_of::<u64>()
+    }
+
+    fn bytes_max(&self) -> usize {
+        if self.keys_max > 0 { self.keys_max * limits::TRACKED_KEY_BYTES } else { usize::MAX }
+    }
+
+    fn is_full(&self) -> bool {
+        self.keys_max > 0 && self.keys.len() >= self.keys_max
+    }
+
+    /// `session` reads `key`. When the table is full the oldest keys are given up: their readers, who have to be told.
+    pub fn read(&mut self, key: &[u8], session: u64) -> Vec<(Bytes, Vec<u64>)> {
+        let mut given_up = Vec::new();
+        while self.is_full() && !self.keys.contains_key(key) || self.bytes() > self.bytes_max() {
+            match self.give_up_oldest() {
+                Some(oldest) => given_up.push(oldest),
+                None => break,
+            }
+        }
         if let Some(read) = self.keys.get_mut(key) {
             if let Err(place) = read.sessions.binary_search(&session) {
                 read.sessions.insert(place, session);
                 self.items += 1;
             }
-            return None;
+            return given_up;
         }
-        let full = self.keys_max > 0 && self.keys.len() >= self.keys_max;
-        let given_up = if full { self.give_up_oldest() } else { None };
         let key = Bytes::copy_from_slice(key);
         self.next_born += 1;
+        self.key_bytes += key.len();
         self.keys.insert(key.clone(), Read { born: self.next_born, sessions: vec![session] });
         self.items += 1;
         self.order.push_back((self.next_born, key));
@@ -98,16 +125,16 @@ impl Tracking {
     fn take(&mut self, key: &[u8]) -> Option<Vec<u64>> {
         let read = self.keys.remove(key)?;
         self.items -= read.sessions.len();
+        self.key_bytes -= key.len();
         Some(read.sessions)
     }
 
     /// `key` has changed, or is gone: who has to be told of it, without `writer`.
     pub fn written(&mut self, key: &[u8], writer: u64) -> Vec<u64> {
         let mut told = self.take(key).unwrap_or_default();
-        for (prefix, sessions) in &self.prefixes {
-            if key.starts_with(prefix) {
-                told.extend(sessions);
-            }
+        // However many prefixes there are, few of them are of different lengths.
+        for (&length, _) in self.prefix_lengths.range(..=key.len()) {
+            told.extend(self.prefixes.get(&key[..length]).into_iter().flatten());
         }
         told.retain(|session| *session != writer && !self.ended.contains(session) && !self.swept.contains(session));
         told.sort_unstable();
@@ -119,20 +146,31 @@ impl Tracking {
     pub fn flushed(&mut self) {
         self.keys = BTreeMap::new();
         self.order = VecDeque::new();
-        self.items = 0;
+        (self.items, self.key_bytes) = (0, 0);
     }
 
     /// `session` wants to hear of all keys that begin with `prefix`.
     pub fn listen(&mut self, prefix: &[u8], session: u64) {
-        self.prefixes.entry(Bytes::copy_from_slice(prefix)).or_default().insert(session);
+        let sessions = self.prefixes.entry(Bytes::copy_from_slice(prefix)).or_default();
+        if sessions.is_empty() {
+            *self.prefix_lengths.entry(prefix.len()).or_default() += 1;
+        }
+        sessions.insert(session);
     }
 
     /// `session` has ended.
     pub fn end(&mut self, session: u64) {
-        self.prefixes.retain(|_, sessions| {
+        let lengths = &mut self.prefix_lengths;
+        self.prefixes.retain(|prefix, sessions| {
             sessions.remove(&session);
+            if sessions.is_empty()
+                && let Some(count) = lengths.get_mut(&prefix.len())
+            {
+                *count -= 1;
+            }
             !sessions.is_empty()
         });
+        self.prefix_lengths.retain(|_, count| *count > 0);
         if !self.keys.is_empty() {
             self.ended.insert(session);
         }
@@ -166,6 +204,7 @@ impl Tracking {
         }
         for key in emptied {
             self.keys.remove(&key);
+            self.key_bytes -= key.len();
         }
         self.sweep_at = last;
         if looked_at < budget {
@@ -185,6 +224,8 @@ impl Tracking {
         let alive = |(born, key): &&(u64, Bytes)| self.keys.get(key).is_some_and(|read| read.born == *born);
         assert_eq!(self.order.iter().filter(alive).count(), self.keys.len());
         assert!(self.prefixes.values().all(|sessions| !sessions.is_empty()));
+        assert_eq!(self.key_bytes, self.keys.keys().map(Bytes::len).sum::<usize>());
+        assert_eq!(self.prefix_lengths.values().sum::<usize>(), self.prefixes.len());
     }
 }
 
@@ -197,7 +238,7 @@ mod tests {
     fn readers_are_told_once_and_the_writer_is_not() {
         let mut tracking = Tracking::default();
         for session in [3, 1, 2, 1] {
-            assert_eq!(tracking.read(b"a", session), None);
+            assert_eq!(tracking.read(b"a", session), []);
         }
         assert_eq!((tracking.keys(), tracking.items()), (1, 3));
         assert_eq!(tracking.written(b"a", 2), [1, 3]);
@@ -219,14 +260,37 @@ mod tests {
     fn the_oldest_key_is_given_up_when_the_table_is_full() {
         let mut tracking = Tracking::default();
         tracking.set_keys_max(2);
-        assert_eq!(tracking.read(b"a", 1), None);
-        assert_eq!(tracking.read(b"b", 1), None);
+        assert_eq!(tracking.read(b"a", 1), []);
+        assert_eq!(tracking.read(b"b", 1), []);
         tracking.written(b"a", 0);
-        assert_eq!(tracking.read(b"a", 1), None, "it is the youngest now");
-        assert_eq!(tracking.read(b"c", 2), Some((Bytes::from_static(b"b"), vec![1])));
-        assert_eq!(tracking.read(b"a", 2), None);
-        assert_eq!(tracking.read(b"d", 2), Some((Bytes::from_static(b"a"), vec![1, 2])));
+        assert_eq!(tracking.read(b"a", 1), [], "it is the youngest now");
+        assert_eq!(tracking.read(b"c", 2), [(Bytes::from_static(b"b"), vec![1])]);
+        assert_eq!(tracking.read(b"a", 2), []);
+        assert_eq!(tracking.read(b"d", 2), [(Bytes::from_static(b"a"), vec![1, 2])]);
         tracking.validate();
+    }
+
+    #[test]
+    fn long_keys_and_many_readers_leave_room_for_fewer() {
+        let mut tracking = Tracking::default();
+        tracking.set_keys_max(100);
+        let mut told = 0;
+        for number in 0..1_000u64 {
+            let key = [&number.to_le_bytes()[..], &[b'k'; 1_000]].concat();
+            told += tracking.read(&key, number).len();
+        }
+        tracking.validate();
+        assert!(tracking.bytes() <= tracking.bytes_max() + 2_000 && tracking.keys() + told == 1_000);
+        // More readers of one key than there is room for: those before are told, and the key is remembered anew.
+        let mut given_up = 0;
+        for session in 1..=10_000 {
+            let told = tracking.read(b"hot", session);
+            given_up += told.iter().filter(|(key, _)| key == "hot").map(|(_, sessions)| sessions.len()).sum::<usize>();
+            assert!(tracking.keys.contains_key(&b"hot"[..]));
+        }
+        tracking.validate();
+        assert_eq!(tracking.written(b"hot", 0).len() + given_up, 10_000);
+        assert!(tracking.bytes() <= tracking.bytes_max() + 2_000);
     }
 
     #[test]

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use harness::Server;
 use support::client::{Client, PATIENCE, command};
 use support::notation::{Pattern, Scenario, parse_scenarios};
+use support::peers::{Redis, skip};
 use support::random::Random;
 use support::value::Value;
 
@@ -62,7 +63,10 @@ enum Delivery {
 }
 
 fn run_file(file: &str, text: &str) {
-    let target = Target::start();
+    run_against(&Target::start(), file, text);
+}
+
+fn run_against(target: &Target, file: &str, text: &str) {
     let scenarios = parse_scenarios(file, text);
     let mut failures = Vec::new();
     let mut cases = 0;
@@ -70,7 +74,7 @@ fn run_file(file: &str, text: &str) {
         for delivery in [Delivery::OneByOne, Delivery::Pipelined, Delivery::ByteByByte] {
             target.flush();
             cases += scenario.steps.len();
-            failures.extend(run_scenario(&target, scenario, delivery));
+            failures.extend(run_scenario(target, scenario, delivery));
         }
     }
     println!("{file}: {cases} cases, {} failed", failures.len());
@@ -143,6 +147,25 @@ fn cluster() {
 #[test]
 fn operations() {
     run_file("tests/commands/operations.txt", include_str!("commands/operations.txt"));
+}
+
+/// What the conversations say of Redis is what a redis-server of that version says.
+#[test]
+fn they_hold_against_redis_7_0_itself() {
+    let Some(redis) = Redis::start() else {
+        return skip("they_hold_against_redis_7_0_itself", "redis-server is not installed");
+    };
+    let info = Client::connect(redis.address).call("INFO server");
+    let info = String::from_utf8_lossy(info.as_bytes()).into_owned();
+    if !info.contains("redis_version:7.0.") {
+        return println!("another redis-server is installed: {info}");
+    }
+    let target = Target { address: redis.address, is_redis7: true, server: None };
+    run_against(&target, "tests/commands/strings.txt", include_str!("commands/strings.txt"));
+    run_against(&target, "tests/commands/keys.txt", include_str!("commands/keys.txt"));
+    run_against(&target, "tests/commands/connection.txt", include_str!("commands/connection.txt"));
+    run_against(&target, "tests/commands/operations.txt", include_str!("commands/operations.txt"));
+    run_against(&target, "tests/commands/transactions.txt", include_str!("commands/transactions.txt"));
 }
 
 #[test]

@@ -516,3 +516,47 @@ fn clients_with_one_write_at_a_time_are_answered_every_time() {
     }
     assert!(server.stop().success());
 }
+
+/// What the databases show is remembered, also when the key that says so has gone with all others.
+#[test]
+fn swapped_databases_survive_kills_and_other_numbers_of_cores() {
+    let directory = DataDir::new("swapped");
+    let server = start(&directory, "sync", "3", &[]);
+    let mut client = Client::connect(server.address());
+    assert_eq!(client.call("SET k zero"), Value::ok());
+    client.call("SELECT 2");
+    assert_eq!(client.call("SET k two"), Value::ok());
+    assert_eq!(client.call("SWAPDB 2 0"), Value::ok());
+    kill(server);
+    let server = start(&directory, "sync", "2", &[]);
+    let mut client = Client::connect(server.address());
+    wait_until_loaded(&mut client);
+    assert_eq!((client.call("GET k"), client.call("DBSIZE")), (Value::bulk("two"), Value::Int(1)));
+    client.call("SELECT 2");
+    assert_eq!(client.call("GET k"), Value::bulk("zero"));
+    assert_eq!(client.call("NAMESPACE LIST"), Value::Array(vec![Value::bulk("db2")]));
+    client.call("FLUSHALL");
+    let deadline = Instant::now() + PATIENCE;
+    while client.call_words(&["EXISTS", "\0server^{3560}databases"]) != Value::Int(1) {
+        assert!(Instant::now() < deadline);
+    }
+    client.call("SELECT 0");
+    assert_eq!(client.call("SET k new"), Value::ok());
+    assert_eq!(client.call("GET db2^k"), Value::NilBulk);
+    client.call("SELECT 5");
+    assert_eq!(client.call("GET db2^k"), Value::NilBulk);
+    kill(server);
+    let server = start(&directory, "sync", "3", &[]);
+    let mut client = Client::connect(server.address());
+    wait_until_loaded(&mut client);
+    assert_eq!(client.call("GET k"), Value::bulk("new"));
+    assert_eq!(client.call("SWAPDB 0 2"), Value::ok());
+    assert_eq!(client.call("GET k"), Value::NilBulk);
+}
+
+fn wait_until_loaded(client: &mut Client) {
+    let deadline = Instant::now() + PATIENCE;
+    while client.call("GET k").is_error() {
+        assert!(Instant::now() < deadline);
+    }
+}

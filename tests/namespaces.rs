@@ -95,3 +95,93 @@ fn limits_are_written_into_the_configuration() {
     drop(server);
     std::fs::remove_dir_all(&directory).expect("removed");
 }
+
+/// What a namespace would find with another quota is told where its other numbers are.
+#[test]
+fn what_if_it_might_hold_more() {
+    let server = Server::start(&["--cores", "2", "--namespaces", "shop max-items=200"]);
+    let mut client = Client::connect(server.address());
+    // Three hundred keys asked for in turn: too many for its quota, not for twice as much.
+    for round in 0..12 {
+        for number in 0..300 {
+            if client.call(&format!("GET shop^k{number}")) == Value::NilBulk || round == 0 {
+                client.call(&format!("SET shop^k{number} v"));
+            }
+        }
+    }
+    let percent = |client: &mut Client, name: &str| {
+        let info = client.call("NAMESPACE INFO shop");
+        let words = info.as_array();
+        let wanted = Value::bulk(format!("what_if_hit_percent_{name}"));
+        let place = words.iter().position(|word| *word == wanted).expect("it is told");
+        String::from_utf8_lossy(words[place + 1].as_bytes()).parse::<f64>().expect("a number")
+    };
+    assert!(percent(&mut client, "half") < 1.0 && percent(&mut client, "same") < 40.0);
+    assert!(percent(&mut client, "double") > 80.0 && percent(&mut client, "quadruple") > 80.0);
+    let stats = client.call("STATS");
+    let stats: serde_json::Value = serde_json::from_slice(stats.as_bytes()).expect("JSON");
+    let shop = &stats["namespaces"]["shop"];
+    let number = |name: &str| shop[name].as_u64().unwrap_or_else(|| panic!("{name} in {shop}"));
+    assert_eq!(number("items") as i64, info(&mut client, "shop", "items"));
+    assert_eq!(number("hits") + number("misses"), 3_600);
+    assert_eq!(number("what_if_look_ups"), 3_600);
+    assert!(number("what_if_hits_at_quadruple") > 2_900 && number("evictions") > 0);
+    let metrics = client.call("STATS PROMETHEUS");
+    let metrics = String::from_utf8_lossy(metrics.as_bytes()).into_owned();
+    for line in [
+        format!("crabcache_namespace_hits_total{{namespace=\"shop\"}} {}", number("hits")),
+        format!(
+            "crabcache_namespace_what_if_hits_at_double{{namespace=\"shop\"}} {}",
+            number("what_if_hits_at_double")
+        ),
+    ] {
+        assert!(metrics.lines().any(|found| found == line), "{line}");
+    }
+}
+
+/// Whoever is in a database by its number sees the other's keys, wherever he is connected, and so do those who come later.
+#[test]
+fn databases_are_swapped_for_everybody_at_once() {
+    let server = Server::start(&["--cores", "4"]);
+    let mut clients: Vec<Client> = (0..16).map(|_| Client::connect(server.address())).collect();
+    for (number, client) in clients.iter_mut().enumerate() {
+        client.call(&format!("SELECT {}", number % 2));
+    }
+    let keys: Vec<String> = (0..20).map(|number| format!("k{number}")).collect();
+    for key in &keys {
+        clients[0].call(&format!("SET {key} zero"));
+        clients[1].call(&format!("SET {key} one"));
+    }
+    clients[2].call("NAMESPACE USE shop");
+    clients[2].call("SET k0 shop");
+    // One watches, one has queued, one remembers what it has read.
+    clients[4].call("WATCH k3");
+    clients[5].call("MULTI");
+    clients[5].call("SET k4 queued");
+    clients[7].call("CLIENT TRACKING ON REDIRECT 0");
+    let swapper = &mut Client::connect(server.address());
+    assert_eq!(swapper.call("SWAPDB 0 1"), Value::ok());
+    for (number, client) in clients.iter_mut().enumerate().filter(|(number, _)| ![2, 4, 5, 7].contains(number)) {
+        let expected = if number % 2 == 0 { "one" } else { "zero" };
+        for key in &keys {
+            assert_eq!(client.call(&format!("GET {key}")), Value::bulk(expected));
+        }
+        assert_eq!(client.call("DBSIZE"), Value::Int(20));
+    }
+    assert_eq!(clients[2].call("GET k0"), Value::bulk("shop"));
+    clients[4].call("MULTI");
+    clients[4].call("SET k3 lost");
+    assert_eq!(clients[4].call("EXEC"), Value::NilArray);
+    assert!(clients[5].call("EXEC").is_error());
+    let mut late = Client::connect(server.address());
+    assert_eq!(late.call("GET k9"), Value::bulk("one"));
+    assert_eq!(late.call("MOVE k9 1"), Value::Int(0));
+    late.call("DEL k9");
+    assert_eq!((late.call("COPY k8 k9 DB 1 REPLACE"), late.call("GET k9")), (Value::Int(1), Value::NilBulk));
+    let keyspace = late.call("INFO keyspace");
+    let keyspace = String::from_utf8_lossy(keyspace.as_bytes()).into_owned();
+    // The key of the namespace counts where the global ones are.
+    assert!(keyspace.contains("db0:keys=19,") && keyspace.contains("db1:keys=21,"), "{keyspace}");
+    late.call("RESET");
+    assert_eq!(late.call("GET k1"), Value::bulk("one"));
+}

@@ -286,3 +286,32 @@ fn caches_are_right_in_the_end() {
         }
     }
 }
+
+/// A client in a database never heard of the keys it had read: they were called what they are called outside of it.
+#[test]
+fn keys_are_called_what_they_are_called_where_the_client_is() {
+    let server = start(&[]);
+    let mut writer = Client::connect(server.address());
+    for (enter, prefix) in [("SELECT 3", "db3^"), ("NAMESPACE USE shop", "shop^")] {
+        let mut reader = caching(&server, "");
+        let mut listener = caching(&server, "BCAST PREFIX key:");
+        assert_eq!(reader.call(enter), Value::ok());
+        assert_eq!(listener.call(enter), Value::ok());
+        assert_eq!(listener.reply(), Value::Push(vec![bulk("invalidate"), Value::Null]));
+        for key in keys() {
+            assert_eq!(reader.call(&format!("GET {key}")), Value::Null);
+            assert_eq!(writer.call(&format!("SET {prefix}{key} 1")), Value::ok());
+            assert_eq!(reader.reply(), invalidation(&key));
+            assert_eq!(listener.reply(), invalidation(&key));
+        }
+        assert_eq!(writer.call(&format!("SET {prefix}other 1")), Value::ok());
+        nothing_comes(&mut listener);
+    }
+    // Swapped, it is the keys of the other one.
+    let mut listener = caching(&server, "BCAST PREFIX key:");
+    assert_eq!(writer.call("SWAPDB 0 5"), Value::ok());
+    let forget_all = Value::Push(vec![bulk("invalidate"), Value::Null]);
+    assert_eq!(listener.reply(), forget_all);
+    assert_eq!(writer.call("SET key:1 v"), Value::ok());
+    assert_eq!(listener.reply(), invalidation("key:1"));
+}

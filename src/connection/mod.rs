@@ -32,6 +32,7 @@ use crate::engine::access::Permit;
 use crate::engine::batch::Batch;
 use crate::engine::clients::{Activity, ClientRecord};
 use crate::limits;
+use crate::namespace::Databases;
 use crate::proto::Decoder;
 use crate::proto::json::Id;
 use crate::ratelimit::Bucket;
@@ -158,6 +159,8 @@ pub struct Connection {
     pub wire: Wire,
     pub pause: Pause,
     pub modes: Modes,
+    /// What each database shows.
+    pub databases: Databases,
     /// Who it is, once it has said so.
     pub permit: Option<Arc<Permit>>,
     /// A client of this process itself, which may do everything.
@@ -267,6 +270,7 @@ impl Connection {
             wire: Wire::Resp2,
             pause: Pause::default(),
             modes: Modes::default(),
+            databases: Databases::default(),
             permit: None,
             is_trusted: false,
             rates: None,

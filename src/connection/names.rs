@@ -6,7 +6,7 @@ use bytes::Bytes;
 use super::Connection;
 use super::turn::{Source, TurnBatch};
 use crate::command::{Op, Spec};
-use crate::namespace::{DATABASES, of_database, prefix_of};
+use crate::namespace::{DATABASES, prefix_of};
 use crate::number::parse_i64;
 use crate::reply::{Reply, ReplyError};
 use crate::request::{ArgRange, Args};
@@ -90,7 +90,7 @@ impl Connection {
         let database = database_within(database).ok_or_else(|| Reply::error("ERR DB index is out of range"))?;
         let key = batch.arguments.ranges[place.args_from];
         batch.arguments.ranges[place.args_from + 1] = key;
-        Ok(prefix_of(&of_database(database)))
+        Ok(prefix_of(&self.databases.namespace_of(database)))
     }
 
     /// The `DB n` of COPY is taken out; what is wrong with it otherwise is said by who carries the command out.
@@ -100,7 +100,7 @@ impl Connection {
         let database = database_within(parse_i64(args.get(at + 1))?)?;
         let first = place.args_from + at;
         batch.arguments.ranges.drain(first..first + 2);
-        Some(prefix_of(&of_database(database)))
+        Some(prefix_of(&self.databases.namespace_of(database)))
     }
 }
 

@@ -81,12 +81,13 @@ fn flags(spec: &Spec) -> Vec<&'static str> {
 /// The ACL categories Redis gives the command, in the order Redis lists them.
 fn categories(spec: &Spec) -> Vec<&'static str> {
     let container = spec.flags.has(Flags::CONTAINER);
-    let about_keyspace = spec.group == "generic" || matches!(spec.op, Op::DbSize | Op::FlushAll | Op::FlushDb);
+    let about_keyspace =
+        spec.group == "generic" || matches!(spec.op, Op::DbSize | Op::FlushAll | Op::FlushDb | Op::SwapDb);
     let about_connection = spec.group == "connection"
         || spec.name.starts_with("command")
         || matches!(spec.op, Op::Asking | Op::ReadOnly | Op::ReadWrite);
     let dangerous = spec.flags.has(Flags::DANGEROUS)
-        || matches!(spec.op, Op::Keys | Op::FlushAll | Op::FlushDb | Op::Info | Op::Stats);
+        || matches!(spec.op, Op::Keys | Op::FlushAll | Op::FlushDb | Op::SwapDb | Op::Info | Op::Stats);
     let all = [
         (about_keyspace, "@keyspace"),
         (spec.flags.has(Flags::READONLY), "@read"),

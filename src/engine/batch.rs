@@ -315,6 +315,11 @@ impl Outbox {
         self.waiting.len() > self.waiting_max
     }
 
+    /// Whether so much waits that nobody is told of keys that have changed.
+    pub fn is_too_full_for_news(&self) -> bool {
+        self.waiting.len() > self.waiting_max * limits::MESH_NEWS_FACTOR
+    }
+
     /// Whether something is there that could be shipped.
     #[inline]
     pub fn can_ship(&self) -> bool {

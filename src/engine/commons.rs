@@ -11,6 +11,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use super::access_log::AccessLog;
 use crate::auth::Failures;
 use crate::hash::KeyHasher;
+use crate::namespace::Databases;
 use crate::ratelimit::Ledger;
 
 pub struct Commons {
@@ -18,6 +19,8 @@ pub struct Commons {
     access_log: Mutex<AccessLog>,
     /// Held by whoever changes what is set of namespaces.
     namespace_changes: Mutex<()>,
+    /// What each database shows, as one core's log has said; 0 before that.
+    databases: AtomicU64,
     ledger: Mutex<Ledger>,
     /// Connections that have not said who they are, by source.
     newcomers: Mutex<HashMap<IpAddr, u32, ahash::RandomState>>,
@@ -36,6 +39,7 @@ impl Commons {
             failures: Mutex::new(Failures::with_hasher(hasher.state())),
             access_log: Mutex::default(),
             namespace_changes: Mutex::default(),
+            databases: AtomicU64::new(0),
             ledger: Mutex::new(Ledger::with_hasher(hasher.state())),
             newcomers: Mutex::new(HashMap::with_hasher(hasher.state())),
             held: HeldByClients::new(cores),
@@ -43,6 +47,15 @@ impl Commons {
             monitors: (0..cores).map(|_| AtomicU32::new(0)).collect(),
             keys: (0..cores).map(|_| AtomicU64::new(0)).collect(),
         }
+    }
+
+    /// The core that knows it has read its log.
+    pub fn publish_databases(&self, databases: Databases) {
+        self.databases.store(databases.to_word(), Ordering::Release);
+    }
+
+    pub fn databases(&self) -> Option<Databases> {
+        Databases::from_word(self.databases.load(Ordering::Acquire))
     }
 
     pub fn publish_keys(&self, core: u32, count: u64) {

@@ -22,6 +22,8 @@ pub struct Waits {
     /// Commands have to be looked at before they are carried out: keys are being loaded, or the log is in trouble.
     pub restricts: bool,
     loading: bool,
+    /// Another core has to read its log before it is known what the databases show.
+    pub awaits_databases: bool,
     refuses: bool,
     overfull: bool,
     /// Somebody else wants to look at every command.
@@ -49,6 +51,7 @@ impl Waits {
         Waits {
             restricts: false,
             loading: false,
+            awaits_databases: false,
             refuses: false,
             overfull: false,
             closely: false,
@@ -108,7 +111,7 @@ impl Waits {
     }
 
     fn update(&mut self) {
-        self.restricts = self.loading || self.refuses || self.overfull || self.closely;
+        self.restricts = self.loading || self.awaits_databases || self.refuses || self.overfull || self.closely;
     }
 }
 
@@ -163,7 +166,7 @@ impl Engine {
         owner: u32,
         args: Args<'_>,
     ) -> bool {
-        if self.waits.loading {
+        if self.waits.loading || self.waits.awaits_databases {
             if spec.flags.has(Flags::LOADING) {
                 return false;
             }
@@ -219,6 +222,16 @@ impl Engine {
     /// Whether commands about keys are answered with -LOADING.
     pub fn set_loading(&mut self, loading: bool) {
         self.waits.loading = loading;
+        self.waits.awaits_databases |= loading;
+        if !loading {
+            self.recall_databases();
+        }
+        self.waits.update();
+    }
+
+    /// What the databases show is known.
+    pub(super) fn end_awaiting_databases(&mut self) {
+        self.waits.awaits_databases = false;
         self.waits.update();
     }
 
@@ -228,6 +241,9 @@ impl Engine {
 
     /// To be called every turn: keeps the log short, and lets replies go whose groups are durable.
     pub fn tend_log(&mut self) {
+        if self.waits.awaits_databases && !self.waits.loading {
+            self.adopt_databases();
+        }
         if let Some(log) = &mut self.journal.0 {
             if !self.waits.loading {
                 log.copy(&self.shard);

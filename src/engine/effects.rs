@@ -11,7 +11,6 @@ use super::holding::HeldUp;
 use super::journal::Journal;
 use crate::command::{Op, Spec};
 use crate::filling::{FillBounds, Flights};
-use crate::namespace;
 use crate::pubsub::KeyspaceEvents;
 use crate::request::{Args, Durability};
 use crate::store::{Effects, Removal, ValueRef};
@@ -98,6 +97,12 @@ impl Listeners {
 
     pub fn has_news(&self) -> bool {
         !self.events.is_empty() || !self.invalid.is_empty() || self.all_invalid || self.flights.has_woken()
+    }
+
+    /// Nothing that clients have read is what it was.
+    pub fn forget_read(&mut self) {
+        self.tracking.flushed();
+        self.all_invalid = self.trackers > 0;
     }
 
     fn event(&mut self, class: KeyspaceEvents, name: &'static str, key: &[u8]) {
@@ -213,8 +218,7 @@ impl Effects for All<'_> {
 
     fn flush(&mut self) {
         self.listeners.watches.flushed();
-        self.listeners.tracking.flushed();
-        self.listeners.all_invalid = self.listeners.trackers > 0;
+        self.listeners.forget_read();
         self.listeners.flights.void_all(self.listeners.now_us);
         self.journal.flush();
     }
@@ -287,7 +291,7 @@ impl Engine {
         }
         for KeyEvent { name, key } in std::mem::take(&mut self.listeners.events) {
             self.counters.keyspace_events += 1;
-            let (database, key) = namespace::within_database(&key);
+            let (database, key) = self.databases.within(&key);
             if self.listeners.events_on.has(KeyspaceEvents::KEYSPACE) {
                 let channel = [format!("__keyspace@{database}__:").as_bytes(), key].concat();
                 self.publish_event(&channel, name.as_bytes());

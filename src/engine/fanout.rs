@@ -11,7 +11,7 @@ use super::durability::gate_of_command;
 use super::gather::{self, Ask, Gather, Kind, MoveState, Page, Progress, ScanState};
 use super::journal::Gate;
 use super::portions::Portions;
-use super::{Engine, GatherEntry, Outcome, clients, cluster, holding, settings, waiting};
+use super::{Engine, GatherEntry, Outcome, clients, cluster, holding, settings, swap, waiting};
 use crate::command::{Op, Route, Spec};
 use crate::connection::{Closing, Connection, OutPool, Pause};
 use crate::limits;
@@ -300,6 +300,13 @@ impl Engine {
                 }
                 Ok(()) => Kind::AllOk,
                 Err(error) => return self.answer(index, spec, &error.into()),
+            },
+            Op::SwapDb => match swap::parse(args) {
+                Err(error) => return self.answer(index, spec, &error),
+                Ok(_) if self.draft.is_none() && self.config.cores > 1 => {
+                    return self.as_transaction(index, spec, args);
+                }
+                Ok(_) => Kind::AllOk,
             },
             Op::Info => Kind::Snapshots { parts: Vec::new(), page: Page::Info(Sections::parse(args)) },
             Op::Stats => match Page::of_stats(args) {
@@ -743,6 +750,7 @@ impl Engine {
                     self.follow_settings();
                     Reply::Ok
                 }
+                Op::SwapDb => self.swap_share(args),
                 Op::ClientPause => self.pause_clients(args),
                 Op::ClientUnpause => {
                     self.end_client_pause();
@@ -962,25 +970,31 @@ impl Engine {
             counters: self.counters.clone(),
             shard: self.shard_snapshot(),
             databases: self.database_snapshots(),
+            namespaces: self.namespace_snapshots(),
             log: self.log_snapshot(),
             rates: self.rates.snapshot(self.now.uptime_us, &self.counters),
             latency: self.latency.snapshot(),
         }
     }
 
-    /// What is in no database of its own is in the first.
+    /// What is in no database of its own is in that of the global namespace.
     fn database_snapshots(&self) -> [DatabaseSnapshot; DATABASES as usize] {
         let mut databases = [DatabaseSnapshot::default(); DATABASES as usize];
         let counters = self.shard.counters();
         let mut first = DatabaseSnapshot { keys: self.shard.len(), keys_with_expiry: counters.keys_with_expiry };
         for (name, counters) in self.shard.namespaces() {
-            let Some(number) = namespace::database_of(name) else { continue };
+            let number = self.databases.number_of(name);
+            if number.is_none() && !namespace::is_hidden(name) {
+                continue;
+            }
             let database = DatabaseSnapshot { keys: counters.items, keys_with_expiry: counters.expiring };
             first.keys = first.keys.saturating_sub(database.keys);
             first.keys_with_expiry = first.keys_with_expiry.saturating_sub(database.keys_with_expiry);
-            databases[number as usize] = database;
+            if let Some(number) = number {
+                databases[number as usize] = database;
+            }
         }
-        databases[0] = first;
+        databases[self.databases.number_of(b"").unwrap_or(0) as usize] = first;
         databases
     }
 

@@ -1,7 +1,7 @@
 //! Commands that need answers from several cores: what was asked, what has come, what to do next.
 //! Knows nothing of the mesh: it hands out [`Ask`]s and is given [`Reply`]s.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use bytes::Bytes;
 
@@ -10,7 +10,7 @@ use crate::command::{Op, Spec};
 use crate::engine::batch::Job;
 use crate::engine::clients::{KillFilter, merge_lists};
 use crate::engine::merge::Merge;
-use crate::engine::namespaces;
+use crate::engine::namespaces::{self, FoundNamespaces};
 use crate::engine::portions::{Found, Portions};
 use crate::engine::transaction::Transaction;
 use crate::engine::written::Written;
@@ -68,7 +68,7 @@ pub enum Kind {
     /// FLUSHDB in a namespace: steps over cores until all of its keys are gone.
     Sweep { scan: ScanState },
     /// NAMESPACE LIST and INFO: what all cores know of each.
-    Namespaces { found: BTreeMap<Vec<u8>, [i64; 7]>, wanted: Option<(Vec<u8>, NamespaceLimits)> },
+    Namespaces { found: FoundNamespaces, wanted: Option<(Vec<u8>, NamespaceLimits)> },
     /// The plain text of every core, joined: CLIENT LIST.
     Lines(String),
     /// Every core's counters, to be rendered by the engine.

@@ -87,15 +87,6 @@ impl Engine {
             | Op::CommandHelp
             | Op::CommandInfo
             | Op::CommandList => about::command_reply(spec.op, args),
-            Op::AclHelp
-            | Op::ClientHelp
-            | Op::ConfigHelp
-            | Op::LatencyHelp
-            | Op::MemoryHelp
-            | Op::NamespaceHelp
-            | Op::ObjectHelp
-            | Op::PubSubHelp
-            | Op::SlowLogHelp => about::help(spec.op),
             Op::ClusterHelp => match cluster::require_enabled(&self.config.topology) {
                 Ok(()) => about::help(spec.op),
                 Err(error) => error.into(),
@@ -160,6 +151,7 @@ impl Engine {
                 }
                 Err(error) => error.into(),
             },
+            help if spec.name.ends_with("|help") => about::help(help),
             other => unreachable!("{other:?} is not local, or a container, which the decoder answers"),
         };
         if let Reply::Error(error) = &reply {

@@ -11,7 +11,7 @@
 //! The runtime calls these in the order of a turn (see `runtime::core`), and tests call them without
 //! any runtime at all.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -22,6 +22,7 @@ use crate::connection::{Connection, OutPool, TurnBatch};
 use crate::filling::FillBounds;
 use crate::hash::KeyHasher;
 use crate::metrics::{CoreCounters, Latency, Rates, ServerFacts};
+use crate::namespace::Databases;
 use crate::proto::DecodeLimits;
 use crate::pubsub::{Counts, Interest, Subscriptions};
 use crate::reply::Reply;
@@ -62,6 +63,7 @@ mod pubsub;
 mod rates;
 pub mod settings;
 mod slow;
+mod swap;
 #[cfg(test)]
 mod tests;
 mod tracking;
@@ -187,6 +189,8 @@ pub struct Engine {
     granted: VecDeque<(Ticket, HeldUp)>,
     grants: bool,
     listeners: Listeners,
+    /// What each database shows.
+    databases: Databases,
     /// Whether keys are held, or somebody wants to know what becomes of keys.
     is_watchful: bool,
     rates: Rates,
@@ -221,6 +225,8 @@ pub struct Engine {
     targets: BTreeMap<u64, (u32, u32)>,
     /// Reads that are waiting for keys that are held.
     late_reads: Vec<(Bytes, u64)>,
+    /// Cores that were not told of keys because too much was on its way there.
+    all_invalid_at: BTreeSet<u32>,
     /// By core: whose command comes next, if that is of a client that does not want to be told; 0 if not.
     signed: Vec<u64>,
     is_signed: bool,
@@ -296,6 +302,7 @@ impl Engine {
             granted: VecDeque::new(),
             grants: false,
             listeners: Listeners::new(config.random_seed, config.fills),
+            databases: Databases::default(),
             is_watchful: false,
             rates: Rates::default(),
             latency: Box::default(),
@@ -319,6 +326,7 @@ impl Engine {
             no_loops: 0,
             targets: BTreeMap::new(),
             late_reads: Vec::new(),
+            all_invalid_at: BTreeSet::new(),
             signed: vec![0; config.cores as usize],
             is_signed: false,
             counters: CoreCounters::default(),
@@ -381,6 +389,8 @@ impl Engine {
         });
         let mut connection = Connection::new(self.next_generation, peer.own_port, record);
         connection.activity.last_used_us = self.now.uptime_us;
+        connection.databases = self.databases;
+        connection.enter_namespace(&self.databases.namespace_of(0));
         self.connections[index as usize] = Some(Box::new(connection));
         self.begin_access(index, peer.is_trusted);
     }
@@ -434,6 +444,12 @@ impl Engine {
         }
         if !self.lagging.is_empty() {
             self.drop_laggards();
+        }
+        if !self.all_invalid_at.is_empty() {
+            self.tell_of_all();
+        }
+        if self.databases != Databases::default() {
+            self.remember_databases();
         }
         if self.has_waiting() {
             self.wake_due();

@@ -90,10 +90,9 @@ impl Engine {
             }
             connection.set_reply_mode(ReplyMode::On);
             connection.record.name.clear();
-            connection.enter_namespace(b"");
-            connection.record.database = 0;
             connection.record.flags = ClientFlags::default();
         }
+        self.enter_database(index, 0);
         let is_trusted = self.connections[index as usize].as_deref().is_some_and(|connection| connection.is_trusted);
         self.begin_access(index, is_trusted);
         self.write_reply(index, &Reply::Status("RESET"))
@@ -119,16 +118,5 @@ impl Engine {
 
 /// What a RESP2 connection may still send while messages come to it: their answers are arrays as well.
 fn is_for_listeners(op: Op) -> bool {
-    matches!(
-        op,
-        Op::Subscribe
-            | Op::PSubscribe
-            | Op::SSubscribe
-            | Op::Unsubscribe
-            | Op::PUnsubscribe
-            | Op::SUnsubscribe
-            | Op::Ping
-            | Op::Quit
-            | Op::Reset
-    )
+    op.changes_subscriptions() || matches!(op, Op::Ping | Op::Quit | Op::Reset)
 }

@@ -12,11 +12,12 @@ use super::gather::{Ask, Kind, ScanState};
 use super::settings::SetError;
 use super::{Engine, Outcome, clients};
 use crate::command::{Op, Spec};
+use crate::metrics::{self, NamespaceSnapshot, NamespaceSnapshots};
 use crate::namespace::{self, DATABASES, LIMIT_WORDS, NamespaceLimits, View};
 use crate::number::parse_i64;
 use crate::reply::{Reply, ReplyError};
 use crate::request::Args;
-use crate::store::NamespaceCounters;
+use crate::store::{Estimate, NamespaceCounters};
 
 /// Buckets of the index that one step of a flush goes through.
 const SWEPT_BUCKETS: usize = 64;
@@ -39,34 +40,46 @@ impl Engine {
                 Reply::Ok
             }
         };
-        self.answer(index, spec, &reply)
+        self.answer(index, spec, &reply);
+        self.forget_keys_of(index);
+        Outcome::Answered
     }
 
     pub(super) fn enter_database(&mut self, index: u32, database: u8) {
-        if let Some(connection) = self.connection(index) {
-            connection.enter_namespace(&namespace::of_database(database));
-            connection.record.database = database;
+        let Some(connection) = self.connections[index as usize].as_deref_mut() else { return };
+        connection.record.database = database;
+        let name = connection.databases.namespace_of(database);
+        self.enter_namespace(index, &name);
+    }
+
+    fn enter_namespace(&mut self, index: u32, name: &[u8]) {
+        let Some(connection) = self.connections[index as usize].as_deref_mut() else { return };
+        if connection.key_prefix() == namespace::prefix_of(name) {
+            return;
         }
+        connection.enter_namespace(name);
+        self.listen_there_instead(index);
     }
 
     /// `NAMESPACE USE [name]`: without a name, the global one.
     pub(super) fn use_namespace(&mut self, index: u32, spec: &'static Spec, args: Args<'_>) -> Outcome {
         let reply = match args.len() {
-            0 => {
-                self.enter_database(index, 0);
-                Reply::Ok
-            }
-            1 if namespace::is_name(args.get(0)) => {
-                if let Some(connection) = self.connection(index) {
-                    connection.enter_namespace(args.get(0));
-                    connection.record.database = namespace::database_of(args.get(0)).unwrap_or(0);
-                }
-                Reply::Ok
-            }
+            0 => self.use_name(index, b""),
+            1 if namespace::is_name(args.get(0)) => self.use_name(index, args.get(0)),
             1 => Reply::error(BAD_NAME),
             _ => ReplyError::WrongArity { command: spec.name.into() }.into(),
         };
-        self.answer(index, spec, &reply)
+        self.answer(index, spec, &reply);
+        self.forget_keys_of(index);
+        Outcome::Answered
+    }
+
+    fn use_name(&mut self, index: u32, name: &[u8]) -> Reply<'static> {
+        if let Some(connection) = self.connection(index) {
+            connection.record.database = connection.databases.number_of(name).unwrap_or(0);
+        }
+        self.enter_namespace(index, name);
+        Reply::Ok
     }
 
     /// What commands that name no keys are about.
@@ -170,17 +183,49 @@ impl Engine {
     /// This core's part of NAMESPACE LIST and INFO: each name with its numbers.
     pub(super) fn namespaces_share(&self, args: Args<'_>) -> Reply<'static> {
         let wanted = args.iter().next();
-        let found = self.shard.namespaces().filter(|(name, _)| wanted.is_none_or(|wanted| wanted == *name));
-        let entry = |(name, counters): (&[u8], &NamespaceCounters)| {
-            let numbers = counters.values().map(|value| Reply::Int(value as i64));
+        let found = self.visible_namespaces().filter(|(name, ..)| wanted.is_none_or(|wanted| wanted == *name));
+        let entry = |(name, counters, estimate): (&[u8], &NamespaceCounters, Estimate)| {
+            let numbers = snapshot_of(counters, estimate).words();
+            let numbers = numbers.into_iter().map(|value| Reply::Int(value as i64));
             Reply::Array(std::iter::once(Reply::Owned(name.to_vec())).chain(numbers).collect())
         };
         Reply::Array(found.map(entry).collect())
     }
+
+    fn visible_namespaces(&self) -> impl Iterator<Item = (&[u8], &NamespaceCounters, Estimate)> {
+        self.shard.namespace_estimates().filter(|(name, ..)| !namespace::is_hidden(name))
+    }
+
+    /// For STATS and the metrics: those with most operations here.
+    pub(super) fn namespace_snapshots(&self) -> NamespaceSnapshots {
+        metrics::busiest_namespaces(self.visible_namespaces().map(|(name, counters, estimate)| {
+            (String::from_utf8_lossy(name).into_owned(), snapshot_of(counters, estimate))
+        }))
+    }
 }
 
+fn snapshot_of(counters: &NamespaceCounters, estimate: Estimate) -> NamespaceSnapshot {
+    NamespaceSnapshot {
+        items: counters.items,
+        bytes: counters.bytes,
+        expiring: counters.expiring,
+        hits: counters.hits,
+        misses: counters.misses,
+        writes: counters.writes,
+        evictions: counters.evicted,
+        what_if_look_ups: estimate.look_ups,
+        what_if_hits_at_half: estimate.hits[0],
+        what_if_hits_at_same: estimate.hits[1],
+        what_if_hits_at_double: estimate.hits[2],
+        what_if_hits_at_quadruple: estimate.hits[3],
+    }
+}
+
+/// By name, however it is spelt.
+pub type FoundNamespaces = BTreeMap<Vec<u8>, NamespaceSnapshot>;
+
 /// Adds what one core knows of namespaces to what others do.
-pub fn merge(found: &mut BTreeMap<Vec<u8>, [i64; 7]>, reply: Reply<'static>) {
+pub fn merge(found: &mut FoundNamespaces, reply: Reply<'static>) {
     let Reply::Array(entries) = reply else { return };
     for entry in entries {
         let Reply::Array(entry) = entry else { continue };
@@ -190,35 +235,43 @@ pub fn merge(found: &mut BTreeMap<Vec<u8>, [i64; 7]>, reply: Reply<'static>) {
             Some(Reply::Large(name)) => name.to_vec(),
             _ => continue,
         };
-        let totals = found.entry(name).or_default();
-        for (total, number) in totals.iter_mut().zip(entry) {
-            if let Reply::Int(number) = number {
-                *total += number;
-            }
+        let mut numbers = [0; NamespaceSnapshot::FIELDS.len()];
+        for (number, reply) in numbers.iter_mut().zip(entry) {
+            *number = if let Reply::Int(value) = reply { value as u64 } else { 0 };
         }
+        found.entry(name).or_default().add_words(&NamespaceSnapshot::from_words(numbers));
     }
 }
 
 /// NAMESPACE LIST: the names of those that have keys; INFO: the numbers of one.
-pub fn rendered(found: &BTreeMap<Vec<u8>, [i64; 7]>, wanted: Option<(&[u8], NamespaceLimits)>) -> Reply<'static> {
+pub fn rendered(found: &FoundNamespaces, wanted: Option<(&[u8], NamespaceLimits)>) -> Reply<'static> {
     let Some((wanted, limits)) = wanted else {
-        let names = found.iter().filter(|(_, numbers)| numbers[0] > 0).map(|(name, _)| Reply::Owned(name.clone()));
+        let names = found.iter().filter(|(_, numbers)| numbers.items > 0).map(|(name, _)| Reply::Owned(name.clone()));
         return Reply::Array(names.collect());
     };
     let Some(numbers) = found.get(wanted) else {
         return Reply::error(format!("ERR no such namespace '{}'", clients::printable(wanted)));
     };
-    let [_, _, hits, misses, writes, ..] = *numbers;
-    let fields = NamespaceCounters::NAMES.iter().zip(numbers).map(|(name, number)| (*name, *number));
-    let limits = [
+    let counts = [
+        ("items", numbers.items),
+        ("bytes", numbers.bytes),
+        ("hits", numbers.hits),
+        ("misses", numbers.misses),
+        ("writes", numbers.writes),
+        ("evictions", numbers.evictions),
+        ("expiring", numbers.expiring),
+        ("ops", numbers.operations()),
         ("max_items", limits.items_max),
         ("max_bytes", limits.bytes_max),
         ("ttl_ms", limits.ttl_ms),
         ("max_ttl_ms", limits.ttl_max_ms),
+        ("what_if_look_ups", numbers.what_if_look_ups),
     ];
-    let limits = limits.map(|(name, limit)| (name, limit as i64));
-    let all = fields.chain([("ops", hits + misses + writes)]).chain(limits);
-    Reply::Map(all.map(|(name, number)| (Reply::text(name), Reply::Int(number))).collect())
+    let counts = counts.map(|(name, count)| (Reply::text(name), Reply::Int(count as i64)));
+    let percents = numbers.what_if_hit_percents().map(|(name, percent)| {
+        (Reply::text(format!("what_if_hit_percent_{name}")), Reply::text(format!("{percent:.2}")))
+    });
+    Reply::Map(counts.into_iter().chain(percents).collect())
 }
 
 /// What a core is asked for a step, beside where to go on.
@@ -229,6 +282,6 @@ pub fn view_argument(view: &View) -> Bytes {
 impl Op {
     /// Whether the command changes what the connection's keys are called.
     pub(super) fn changes_namespace(self) -> bool {
-        matches!(self, Op::Select | Op::NamespaceUse)
+        matches!(self, Op::Select | Op::NamespaceUse | Op::SwapDb)
     }
 }

@@ -79,7 +79,7 @@ impl Engine {
         }
         connection.modes.set(Modes::TRACKING, true);
         connection.record.tracking = Some((mode.redirect, mode.broadcast, false));
-        let (redirect, prefixes) = (mode.redirect, mode.prefixes.clone());
+        let (redirect, prefixes) = (mode.redirect, full_prefixes(connection.key_prefix(), &mode.prefixes));
         let session = self.begin_session(index, mode);
         if redirect == 0 && prefixes.is_empty() {
             return self.write_reply(index, &Reply::Ok);
@@ -94,7 +94,7 @@ impl Engine {
             if !prefixes.is_empty() {
                 let session = session.to_le_bytes();
                 let mut words: Vec<&[u8]> = vec![&session];
-                words.extend(prefixes.iter().map(|prefix| &prefix[..]));
+                words.extend(prefixes.iter().map(Vec::as_slice));
                 for core in 0..this.config.cores {
                     this.ask_words(gather, core, Job::Listen, &words);
                     asked += 1;
@@ -139,6 +139,35 @@ impl Engine {
         session
     }
 
+    /// The client has come to another namespace: from now on its prefixes are about the keys there.
+    pub(super) fn listen_there_instead(&mut self, index: u32) {
+        let Some(connection) = self.connections[index as usize].as_deref() else { return };
+        let Some(tracker) = self.trackers.get_mut(&index) else { return };
+        if tracker.mode.prefixes.is_empty() {
+            return;
+        }
+        let prefixes = full_prefixes(connection.key_prefix(), &tracker.mode.prefixes);
+        let before = std::mem::replace(&mut tracker.session, self.next_session);
+        let session = tracker.session.to_le_bytes();
+        self.sessions.remove(&before);
+        self.sessions.insert(self.next_session, index);
+        self.next_session += u64::from(self.config.cores);
+        let mut words: Vec<&[u8]> = vec![&session];
+        words.extend(prefixes.iter().map(Vec::as_slice));
+        for core in 0..self.config.cores {
+            self.tell_words(core, Job::Untrack, &[&before.to_le_bytes()]);
+            self.tell_words(core, Job::Listen, &words);
+        }
+    }
+
+    /// A client with prefixes that has chosen a namespace is told to forget what it has heard of keys elsewhere.
+    pub(super) fn forget_keys_of(&mut self, index: u32) {
+        let listener = self.trackers.get(&index).filter(|tracker| !tracker.mode.prefixes.is_empty());
+        if let Some(session) = listener.map(|tracker| tracker.session) {
+            self.invalidate(session, None);
+        }
+    }
+
     /// The client tracks no more: it says so, begins anew, or is gone.
     pub(super) fn end_tracking(&mut self, index: u32) {
         if let Some(connection) = self.connections[index as usize].as_deref_mut() {
@@ -169,7 +198,7 @@ impl Engine {
             Op::ClientGetRedir => Reply::Int(tracker.map_or(-1, |tracker| tracker.mode.redirect as i64)),
             Op::ClientTrackingInfo => tracking_info(tracker.as_deref()),
             _ => {
-                let Some(tracker) = tracker.filter(|tracker| tracker.mode.opt_in || tracker.mode.opt_out) else {
+                let Some(tracker) = tracker else {
                     return Reply::error(
                         "ERR CLIENT CACHING can be called only when the client is in tracking mode with OPTIN or OPTOUT \
                          mode enabled",
@@ -335,24 +364,47 @@ impl Engine {
             by_core.entry(self.core_of(*session)).or_default().push(session.to_le_bytes());
         }
         for (core, sessions) in by_core {
+            // One word for all of them then: nothing is what it was.
+            if self.outboxes[core as usize].is_too_full_for_news() {
+                self.all_invalid_at.insert(core);
+                continue;
+            }
             let mut words: Vec<&[u8]> = vec![key];
             words.extend(sessions.iter().map(|session| &session[..]));
             self.tell_words(core, Job::Invalidate, &words);
         }
     }
 
-    /// `key session…`
+    /// Lets other cores know that were told of no keys while the way there was full.
+    pub(super) fn tell_of_all(&mut self) {
+        for core in std::mem::take(&mut self.all_invalid_at) {
+            match self.outboxes[core as usize].is_too_full_for_news() {
+                true => drop(self.all_invalid_at.insert(core)),
+                false => self.tell_words(core, Job::Invalidate, &[]),
+            }
+        }
+    }
+
+    /// `key session…`; nothing if all keys of all sessions may have changed.
     pub(super) fn invalidate_share(&mut self, args: Args<'_>) {
+        if args.is_empty() {
+            self.listeners.all_invalid = !self.trackers.is_empty();
+            return self.spread_news();
+        }
         for session in args.from(1).iter() {
             self.invalidate(number(session), Some(args.get(0)));
         }
     }
 
-    /// Tells a session of this core that a key, or every key, is not what it was.
+    /// Tells a session of this core that a key, or every key, is not what it was. The key is called what its client calls
+    /// it in the namespace that it is in.
     pub(super) fn invalidate(&mut self, session: u64, key: Option<&[u8]>) {
         let Some(&index) = self.sessions.get(&session) else { return };
         let Some(tracker) = self.trackers.get(&index) else { return };
+        let Some(connection) = self.connections[index as usize].as_deref() else { return };
         self.counters.invalidations += 1;
+        let named = key.map(|key| Bytes::copy_from_slice(key.strip_prefix(connection.key_prefix()).unwrap_or(key)));
+        let key = named.as_deref();
         let redirect = tracker.mode.redirect;
         if redirect == 0 {
             return self.push_invalidation(index, key, false);
@@ -428,8 +480,12 @@ impl Engine {
         let hash = self.config.hasher.hash(channel);
         for core in (0..self.config.cores).filter(|&core| core != self.config.core) {
             if self.config.interest.may_have_listeners(core, crate::pubsub::Kind::Channel, hash) {
-                let outbox = self.outboxes[core as usize].open();
-                outbox.push(Token::Nobody, Job::Command, Wire::Resp3, spec_of(Op::Publish), 0, args);
+                let outbox = &mut self.outboxes[core as usize];
+                if outbox.is_too_full_for_news() {
+                    self.counters.keyspace_events_lost += 1;
+                    continue;
+                }
+                outbox.open().push(Token::Nobody, Job::Command, Wire::Resp3, spec_of(Op::Publish), 0, args);
                 self.counters.commands_forwarded_out += 1;
             }
         }
@@ -556,6 +612,11 @@ fn check_prefixes(known: &[Bytes], new: &[Bytes]) -> Result<(), Reply<'static>> 
         }
     }
     Ok(())
+}
+
+/// What keys begin with that a client means whose keys have this prefix.
+fn full_prefixes(key_prefix: &[u8], prefixes: &[Bytes]) -> Vec<Vec<u8>> {
+    prefixes.iter().map(|prefix| [key_prefix, prefix].concat()).collect()
 }
 
 fn joined(words: &[&[u8]]) -> (Vec<u8>, Vec<ArgRange>) {

@@ -23,6 +23,7 @@ use super::{Engine, GatherEntry, Outcome};
 use crate::command::{Flags, Op, Route, Spec, spec_of};
 use crate::connection::{Deferred, Modes, Pause};
 use crate::limits;
+use crate::namespace::SWAPPED_KEY;
 use crate::reply::{Reply, ReplyError};
 use crate::request::{ArgRange, Args, Wire};
 use crate::wal::record;
@@ -33,7 +34,7 @@ pub(super) struct Open {
     queue: Box<Batch>,
     queued_bytes: usize,
     /// A command was refused: EXEC will be.
-    has_failed: bool,
+    pub has_failed: bool,
     watched: Vec<WatchedKey>,
     watched_bytes: usize,
 }
@@ -189,17 +190,9 @@ impl Engine {
 
     /// Why a command cannot be part of a transaction.
     fn refusal_in_queue(&mut self, index: u32, spec: &'static Spec, args: Args<'_>) -> Option<ReplyError<'static>> {
-        match spec.op {
-            Op::Subscribe
-            | Op::PSubscribe
-            | Op::SSubscribe
-            | Op::Unsubscribe
-            | Op::PUnsubscribe
-            | Op::SUnsubscribe
-            | Op::ClientReply
-            | Op::ClientTracking
-            | Op::Hello => return Some(ReplyError::Other("ERR Command not allowed inside a transaction".into())),
-            _ => {}
+        let changes_connection = matches!(spec.op, Op::ClientReply | Op::ClientTracking | Op::Hello);
+        if changes_connection || spec.op.changes_subscriptions() {
+            return Some(ReplyError::Other("ERR Command not allowed inside a transaction".into()));
         }
         if spec.keys.first == 0 {
             return None;
@@ -421,6 +414,12 @@ impl Engine {
                     let share = shares.entry(core).or_default();
                     (share.is_whole, share.is_logged) = (true, true);
                 }
+            }
+            if command.spec.op == Op::SwapDb {
+                for core in 0..self.config.cores {
+                    shares.entry(core).or_default().is_whole = true;
+                }
+                shares.entry(self.owner_of(SWAPPED_KEY)).or_default().is_logged = true;
             }
             if matches!(command.spec.route, Route::Key | Route::Split | Route::Pair) {
                 for arg in command.spec.key_args(args.len()) {

@@ -3,9 +3,11 @@
 //! A snapshot on the mesh is a list of little-endian u64, in the order the fields stand here. Both ends
 //! are the same process, so it carries no version; its length is checked all the same.
 
+use std::collections::BTreeMap;
 use std::ops::{Index, IndexMut};
 
 use crate::command::{Op, TABLE};
+use crate::limits;
 use crate::namespace::DATABASES;
 use crate::reply::ReplyError;
 
@@ -159,6 +161,8 @@ words! {
         monitor_lines_skipped: counter,
         /// Events about keys that were published.
         keyspace_events: counter,
+        /// Of other cores, that were not published because too much was on its way there.
+        keyspace_events_lost: counter,
         /// Times a client was told that a key, or all of them, is not what it had read.
         invalidations: counter,
         /// Clients with client-side caches now.
@@ -507,6 +511,67 @@ words! {
     }
 }
 
+words! {
+    /// What a namespace holds and how it was used.
+    #[derive(Copy)]
+    pub struct NamespaceSnapshot {
+        /// Keys stored.
+        items: gauge,
+        /// Of keys and values.
+        bytes: gauge,
+        /// Of the items: those with an expiry time.
+        expiring: gauge,
+        /// Look-ups that found a key.
+        hits: counter,
+        /// Look-ups that found none.
+        misses: counter,
+        /// Keys written.
+        writes: counter,
+        /// Keys removed to make room.
+        evictions: counter,
+        /// Look-ups that the estimates of hits are about.
+        what_if_look_ups: gauge,
+        /// Hits there would have been if it might hold half as much, estimated from a sample of its keys.
+        what_if_hits_at_half: gauge,
+        /// The same with what it may hold, or holds if it may hold anything: what the estimates are worth.
+        what_if_hits_at_same: gauge,
+        /// The same with twice as much.
+        what_if_hits_at_double: gauge,
+        /// The same with four times as much.
+        what_if_hits_at_quadruple: gauge,
+    }
+}
+
+impl NamespaceSnapshot {
+    pub fn operations(&self) -> u64 {
+        self.hits + self.misses + self.writes
+    }
+
+    /// Hit ratios there would be with other quotas, by their names.
+    pub fn what_if_hit_percents(&self) -> [(&'static str, f64); 4] {
+        let percent = |hits: u64| hits as f64 * 100.0 / self.what_if_look_ups.max(1) as f64;
+        [
+            ("half", percent(self.what_if_hits_at_half)),
+            ("same", percent(self.what_if_hits_at_same)),
+            ("double", percent(self.what_if_hits_at_double)),
+            ("quadruple", percent(self.what_if_hits_at_quadruple)),
+        ]
+    }
+}
+
+/// By name.
+pub type NamespaceSnapshots = BTreeMap<String, NamespaceSnapshot>;
+
+/// Those with most operations, as many as are shown.
+pub fn busiest_namespaces(all: impl Iterator<Item = (String, NamespaceSnapshot)>) -> NamespaceSnapshots {
+    let mut all: Vec<(String, NamespaceSnapshot)> = all.collect();
+    all.sort_by(|(name, one), (other_name, other)| {
+        other.operations().cmp(&one.operations()).then_with(|| name.cmp(other_name))
+    });
+    all.truncate(limits::NAMESPACES_SHOWN_MAX);
+    all.into_iter().collect()
+}
+
 /// One core at one moment.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct CoreSnapshot {
@@ -514,6 +579,7 @@ pub struct CoreSnapshot {
     pub counters: CoreCounters,
     pub shard: ShardSnapshot,
     pub databases: [DatabaseSnapshot; DATABASES as usize],
+    pub namespaces: NamespaceSnapshots,
     pub log: LogSnapshot,
     pub rates: super::RateSnapshot,
     pub latency: super::LatencySnapshot,
@@ -523,7 +589,7 @@ pub struct CoreSnapshot {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MalformedSnapshot;
 
-/// Without the latency, which is as long as there are different times.
+/// Without the latency, which is as long as there are different times, and the namespaces, as long as there are.
 const SNAPSHOT_WORDS: usize = 1
     + CoreCounters::FIELDS.len()
     + OP_COUNT * OpCounters::FIELDS.len()
@@ -535,7 +601,8 @@ const SNAPSHOT_WORDS: usize = 1
 
 impl CoreSnapshot {
     /// ```text
-    ///   core | counters … | calls, failed, rejected of each operation … | errors … | shard … | rates … | latency …
+    ///   core | counters … | calls, failed, rejected of each operation … | errors … | shard … | rates … | latency … |
+    ///   namespaces: how many | bytes of its name | its name, up to a whole word | numbers … | …
     /// ```
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(SNAPSHOT_WORDS * 8);
@@ -554,6 +621,16 @@ impl CoreSnapshot {
         put(&self.rates.words());
         let mut words = Vec::new();
         self.latency.put(&mut words);
+        words.push(self.namespaces.len() as u64);
+        for (name, namespace) in &self.namespaces {
+            words.push(name.len() as u64);
+            words.extend(name.as_bytes().chunks(8).map(|part| {
+                let mut word = [0; 8];
+                word[..part.len()].copy_from_slice(part);
+                u64::from_le_bytes(word)
+            }));
+            words.extend(namespace.words());
+        }
         put(&words);
         bytes
     }
@@ -576,17 +653,26 @@ impl CoreSnapshot {
         let rates = super::RateSnapshot::from_words(words.take());
         let mut words = words.0.iter().map(|word| u64::from_le_bytes(*word));
         let latency = super::LatencySnapshot::take(&mut words).ok_or(MalformedSnapshot)?;
+        let mut namespaces = NamespaceSnapshots::new();
+        for _ in 0..words.next().ok_or(MalformedSnapshot)? {
+            let (name, namespace) = take_namespace(&mut words).ok_or(MalformedSnapshot)?;
+            namespaces.insert(name, namespace);
+        }
         if words.next().is_some() {
             return Err(MalformedSnapshot);
         }
         let core = core.try_into().map_err(|_| MalformedSnapshot)?;
-        Ok(CoreSnapshot { core, counters, shard, databases, log, rates, latency })
+        Ok(CoreSnapshot { core, counters, shard, databases, namespaces, log, rates, latency })
     }
 
     /// The sum over all cores; `core` says nothing in it.
     pub fn total(snapshots: &[CoreSnapshot]) -> CoreSnapshot {
         let mut total = CoreSnapshot::default();
+        let mut namespaces = NamespaceSnapshots::new();
         for snapshot in snapshots {
+            for (name, namespace) in &snapshot.namespaces {
+                namespaces.entry(name.clone()).or_default().add_words(namespace);
+            }
             total.counters.add(&snapshot.counters);
             total.shard.add_words(&snapshot.shard);
             for (database, other) in total.databases.iter_mut().zip(&snapshot.databases) {
@@ -596,8 +682,23 @@ impl CoreSnapshot {
             total.rates.add_words(&snapshot.rates);
             total.latency.add(&snapshot.latency);
         }
+        total.namespaces = busiest_namespaces(namespaces.into_iter());
         total
     }
+}
+
+fn take_namespace(words: &mut impl Iterator<Item = u64>) -> Option<(String, NamespaceSnapshot)> {
+    let name_bytes = usize::try_from(words.next()?).ok().filter(|&bytes| bytes <= 4 * limits::NAMESPACE_BYTES_MAX)?;
+    let mut name: Vec<u8> = Vec::with_capacity(name_bytes + 8);
+    while name.len() < name_bytes {
+        name.extend(words.next()?.to_le_bytes());
+    }
+    name.truncate(name_bytes);
+    let mut numbers = [0; NamespaceSnapshot::FIELDS.len()];
+    for number in &mut numbers {
+        *number = words.next()?;
+    }
+    Some((String::from_utf8(name).ok()?, NamespaceSnapshot::from_words(numbers)))
 }
 
 /// Words not yet read.
@@ -617,7 +718,8 @@ mod tests {
 
     /// A snapshot in which every word has a value of its own.
     fn distinct() -> CoreSnapshot {
-        let words = (0..SNAPSHOT_WORDS as u64).map(|word| word * 3 + 1).chain([0]);
+        let namespace = [1, 4, u64::from(u32::from_le_bytes(*b"shop"))];
+        let words = (0..SNAPSHOT_WORDS as u64).map(|word| word * 3 + 1).chain([0]).chain(namespace).chain(1..13);
         let bytes: Vec<u8> = words.flat_map(u64::to_le_bytes).collect();
         CoreSnapshot::from_bytes(&bytes).unwrap()
     }
@@ -626,11 +728,14 @@ mod tests {
     fn a_snapshot_survives_its_way_over_the_mesh() {
         let snapshot = distinct();
         let bytes = snapshot.to_bytes();
-        assert_eq!(bytes.len(), (SNAPSHOT_WORDS + 1) * 8);
+        assert_eq!(bytes.len(), (SNAPSHOT_WORDS + 1 + 3 + NamespaceSnapshot::FIELDS.len()) * 8);
+        assert_eq!(snapshot.namespaces["shop"].words()[..3], [1, 2, 3]);
+        assert_eq!(CoreSnapshot::total(&[snapshot.clone(), snapshot.clone()]).namespaces["shop"].items, 2);
         assert_eq!(CoreSnapshot::from_bytes(&bytes), Ok(snapshot.clone()));
         assert_eq!((snapshot.core, snapshot.counters.connections_accepted), (1, 4));
         assert_eq!(snapshot.rates.bytes_sent_per_second, (SNAPSHOT_WORDS as u64 - 1) * 3 + 1);
-        for len in [0, 7, 8, bytes.len() - 8, bytes.len() - 1] {
+        let names = bytes.len() - 8 * (1 + NamespaceSnapshot::FIELDS.len());
+        for len in [0, 7, 8, names - 8, names, bytes.len() - 8, bytes.len() - 1] {
             assert_eq!(CoreSnapshot::from_bytes(&bytes[..len]), Err(MalformedSnapshot));
         }
         assert_eq!(CoreSnapshot::from_bytes(&[bytes, vec![0; 8]].concat()), Err(MalformedSnapshot));

@@ -2,9 +2,10 @@
 //! runtime and passed in.
 
 /// The version of Redis whose commands, replies and error texts this server gives. Clients compare it
-/// with the version that a feature of theirs needs (CLIENT SETINFO: 7.2), so it is reported as
+/// with the version that a feature of theirs needs (CLIENT SETINFO: 7.2; redis-py's client-side cache: 7.4, whose
+/// only other news are CLIENT KILL MAXAGE, which is there, and fields of hashes that expire), so it is reported as
 /// `redis_version` in INFO and as `version` in HELLO; our own stands beside it as `crabcache_version`.
-pub const REDIS_VERSION: &str = "7.2.4";
+pub const REDIS_VERSION: &str = "7.4.0";
 
 pub const CRABCACHE_VERSION: &str = env!("CARGO_PKG_VERSION");
 

@@ -281,6 +281,7 @@ impl Page<'_> {
         line!(out, "tracking_total_prefixes:{}", counters.tracking_prefixes / self.snapshots.len().max(1) as u64);
         line!(out, "tracking_invalidations:{}", counters.invalidations);
         line!(out, "keyspace_events:{}", counters.keyspace_events);
+        line!(out, "keyspace_events_lost:{}", counters.keyspace_events_lost);
         line!(out, "fills_told:{}", counters.fills_told);
         line!(out, "fills_handed_over:{}", counters.fills_handed_over);
         line!(out, "fills_waited:{}", counters.fills_waited);

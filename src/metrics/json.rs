@@ -7,6 +7,7 @@
 //!     "process": { "rss_bytes", "rss_bytes_peak", "cpu_user_us", "cpu_system_us", "cpu_user_children_us",
 //!                  "cpu_system_children_us", "system_memory_bytes", "log_lines_lost", "log_lines_held_back" },
 //!     "total":   CORE,
+//!     "namespaces": { "shop": { every field of NamespaceSnapshot }, … }                   those with most operations
 //!     "cores":   [ { "core": 0, "slots": [first, last], …CORE }, … ] }
 //!
 //!   CORE = { "counters": { every field of CoreCounters },
@@ -26,7 +27,7 @@
 //! integers in the unit that their name ends in, or counts. Names are stable: a field
 //! may be added, none changes its meaning. What each field of CORE means is told by `FIELDS` of its struct.
 
-use super::counters::{CoreCounters, CoreSnapshot, Field, LogSnapshot, OpCounters, ShardSnapshot};
+use super::counters::{CoreCounters, CoreSnapshot, Field, LogSnapshot, NamespaceSnapshot, OpCounters, ShardSnapshot};
 use super::facts::{CRABCACHE_VERSION, REDIS_VERSION, ServerFacts};
 use super::latency::{PERCENTILES, Times, percentile_us, us};
 use super::rates::RateSnapshot;
@@ -39,7 +40,13 @@ pub fn stats_json(facts: &ServerFacts, snapshots: &[CoreSnapshot]) -> String {
     json.object(|json| {
         json.key("server").object(|json| server(json, facts));
         json.key("process").object(|json| process(json, facts));
-        json.key("total").object(|json| core(json, &CoreSnapshot::total(snapshots)));
+        let total = CoreSnapshot::total(snapshots);
+        json.key("total").object(|json| core(json, &total));
+        json.key("namespaces").object(|json| {
+            for (name, namespace) in &total.namespaces {
+                json.key(name).object(|json| fields(json, NamespaceSnapshot::FIELDS, &namespace.words()));
+            }
+        });
         json.key("cores").array(|json| {
             for snapshot in snapshots {
                 json.item().object(|json| {
@@ -241,7 +248,10 @@ mod tests {
     fn the_total_and_every_core_have_the_same_schema() {
         let stats = stats();
         let keys = |value: &Value| value.as_object().unwrap().keys().cloned().collect::<BTreeSet<_>>();
-        assert_eq!(keys(&stats), BTreeSet::from(["cores", "process", "server", "total"].map(String::from)));
+        assert_eq!(
+            keys(&stats),
+            BTreeSet::from(["cores", "namespaces", "process", "server", "total"].map(String::from))
+        );
         let core = &stats["cores"][1];
         assert_eq!(core["core"], 1);
         assert_eq!(core["slots"], json!([8192, 16383]));

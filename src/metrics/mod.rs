@@ -24,7 +24,8 @@ pub mod slow_log;
 
 pub use counters::{
     CoreCounters, CoreSnapshot, DatabaseSnapshot, ERROR_CODES, ErrorCode, Field, FieldKind, LogSnapshot,
-    MalformedSnapshot, OP_COUNT, OpCounters, PerError, PerOp, ShardSnapshot,
+    MalformedSnapshot, NamespaceSnapshot, NamespaceSnapshots, OP_COUNT, OpCounters, PerError, PerOp, ShardSnapshot,
+    busiest_namespaces,
 };
 pub use facts::{CRABCACHE_VERSION, Node, ProcessFacts, REDIS_VERSION, ServerFacts};
 pub use info::{Sections, info};

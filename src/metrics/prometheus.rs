@@ -6,7 +6,9 @@
 
 use std::fmt::{self, Write};
 
-use super::counters::{CoreCounters, CoreSnapshot, Field, FieldKind, LogSnapshot, OpCounters, ShardSnapshot};
+use super::counters::{
+    CoreCounters, CoreSnapshot, Field, FieldKind, LogSnapshot, NamespaceSnapshot, OpCounters, ShardSnapshot,
+};
 use super::facts::{CRABCACHE_VERSION, REDIS_VERSION, ServerFacts};
 use super::latency::{Family, PERCENTILES};
 use super::rates::RateSnapshot;
@@ -52,6 +54,7 @@ pub fn prometheus(facts: &ServerFacts, snapshots: &[CoreSnapshot], names: Names)
     page.commands(&total).expect("writing to a String");
     if names == Names::Own {
         page.families(&total).expect("writing to a String");
+        page.namespaces(&total).expect("writing to a String");
         page.cores(snapshots).expect("writing to a String");
     }
     page.out
@@ -144,10 +147,16 @@ impl Page {
         self.one("keyspace_misses_total", Counter, "Look-ups that found none.", shard.keyspace_misses)?;
         self.one("expired_keys_total", Counter, "Keys whose time had come.", shard.keys_expired)?;
         self.one("evicted_keys_total", Counter, "Keys removed to make room.", shard.keys_evicted)?;
-        let keys = self.head("db_keys", Gauge, "Keys, by database (there is one).")?;
-        writeln!(self.out, "{keys}{{db=\"db0\"}} {}", shard.keys)?;
+        // The first is always there, as with redis_exporter.
+        let databases = || total.databases.iter().enumerate().filter(|(number, it)| *number == 0 || it.keys > 0);
+        let keys = self.head("db_keys", Gauge, "Keys, by database.")?;
+        for (number, database) in databases() {
+            writeln!(self.out, "{keys}{{db=\"db{number}\"}} {}", database.keys)?;
+        }
         let expiring = self.head("db_keys_expiring", Gauge, "Keys with an expiry time, by database.")?;
-        writeln!(self.out, "{expiring}{{db=\"db0\"}} {}", shard.keys_with_expiry)?;
+        for (number, database) in databases() {
+            writeln!(self.out, "{expiring}{{db=\"db{number}\"}} {}", database.keys_with_expiry)?;
+        }
         let total_errors = match self.names {
             Names::Own => "error_replies_total",
             // As it is called there.
@@ -213,6 +222,22 @@ impl Page {
             writeln!(self.out, "{name}_bucket{{family=\"{family}\",le=\"+Inf\"}} {count}")?;
             writeln!(self.out, "{name}_sum{{family=\"{family}\"}} {}", sum_ns as f64 / 1e9)?;
             writeln!(self.out, "{name}_count{{family=\"{family}\"}} {count}")?;
+        }
+        Ok(())
+    }
+
+    /// Those with most operations, under the names of STATS.
+    fn namespaces(&mut self, total: &CoreSnapshot) -> fmt::Result {
+        for (index, field) in NamespaceSnapshot::FIELDS.iter().enumerate() {
+            let (stem, kind) = match field.kind {
+                FieldKind::Counter => (format!("namespace_{}_total", field.name), Type::Counter),
+                FieldKind::Gauge => (format!("namespace_{}", field.name), Type::Gauge),
+            };
+            let name = self.head(&stem, kind, field.help)?;
+            for (namespace, numbers) in &total.namespaces {
+                let (namespace, number) = (Label(namespace), numbers.words()[index]);
+                writeln!(self.out, "{name}{{namespace=\"{namespace}\"}} {number}")?;
+            }
         }
         Ok(())
     }
@@ -337,6 +362,10 @@ mod tests {
                 snapshot.counters.count_call(Op::Get);
                 snapshot.counters.count_failed(Op::Get, &crate::reply::ReplyError::Syntax);
                 snapshot.shard.keys = 5;
+                snapshot.databases[0].keys = 3;
+                snapshot.databases[2].keys = 2;
+                let shop = NamespaceSnapshot { items: 2, hits: 4, ..NamespaceSnapshot::default() };
+                snapshot.namespaces.insert("a \"b\"".into(), shop);
                 let mut latency = Latency::default();
                 latency.record(Op::Get, 15_000, 3);
                 latency.record(Op::Get, 3_000_000, 1);
@@ -354,7 +383,10 @@ mod tests {
     fn the_page_holds_to_the_format_and_adds_up() {
         let samples = parse(&prometheus(&facts(), &snapshots(), Names::Own));
         assert_eq!(samples["crabcache_up"], 1.0);
-        assert_eq!(samples["crabcache_db_keys{db=\"db0\"}"], 10.0);
+        assert_eq!(samples["crabcache_db_keys{db=\"db0\"}"], 6.0);
+        assert_eq!(samples["crabcache_db_keys{db=\"db2\"}"], 4.0);
+        assert_eq!(samples["crabcache_namespace_items{namespace=\"a \\\"b\\\"\"}"], 4.0);
+        assert_eq!(samples["crabcache_namespace_hits_total{namespace=\"a \\\"b\\\"\"}"], 8.0);
         assert_eq!(samples["crabcache_commands_total{cmd=\"get\"}"], 2.0);
         assert_eq!(samples["crabcache_errors_total{err=\"ERR\"}"], 2.0);
         assert_eq!(samples["crabcache_core_keys{core=\"1\"}"], 5.0);

@@ -236,7 +236,7 @@ impl Keyspace {
             + tables.iter().map(|table| table.bytes() as u64).sum::<u64>()
             + larges.iter().map(LargeValues::memory_bytes).sum::<u64>();
         let index = (self.table.bytes() + self.deadlines.bytes()) as u64;
-        index + self.history_bytes() + self.large.memory_bytes() + retired + self.namespaces.queue_bytes()
+        index + self.history_bytes() + self.large.memory_bytes() + retired + self.namespaces.bytes()
     }
 
     fn history_bytes(&self) -> u64 {

@@ -33,6 +33,7 @@
 mod arena;
 mod chunk;
 mod counters;
+mod curve;
 mod deadlines;
 mod evict;
 mod extended;
@@ -396,6 +397,11 @@ impl Shard {
         self.keyspace.namespaces.iter()
     }
 
+    /// The same, each with what it would find with another quota.
+    pub fn namespace_estimates(&self) -> impl Iterator<Item = (&[u8], &NamespaceCounters, Estimate)> {
+        self.keyspace.namespaces.estimates()
+    }
+
     /// Removes the keys of a view in the next `budget_buckets` buckets; see [`scan_step`](Self::scan_step).
     pub fn sweep_step<E: Effects>(&mut self, cursor: u64, budget_buckets: usize, view: &View, effects: &mut E) -> u64 {
         let mut cursor = cursor;
@@ -523,9 +529,10 @@ impl Shard {
     /// Apart, so that whoever has no namespaces has nothing of it on his way.
     #[cold]
     #[inline(never)]
-    fn count_use_of_namespace(&mut self, key: &[u8], count: fn(&mut Namespaces, &[u8])) {
+    fn count_use_of_namespace(&mut self, key: &[u8], count: fn(&mut Namespaces, &[u8], u64)) {
         if let Some(name) = namespace::name_of(key) {
-            count(&mut self.keyspace.namespaces, name);
+            let hash = self.keyspace.hasher.hash(key);
+            count(&mut self.keyspace.namespaces, name, hash);
         }
     }
 

@@ -6,7 +6,9 @@ use std::ops::Bound;
 
 use ahash::RandomState;
 
-use crate::limits::NAMESPACES_COUNTED_MAX;
+use super::curve::{CURVE_BYTES, Curve};
+use super::evict::what_if::Estimate;
+use crate::limits::{NAMESPACE_CURVES_MAX, NAMESPACES_COUNTED_MAX};
 use crate::namespace::{LimitedNamespaces, NamespaceLimits};
 
 /// One namespace on one core.
@@ -23,12 +25,12 @@ pub struct NamespaceCounters {
     pub expiring: u64,
 }
 
-impl NamespaceCounters {
-    pub const NAMES: [&'static str; 7] = ["items", "bytes", "hits", "misses", "writes", "evictions", "expiring"];
-
-    pub fn values(&self) -> [u64; 7] {
-        [self.items, self.bytes, self.hits, self.misses, self.writes, self.evicted, self.expiring]
-    }
+/// What is known of one namespace on one core.
+#[derive(Default)]
+struct Known {
+    counters: NamespaceCounters,
+    /// What it would be with another quota; not for all if there are very many.
+    curve: Option<Box<Curve>>,
 }
 
 /// A namespace whose size is limited: it evicts its own keys, the oldest first that nobody has asked for since they were
@@ -73,7 +75,11 @@ pub struct Namespaces {
     last_looked_at: Box<[u8]>,
     /// What the queues take.
     queue_bytes: u64,
-    by_name: HashMap<Box<[u8]>, NamespaceCounters, RandomState>,
+    by_name: HashMap<Box<[u8]>, Known, RandomState>,
+    /// How many of them have a curve.
+    curves: usize,
+    /// So many new ones are not counted before it is looked again whether others are empty.
+    passed_over: usize,
     /// Items of all namespaces, also of those that are not counted one by one.
     items: u64,
     is_used: bool,
@@ -86,6 +92,8 @@ impl Namespaces {
             last_looked_at: Box::default(),
             queue_bytes: 0,
             by_name: HashMap::with_hasher(hasher.clone()),
+            curves: 0,
+            passed_over: 0,
             hasher,
             items: 0,
             is_used: false,
@@ -109,7 +117,9 @@ impl Namespaces {
                 continue;
             }
             // Counted however many others are.
-            self.by_name.entry(name.as_bytes().into()).or_default();
+            let known = self.by_name.entry(name.as_bytes().into()).or_default();
+            self.curves += known.curve.is_none() as usize;
+            known.curve.get_or_insert_default();
             self.is_used = true;
             let queued = HashSet::with_hasher(self.hasher.clone());
             let domain = Domain { limits, queue: VecDeque::new(), queued, cursor: 0 };
@@ -135,13 +145,14 @@ impl Namespaces {
         }
     }
 
-    pub fn queue_bytes(&self) -> u64 {
-        self.queue_bytes
+    /// What the queues and curves take.
+    pub fn bytes(&self) -> u64 {
+        self.queue_bytes + self.curves as u64 * CURVE_BYTES
     }
 
     /// Whether it holds more than it may.
     pub fn is_over(&self, name: &[u8]) -> bool {
-        let counters = self.by_name.get(name).copied().unwrap_or_default();
+        let counters = self.get(name).copied().unwrap_or_default();
         self.limited.get(name).is_some_and(|domain| !domain.limits.holds(counters.items, counters.bytes))
     }
 
@@ -167,29 +178,60 @@ impl Namespaces {
     }
 
     pub fn get(&self, name: &[u8]) -> Option<&NamespaceCounters> {
-        self.by_name.get(name)
+        self.by_name.get(name).map(|known| &known.counters)
     }
 
     pub fn iter(&self) -> impl Iterator<Item = (&[u8], &NamespaceCounters)> {
-        self.by_name.iter().map(|(name, counters)| (&**name, counters))
+        self.by_name.iter().map(|(name, known)| (&**name, &known.counters))
+    }
+
+    /// Each with what it would find with another quota.
+    pub fn estimates(&self) -> impl Iterator<Item = (&[u8], &NamespaceCounters, Estimate)> {
+        self.by_name.iter().map(|(name, Known { counters, curve })| {
+            (&**name, counters, curve.as_ref().map_or(Estimate::default(), |curve| curve.estimate()))
+        })
     }
 
     #[cold]
     fn begin(&mut self, name: &[u8]) {
         self.is_used = true;
         if self.by_name.len() >= NAMESPACES_COUNTED_MAX {
-            // Those that are empty are let go; what they were used for is forgotten with them.
-            let limited = &self.limited;
-            self.by_name.retain(|name, counters| counters.items > 0 || limited.contains_key(name));
+            // They are looked at one by one, so not for every one that comes when that helps little.
+            if self.passed_over == 0 {
+                let before = self.by_name.len();
+                // Those that are empty are let go; what they were used for is forgotten with them.
+                let limited = &self.limited;
+                self.by_name.retain(|name, known| known.counters.items > 0 || limited.contains_key(name));
+                self.curves = self.by_name.values().filter(|known| known.curve.is_some()).count();
+                self.passed_over = (before - self.by_name.len() < NAMESPACES_COUNTED_MAX / 8) as usize;
+            } else {
+                self.passed_over = (self.passed_over + 1) % NAMESPACES_COUNTED_MAX;
+            }
         }
         if self.by_name.len() < NAMESPACES_COUNTED_MAX {
-            self.by_name.insert(name.into(), NamespaceCounters::default());
+            let curve = (self.curves < NAMESPACE_CURVES_MAX).then(Box::default);
+            self.curves += curve.is_some() as usize;
+            self.by_name.insert(name.into(), Known { curve, ..Known::default() });
         }
     }
 
     fn change(&mut self, name: &[u8], change: impl FnOnce(&mut NamespaceCounters)) {
-        if let Some(counters) = self.by_name.get_mut(name) {
-            change(counters);
+        if let Some(known) = self.by_name.get_mut(name) {
+            change(&mut known.counters);
+        }
+    }
+
+    /// A key is looked up or written: the curve learns of it.
+    fn used(&mut self, name: &[u8], hash: u64, is_look_up: bool, change: impl FnOnce(&mut NamespaceCounters)) {
+        let Some(Known { counters, curve }) = self.by_name.get_mut(name) else { return };
+        change(counters);
+        if let Some(curve) = curve {
+            let limits = self.limited.get(name).map(|domain| domain.limits).unwrap_or_default();
+            let by_bytes =
+                limits.bytes_max.checked_div(counters.bytes / counters.items.max(1)).filter(|&items| items > 0);
+            let by_items = Some(limits.items_max).filter(|&items| items > 0);
+            let capacity = by_items.into_iter().chain(by_bytes).min().unwrap_or(counters.items);
+            curve.show(hash, is_look_up, capacity);
         }
     }
 
@@ -233,21 +275,21 @@ impl Namespaces {
     }
 
     #[inline(never)]
-    pub fn hit(&mut self, name: &[u8]) {
-        self.change(name, |counters| counters.hits += 1);
+    pub fn hit(&mut self, name: &[u8], hash: u64) {
+        self.used(name, hash, true, |counters| counters.hits += 1);
     }
 
     #[inline(never)]
-    pub fn missed(&mut self, name: &[u8]) {
+    pub fn missed(&mut self, name: &[u8], hash: u64) {
         if !self.by_name.contains_key(name) {
             self.begin(name);
         }
-        self.change(name, |counters| counters.misses += 1);
+        self.used(name, hash, true, |counters| counters.misses += 1);
     }
 
     #[inline(never)]
-    pub fn written(&mut self, name: &[u8]) {
-        self.change(name, |counters| counters.writes += 1);
+    pub fn written(&mut self, name: &[u8], hash: u64) {
+        self.used(name, hash, false, |counters| counters.writes += 1);
     }
 
     pub fn evicted(&mut self, name: &[u8]) {
@@ -257,8 +299,11 @@ impl Namespaces {
     /// All keys are gone.
     pub fn flushed(&mut self) {
         self.items = 0;
-        for counters in self.by_name.values_mut() {
+        for Known { counters, curve } in self.by_name.values_mut() {
             (counters.items, counters.bytes, counters.expiring) = (0, 0, 0);
+            if let Some(curve) = curve {
+                curve.flushed();
+            }
         }
         for domain in self.limited.values_mut() {
             (domain.queue, domain.cursor) = (VecDeque::new(), 0);
@@ -269,9 +314,12 @@ impl Namespaces {
 
     /// CONFIG RESETSTAT.
     pub fn reset(&mut self) {
-        for counters in self.by_name.values_mut() {
+        for Known { counters, curve } in self.by_name.values_mut() {
             let NamespaceCounters { items, bytes, expiring, .. } = *counters;
             *counters = NamespaceCounters { items, bytes, expiring, ..Default::default() };
+            if let Some(curve) = curve {
+                curve.forget();
+            }
         }
     }
 }

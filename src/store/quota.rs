@@ -75,7 +75,7 @@ impl Shard {
     #[inline(never)]
     pub(super) fn written_in_namespace<E: Effects>(&mut self, hash: u64, key: &[u8], effects: &mut E) {
         let Some(name) = namespace::name_of(key) else { return };
-        self.keyspace.namespaces.written(name);
+        self.keyspace.namespaces.written(name, hash);
         if self.keyspace.namespaces.is_limited() {
             self.keyspace.shrink_namespace(name, Some(hash), &mut self.counters, effects);
         }

@@ -69,6 +69,14 @@ impl Watches {
         }
     }
 
+    /// Such keys are called something else now.
+    pub fn renamed(&mut self, which: impl Fn(&[u8]) -> bool) {
+        for (_, watched) in self.keys.iter_mut().filter(|(key, _)| which(key)) {
+            self.last_version += 1;
+            watched.version = self.last_version;
+        }
+    }
+
     /// All keys are gone. Those that did not exist before are what they were.
     pub fn flushed(&mut self) {
         for watched in self.keys.values_mut().filter(|watched| watched.exists) {

@@ -115,6 +115,7 @@ pub(super) fn syntax(op: Op) -> &'static str {
         Op::Hello => "[protover [AUTH username password] [SETNAME clientname]]",
         Op::Ping => "[message]",
         Op::Select => "index",
+        Op::SwapDb => "index1 index2",
         Op::ClusterCountKeysInSlot => "slot",
         Op::ClusterGetKeysInSlot => "slot count",
         Op::ClusterKeySlot => "key",

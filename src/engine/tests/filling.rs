@@ -234,7 +234,7 @@ fn nobody_waits_within_a_transaction_and_a_transaction_is_waited_for() {
 
 #[test]
 fn full_is_answered_at_once_and_words_that_are_wrong_too() {
-    let fills = FillBounds { keys_max: 1, waiters_max: 10, waiters_per_key_max: 1 };
+    let fills = FillBounds { keys_max: 1, waiters_max: 10, waiters_per_key_max: 1, ..FillBounds::default() };
     let bounds = Bounds { cores: 1, ..Bounds::default() };
     let mut lab = Lab::changed(Random::new(9), &bounds, |config| EngineConfig { fills, ..config });
     let clients: Vec<usize> = (0..3).map(|_| lab.connect(0)).collect();

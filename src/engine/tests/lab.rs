@@ -162,6 +162,11 @@ impl Lab {
         }
     }
 
+    /// The same of one core and its clients, while the others do nothing.
+    pub fn settle_alone(&mut self, core: usize) {
+        while self.deliver_input() || self.go_on(core) || self.send_replies(core) || self.finish_send() {}
+    }
+
     /// What a client has received and nobody has looked at.
     pub fn heard(&mut self, client: usize) -> Vec<u8> {
         std::mem::take(&mut self.clients[client].received)

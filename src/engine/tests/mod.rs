@@ -15,6 +15,7 @@ mod pubsub;
 mod scan;
 mod settings;
 mod split;
+mod swap;
 mod talk;
 mod transactions;
 mod world;

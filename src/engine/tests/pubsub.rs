@@ -2,7 +2,9 @@
 
 use super::lab::Lab;
 use super::world::Bounds;
+use crate::engine::settings::Live;
 use crate::limits;
+use crate::pubsub::KeyspaceEvents;
 use crate::random::{Announced, Random};
 use crate::slot;
 
@@ -245,4 +247,39 @@ fn who_reads_too_little_for_too_long_is_dropped() {
     assert!(lab.clients[slow].is_closed && !lab.clients[back].is_closed);
     assert_eq!(lab.engines[0].counters.subscribers_dropped, 1);
     assert_eq!(lab.call(speaker, "PUBLISH c x"), ":1\r\n");
+}
+
+/// A core that does not get round to reading is told of no more keys than there is room for, and that it missed some.
+#[test]
+fn news_for_a_core_that_rests_are_bounded() {
+    const WRITES: usize = 40_000;
+    let bounds = Bounds { cores: 2, mesh_in_flight_max: 1, mesh_waiting_max: 1, ..Bounds::default() };
+    let live = Live { keyspace_events: KeyspaceEvents::parse("K$").unwrap(), ..Live::default() };
+    let mut lab = Lab::with(Random::new(5), &bounds, live);
+    let (writer, listener, reader) = (lab.connect(0), lab.connect(1), lab.connect(1));
+    let mut keys = (0..)
+        .map(|number| format!("k{number}"))
+        .filter(|key| slot::owner_of_slot(slot::slot_of(key.as_bytes()), 2) == 0);
+    let (key, last) = (keys.next().unwrap(), keys.next().unwrap());
+    lab.call(listener, &format!("SUBSCRIBE __keyspace@0__:{key}"));
+    lab.call(reader, "HELLO 3");
+    lab.call(reader, "CLIENT TRACKING ON");
+    lab.call(reader, &format!("GET {last}"));
+    lab.send(writer, format!("SET {key} v\r\n").repeat(WRITES).as_bytes());
+    lab.send(writer, format!("SET {last} v\r\n").as_bytes());
+    lab.settle_alone(0);
+    let (told, lost) = {
+        let counters = &lab.engines[0].counters;
+        (counters.keyspace_events as usize - 1, counters.keyspace_events_lost as usize)
+    };
+    assert_eq!((told, lab.heard(writer).len()), (WRITES, 5 * (WRITES + 1)), "nobody who writes waits for it");
+    assert!(lost > 0 && lost < WRITES, "{lost}");
+    lab.settle();
+    let message = message(false, &["message", &format!("__keyspace@0__:{key}"), "set"]);
+    assert_eq!(lab.heard(listener).len(), (WRITES - lost) * message.len());
+    // It has missed what has become of a key: so it is to forget all of them.
+    lab.pass_ms(1);
+    lab.settle();
+    assert_eq!(lab.heard(reader), b">2\r\n$10\r\ninvalidate\r\n_\r\n");
+    assert!(lab.engines[0].all_invalid_at.is_empty());
 }
