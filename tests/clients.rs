@@ -1,5 +1,5 @@
-//! Clients that people use, against the server: redis-cli, redis-benchmark, redis-py, ioredis and the `redis`
-//! crate, on the shared port and as a cluster whose nodes are the cores.
+//! Clients that people use, against the server: redis-cli, redis-benchmark, redis-py, ioredis, node-redis and the
+//! `redis` crate, on the shared port and as a cluster whose nodes are the cores.
 //!
 //! What is not installed and cannot be installed (below `target/clients`) is skipped and says so; with
 //! `CRABCACHE_REQUIRE_CLIENTS=1` a skip is a failure.
@@ -183,7 +183,7 @@ fn benchmark(port: u16, arguments: &[&str]) {
     assert_eq!(lines, BENCHMARKED.split(',').count(), "{command:?}:\n{stdout}");
 }
 
-// ---- redis-py and ioredis -------------------------------------------------------------------------
+// ---- redis-py, ioredis and node-redis -------------------------------------------------------------------------
 
 /// Where packages are installed, once for all tests and until their list changes.
 struct Installation {
@@ -266,19 +266,28 @@ fn json_lines_by_their_schema() {
 
 #[test]
 fn ioredis() {
+    node("ioredis", "ioredis.js");
+}
+
+#[test]
+fn node_redis() {
+    node("node_redis", "node_redis.js");
+}
+
+fn node(test: &str, script: &str) {
     let list = include_str!("clients/package.json");
-    let installation = Installation::of("ioredis", list, |folder| {
+    let installation = Installation::of("node", list, |folder| {
         fs::write(folder.join("package.json"), list).map_err(|error| error.to_string())?;
         let mut npm = Command::new("npm");
         try_run(npm.args(["install", "--no-audit", "--no-fund", "--no-package-lock"]).current_dir(folder))
     });
     let installation = match installation {
         Ok(installation) => installation,
-        Err(reason) => return skip("ioredis", &reason),
+        Err(reason) => return skip(test, &reason),
     };
     let server = server();
     let mut node = Command::new("node");
-    let said = said(node.arg(source("ioredis.js")).arg(server.port().to_string()).arg(&installation.folder));
+    let said = said(node.arg(source(script)).arg(server.port().to_string()).arg(&installation.folder));
     assert!(said.contains("passed"), "{said}");
 }
 

@@ -1,8 +1,11 @@
 """redis-py against a running server: python redis_py.py <port>, exit code 0 if all holds."""
 
 import sys
+import threading
+import time
 
 import redis
+from redis.cache import CacheConfig
 from redis.cluster import ClusterNode, RedisCluster
 
 PORT = int(sys.argv[1])
@@ -112,6 +115,8 @@ def databases(own, protocol):
         assert pipe.execute() == [1, own("1"), True]
     assert zero.getdel("counted") == own("1")
     assert {client["db"] for client in zero.client_list()} >= {"0", "1", "2"}
+    assert zero.swapdb(1, 2) and two.dbsize() == 21 and one.dbsize() == 1
+    assert zero.swapdb(2, 1) and one.dbsize() == 21 and two.dbsize() == 1
     one.flushdb()
     assert one.dbsize() == 0 and zero.get("db:key") == own("zero") and two.dbsize() == 1
     two.flushdb()
@@ -178,6 +183,47 @@ def channels(r, own):
         listener.close()
 
 
+def cached():
+    """What a client remembers is forgotten when somebody else writes it, on whichever core."""
+    reader = redis.Redis(port=PORT, protocol=3, decode_responses=True, cache_config=CacheConfig())
+    writer = redis.Redis(port=PORT, protocol=3, decode_responses=True)
+    for number in range(20):
+        key = f"cached:{number}"
+        writer.set(key, "old")
+        assert reader.get(key) == "old" and reader.get(key) == "old"
+        writer.set(key, "new")
+        deadline = time.monotonic() + 30
+        while reader.get(key) != "new":
+            assert time.monotonic() < deadline, "nobody has told the reader"
+    before = writer.info("commandstats")["cmdstat_get"]["calls"]
+    for _ in range(50):
+        assert reader.get("cached:7") == "new"
+    assert writer.info("commandstats")["cmdstat_get"]["calls"] - before <= 1, "it asks for what it has"
+    writer.delete(*[f"cached:{number}" for number in range(20)])
+
+
+def filled(protocol):
+    """Of twenty threads that miss a key one fills it in."""
+    answers = []
+
+    def ask():
+        r = redis.Redis(port=PORT, protocol=protocol, decode_responses=True)
+        answer = r.execute_command("GETFILL", "page", 30_000)
+        if isinstance(answer, list):
+            assert r.execute_command("SET", "page", "<html>", "FILL", answer[1]) in (True, "OK")
+            answers.append("filled")
+        else:
+            answers.append(answer)
+
+    threads = [threading.Thread(target=ask) for _ in range(20)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(answers) == ["<html>"] * 19 + ["filled"], answers
+    redis.Redis(port=PORT).delete("page")
+
+
 def cluster(protocol):
     r = RedisCluster(startup_nodes=[ClusterNode("127.0.0.1", PORT)], protocol=protocol, decode_responses=True)
     assert r.flushall(target_nodes="primaries")
@@ -219,5 +265,7 @@ def foreign_slot(cluster_client, key):
 for protocol in (2, 3):
     for decode in (False, True):
         single(protocol, decode)
+    filled(protocol)
     cluster(protocol)
+cached()
 print("redis-py", redis.__version__, "passed")
