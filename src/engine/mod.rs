@@ -41,6 +41,7 @@ pub mod batch;
 mod bounds;
 pub mod clients;
 pub mod cluster;
+mod collecting;
 pub mod commons;
 pub mod debug;
 pub mod durability;
@@ -62,7 +63,9 @@ mod portions;
 mod pubsub;
 mod rates;
 pub mod settings;
+mod share;
 mod slow;
+mod snapshots;
 mod swap;
 #[cfg(test)]
 mod tests;
