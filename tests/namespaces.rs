@@ -185,3 +185,24 @@ fn databases_are_swapped_for_everybody_at_once() {
     late.call("RESET");
     assert_eq!(late.call("GET k1"), Value::bulk("one"));
 }
+
+/// FLUSHDB of global keys went through all keys of a core at once as soon as there was one in a namespace.
+#[test]
+fn global_keys_are_flushed_and_others_stay() {
+    let server = Server::start(&["--cores", "3"]);
+    let mut client = Client::connect(server.address());
+    fill(&mut client, "k", 3_000);
+    fill(&mut client, "shop^k", 10);
+    client.call("SELECT 4");
+    fill(&mut client, "k", 10);
+    client.call("SELECT 0");
+    assert_eq!((client.call("FLUSHDB"), client.call("DBSIZE")), (Value::ok(), Value::Int(0)));
+    assert_eq!(client.call("KEYS *"), Value::Array(Vec::new()));
+    assert_eq!((info(&mut client, "shop", "items"), info(&mut client, "db4", "items")), (10, 10));
+    fill(&mut client, "k", 20);
+    for (line, reply) in [("MULTI", "OK"), ("FLUSHDB", "QUEUED"), ("DBSIZE", "QUEUED")] {
+        assert_eq!(client.call(line).as_text(), reply);
+    }
+    assert_eq!(client.call("EXEC"), Value::Array(vec![Value::ok(), Value::Int(0)]));
+    assert_eq!(info(&mut client, "shop", "items"), 10);
+}

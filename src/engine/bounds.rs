@@ -32,10 +32,13 @@ impl Engine {
         self.note_held(index, bytes);
     }
 
-    /// What somebody is in the middle of queuing, and the names it listens to.
+    /// What somebody is in the middle of queuing, the names it listens to, and the prefixes, which every core remembers.
     #[cold]
     fn transactions_bytes(&self, index: u32) -> usize {
-        self.open_transactions.get(&index).map_or(0, |open| open.held_bytes()) + self.subscriptions.bytes_of(index)
+        let prefixes = self.trackers.get(&index).map_or(0, |tracker| tracker.prefix_bytes());
+        self.open_transactions.get(&index).map_or(0, |open| open.held_bytes())
+            + self.subscriptions.bytes_of(index)
+            + prefixes * self.config.cores as usize
     }
 
     #[inline]

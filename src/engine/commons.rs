@@ -29,8 +29,9 @@ pub struct Commons {
     pub slow_entries: AtomicU64,
     /// By core: how many of its clients want to see all commands.
     monitors: Box<[AtomicU32]>,
-    /// By core: how many keys it had at its last tick.
+    /// By core: how many keys it had at its last tick, and how many of them in namespaces.
     keys: Box<[AtomicU64]>,
+    namespaced: Box<[AtomicU64]>,
 }
 
 impl Commons {
@@ -46,6 +47,7 @@ impl Commons {
             slow_entries: AtomicU64::new(0),
             monitors: (0..cores).map(|_| AtomicU32::new(0)).collect(),
             keys: (0..cores).map(|_| AtomicU64::new(0)).collect(),
+            namespaced: (0..cores).map(|_| AtomicU64::new(0)).collect(),
         }
     }
 
@@ -58,8 +60,14 @@ impl Commons {
         Databases::from_word(self.databases.load(Ordering::Acquire))
     }
 
-    pub fn publish_keys(&self, core: u32, count: u64) {
+    pub fn publish_keys(&self, core: u32, count: u64, namespaced: u64) {
         self.keys[core as usize].store(count, Ordering::Relaxed);
+        self.namespaced[core as usize].store(namespaced, Ordering::Relaxed);
+    }
+
+    /// Whether any core had keys in namespaces a moment ago.
+    pub fn has_namespaced(&self) -> bool {
+        self.namespaced.iter().any(|count| count.load(Ordering::Relaxed) > 0)
     }
 
     /// One of `cores`, the likelier the more keys it has.
@@ -194,7 +202,7 @@ mod tests {
     fn a_core_is_chosen_as_often_as_it_has_keys() {
         let commons = Commons::new(4, &KeyHasher::with_seed([1, 2, 3, 4]));
         for (core, count) in [(0, 999), (1, 0), (2, 2999), (3, 1_000_000)] {
-            commons.publish_keys(core, count);
+            commons.publish_keys(core, count, 0);
         }
         let mut chosen = [0; 4];
         for random in 0..8002 {

@@ -288,7 +288,7 @@ impl Engine {
                 Err(error) => return self.answer(index, spec, &error),
             },
             Op::FlushAll | Op::FlushDb => match flush_mode(args) {
-                Ok(()) if spec.op == Op::FlushDb && self.view_of(index) != View::Global => {
+                Ok(()) if spec.op == Op::FlushDb && self.flushes_in_steps(index) => {
                     return self.flush_view(index, spec, self.view_of(index));
                 }
                 Ok(()) if self.draft.is_none() && self.config.cores > 1 => {

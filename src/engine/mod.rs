@@ -436,7 +436,7 @@ impl Engine {
         if self.has_delays() {
             self.end_delays();
         }
-        self.config.commons.publish_keys(self.config.core, self.shard.len());
+        self.config.commons.publish_keys(self.config.core, self.shard.len(), self.shard.namespaced());
         self.bound_clients();
         if !self.overdue.is_empty() {
             self.close_stalled();

@@ -11,12 +11,12 @@ use super::batch::Job;
 use super::gather::{Ask, Kind, ScanState};
 use super::settings::SetError;
 use super::{Engine, Outcome, clients};
-use crate::command::{Op, Spec};
+use crate::command::{Op, Spec, spec_of};
 use crate::metrics::{self, NamespaceSnapshot, NamespaceSnapshots};
 use crate::namespace::{self, DATABASES, LIMIT_WORDS, NamespaceLimits, View};
 use crate::number::parse_i64;
 use crate::reply::{Reply, ReplyError};
-use crate::request::Args;
+use crate::request::{Args, Call};
 use crate::store::{Estimate, NamespaceCounters};
 
 /// Buckets of the index that one step of a flush goes through.
@@ -86,6 +86,12 @@ impl Engine {
     pub(super) fn view_of(&self, index: u32) -> View {
         let connection = self.connections[index as usize].as_deref();
         View::of_prefix(connection.map_or(b"", |connection| connection.key_prefix()))
+    }
+
+    /// Whether FLUSHDB has to tell keys apart: for that there may be too many of them to do it all at once.
+    pub(super) fn flushes_in_steps(&self, index: u32) -> bool {
+        let has_others = self.shard.namespaced() > 0 || self.config.commons.has_namespaced();
+        self.view_of(index) != View::Global || self.draft.is_none() && has_others
     }
 
     /// FLUSHDB in a namespace and NAMESPACE FLUSH: in bounded steps, core by core.
@@ -176,6 +182,11 @@ impl Engine {
         }
         let cursor = parse_i64(args.get(0)).unwrap_or(0) as u64;
         let view = View::from_bytes(args.get(3));
+        if view == View::Global && self.shard.namespaced() == 0 {
+            let call = Call { spec: spec_of(Op::FlushAll), args: Args::new(&[], &[], &[]), hash: 0 };
+            with_effects!(self, effects => self.shard.apply(&call, self.now, effects));
+            return Reply::Int(0);
+        }
         let next = with_effects!(self, effects => self.shard.sweep_step(cursor, SWEPT_BUCKETS, &view, effects));
         Reply::Int(next as i64)
     }
@@ -198,9 +209,9 @@ impl Engine {
 
     /// For STATS and the metrics: those with most operations here.
     pub(super) fn namespace_snapshots(&self) -> NamespaceSnapshots {
-        metrics::busiest_namespaces(self.visible_namespaces().map(|(name, counters, estimate)| {
-            (String::from_utf8_lossy(name).into_owned(), snapshot_of(counters, estimate))
-        }))
+        let all = self.visible_namespaces().map(|(name, counters, estimate)| (name, snapshot_of(counters, estimate)));
+        let busiest = metrics::busiest_namespaces(all.collect()).into_iter();
+        busiest.map(|(name, namespace)| (String::from_utf8_lossy(name).into_owned(), namespace)).collect()
     }
 }
 

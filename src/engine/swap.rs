@@ -32,6 +32,12 @@ impl Engine {
             Ok(parsed) => parsed,
             Err(error) => return error,
         };
+        // Several cores have been asked before any of them begins.
+        if self.config.cores == 1
+            && let Some(refusal) = self.waits.refusal_of_writes(&self.journal)
+        {
+            return refusal;
+        }
         let before = self.databases;
         self.show_databases(before.swapped(one, other));
         if one != other {

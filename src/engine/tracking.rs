@@ -44,6 +44,17 @@ pub(super) struct Tracker {
     caching: Caching,
 }
 
+impl Tracker {
+    /// What its prefixes take on one core.
+    pub fn prefix_bytes(&self) -> usize {
+        prefix_bytes(&self.mode.prefixes)
+    }
+}
+
+fn prefix_bytes(prefixes: &[Bytes]) -> usize {
+    prefixes.iter().map(|prefix| prefix.len() + 96).sum()
+}
+
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Mode {
     broadcast: bool,
@@ -581,9 +592,7 @@ impl Engine {
             if mode.prefixes.is_empty() {
                 mode.prefixes.push(Bytes::new());
             }
-            if mode.prefixes.iter().map(|prefix| prefix.len() + 96).sum::<usize>()
-                > crate::limits::TRACKED_PREFIX_BYTES_MAX
-            {
+            if prefix_bytes(&mode.prefixes) > crate::limits::TRACKED_PREFIX_BYTES_MAX {
                 return error("too many prefixes of this client");
             }
         }

@@ -563,13 +563,14 @@ impl NamespaceSnapshot {
 pub type NamespaceSnapshots = BTreeMap<String, NamespaceSnapshot>;
 
 /// Those with most operations, as many as are shown.
-pub fn busiest_namespaces(all: impl Iterator<Item = (String, NamespaceSnapshot)>) -> NamespaceSnapshots {
-    let mut all: Vec<(String, NamespaceSnapshot)> = all.collect();
-    all.sort_by(|(name, one), (other_name, other)| {
-        other.operations().cmp(&one.operations()).then_with(|| name.cmp(other_name))
-    });
-    all.truncate(limits::NAMESPACES_SHOWN_MAX);
-    all.into_iter().collect()
+pub fn busiest_namespaces<N: Ord>(mut all: Vec<(N, NamespaceSnapshot)>) -> Vec<(N, NamespaceSnapshot)> {
+    if all.len() > limits::NAMESPACES_SHOWN_MAX {
+        all.select_nth_unstable_by(limits::NAMESPACES_SHOWN_MAX, |(name, one), (other_name, other)| {
+            other.operations().cmp(&one.operations()).then_with(|| name.cmp(other_name))
+        });
+        all.truncate(limits::NAMESPACES_SHOWN_MAX);
+    }
+    all
 }
 
 /// One core at one moment.
@@ -682,7 +683,7 @@ impl CoreSnapshot {
             total.rates.add_words(&snapshot.rates);
             total.latency.add(&snapshot.latency);
         }
-        total.namespaces = busiest_namespaces(namespaces.into_iter());
+        total.namespaces = busiest_namespaces(namespaces.into_iter().collect()).into_iter().collect();
         total
     }
 }
@@ -739,6 +740,16 @@ mod tests {
             assert_eq!(CoreSnapshot::from_bytes(&bytes[..len]), Err(MalformedSnapshot));
         }
         assert_eq!(CoreSnapshot::from_bytes(&[bytes, vec![0; 8]].concat()), Err(MalformedSnapshot));
+    }
+
+    #[test]
+    fn the_busiest_namespaces_are_shown() {
+        let namespace = |hits| NamespaceSnapshot { hits, ..NamespaceSnapshot::default() };
+        let all: Vec<(u64, NamespaceSnapshot)> = (0..1_000).map(|name| (name, namespace(name * 7 % 1_000))).collect();
+        let mut shown: Vec<u64> = busiest_namespaces(all).iter().map(|(_, namespace)| namespace.hits).collect();
+        shown.sort_unstable();
+        assert_eq!(shown, (900..1_000).collect::<Vec<u64>>());
+        assert_eq!(busiest_namespaces(vec![("a", namespace(1))]).len(), 1);
     }
 
     #[test]

@@ -397,6 +397,11 @@ impl Shard {
         self.keyspace.namespaces.iter()
     }
 
+    /// Keys in namespaces.
+    pub fn namespaced(&self) -> u64 {
+        self.keyspace.namespaces.items()
+    }
+
     /// The same, each with what it would find with another quota.
     pub fn namespace_estimates(&self) -> impl Iterator<Item = (&[u8], &NamespaceCounters, Estimate)> {
         self.keyspace.namespaces.estimates()
