@@ -78,7 +78,7 @@ use crate::request::{Call, Durability};
 use arena::ItemRef;
 pub use arena::SEGMENT_BYTES;
 use hot::{HotKeys, NOTED_ONE_IN};
-use keyspace::{Found, Keyspace};
+use keyspace::{Found, Keyspace, Write};
 use options::Time;
 
 pub struct ShardConfig {
@@ -376,7 +376,8 @@ impl Shard {
         if found.is_some() && !replace {
             return Ok(false);
         }
-        self.store(hash, key, found, ValueRef::Large(&moved.value), moved.expires_at_ms, now, effects)?;
+        let (value, expires_at_ms) = (ValueRef::Large(&moved.value), moved.expires_at_ms);
+        self.store(Write { hash, key, value, expires_at_ms, now_ms: now.unix_ms }, found, effects)?;
         Ok(true)
     }
 
@@ -488,7 +489,7 @@ impl Shard {
     fn unless_expired<E: Effects>(&mut self, key: &[u8], found: Found, now: Now, effects: &mut E) -> Option<Found> {
         match self.keyspace.expires_at_ms(found) {
             Some(expires_at_ms) if now.unix_ms > expires_at_ms => {
-                self.expire_found(key, found, effects);
+                self.expire_now(key, effects);
                 None
             }
             _ => Some(found),
@@ -541,8 +542,11 @@ impl Shard {
         }
     }
 
+    /// Looks the key up again, so that whoever meets one that has not expired has nothing of this on his way.
     #[cold]
-    fn expire_found<E: Effects>(&mut self, key: &[u8], found: Found, effects: &mut E) {
+    #[inline(never)]
+    fn expire_now<E: Effects>(&mut self, key: &[u8], effects: &mut E) {
+        let Some(found) = self.keyspace.find(self.keyspace.hasher.hash(key), key) else { return };
         effects.remove(key, Removal::Expired);
         self.keyspace.remove(found);
         self.counters.expired_lazy += 1;
@@ -550,67 +554,49 @@ impl Shard {
     }
 
     #[inline(always)]
-    #[allow(clippy::too_many_arguments)]
     fn store<E: Effects>(
         &mut self,
-        hash: u64,
-        key: &[u8],
+        write: Write<'_>,
         found: Option<Found>,
-        value: ValueRef<'_>,
-        expires_at_ms: Option<u64>,
-        now: Now,
         effects: &mut E,
     ) -> Result<(), OutOfMemory> {
         if self.keyspace.namespaces.is_used() {
-            return self.store_in_namespace(hash, key, found, value, expires_at_ms, now, effects);
+            // A copy: nobody asks for the address of the other, so that it needs no memory.
+            return self.store_in_namespace(&{ write }, effects);
         }
-        self.store_as_it_is(hash, key, found, value, expires_at_ms, now, effects)
+        self.store_as_it_is(write, found, effects)
     }
 
     /// Whatever is set of its namespace.
     #[inline(always)]
-    #[allow(clippy::too_many_arguments)]
     fn store_as_it_is<E: Effects>(
         &mut self,
-        hash: u64,
-        key: &[u8],
+        write: Write<'_>,
         found: Option<Found>,
-        value: ValueRef<'_>,
-        expires_at_ms: Option<u64>,
-        now: Now,
         effects: &mut E,
     ) -> Result<(), OutOfMemory> {
         if let Some(found) = found {
-            self.keyspace.touch(hash, found, false);
+            self.keyspace.touch(write.hash, found, false);
         }
-        if self.keyspace.store(hash, key, found, value, expires_at_ms, now.unix_ms).is_err() {
-            self.store_after_all(hash, key, value, expires_at_ms, now, effects)?;
+        if self.keyspace.store(write, found).is_err() {
+            self.store_after_all(write, effects)?;
         }
         if found.is_none() {
-            effects.create(key);
+            effects.create(write.key);
         }
-        effects.set(key, value, expires_at_ms);
+        effects.set(write.key, write.value, write.expires_at_ms);
         self.counters.writes += 1;
-        self.keyspace.settle(key.len() + value.bytes().len(), now.unix_ms, &mut self.counters, effects);
+        self.keyspace.settle(write.bytes(), write.now_ms, &mut self.counters, effects);
         Ok(())
     }
 
     /// There was no room: makes some, if it can be made, and tries again.
     #[cold]
-    fn store_after_all<E: Effects>(
-        &mut self,
-        hash: u64,
-        key: &[u8],
-        value: ValueRef<'_>,
-        expires_at_ms: Option<u64>,
-        now: Now,
-        effects: &mut E,
-    ) -> Result<(), OutOfMemory> {
-        let bytes = key.len() + value.bytes().len();
-        self.keyspace.make_room(bytes, now.unix_ms, &mut self.counters, effects);
+    fn store_after_all<E: Effects>(&mut self, write: Write<'_>, effects: &mut E) -> Result<(), OutOfMemory> {
+        self.keyspace.make_room(write.bytes(), write.now_ms, &mut self.counters, effects);
         // What is there may have moved, or gone.
-        let found = self.keyspace.find(hash, key);
-        let stored = self.keyspace.store(hash, key, found, value, expires_at_ms, now.unix_ms);
+        let found = self.keyspace.find(write.hash, write.key);
+        let stored = self.keyspace.store(write, found);
         self.counters.refused += stored.is_err() as u64;
         stored
     }

@@ -1,8 +1,8 @@
 //! Namespaces that are limited: keys that come get an expiry, and others of the same namespace go for them.
 
 use super::item::Head;
-use super::keyspace::{Found, Keyspace};
-use super::{Effects, Eviction, OutOfMemory, Shard, ShardCounters, ValueRef};
+use super::keyspace::{Found, Keyspace, Write};
+use super::{Effects, Eviction, OutOfMemory, Shard, ShardCounters};
 use crate::clock::Now;
 use crate::namespace;
 
@@ -18,35 +18,25 @@ impl Shard {
     /// Stores as anybody does, under the limits of the key's namespace.
     #[cold]
     #[inline(never)]
-    #[allow(clippy::too_many_arguments)]
     pub(super) fn store_in_namespace<E: Effects>(
         &mut self,
-        hash: u64,
-        key: &[u8],
-        found: Option<Found>,
-        value: ValueRef<'_>,
-        expires_at_ms: Option<u64>,
-        now: Now,
+        write: &Write<'_>,
         effects: &mut E,
     ) -> Result<(), OutOfMemory> {
-        let expires_at_ms = self.admit_to_namespace(key, found, value, expires_at_ms, now)?;
-        self.store_as_it_is(hash, key, found, value, expires_at_ms, now, effects)?;
-        self.written_in_namespace(hash, key, effects);
+        let write = *write;
+        let found = self.keyspace.find(write.hash, write.key);
+        let expires_at_ms = self.admit_to_namespace(write, found)?;
+        self.store_as_it_is(Write { expires_at_ms, ..write }, found, effects)?;
+        self.written_in_namespace(write.hash, write.key, effects);
         Ok(())
     }
 
     /// A key comes or changes: when it expires, if there is room for it at all.
-    fn admit_to_namespace(
-        &mut self,
-        key: &[u8],
-        found: Option<Found>,
-        value: ValueRef<'_>,
-        expires_at_ms: Option<u64>,
-        now: Now,
-    ) -> Result<Option<u64>, OutOfMemory> {
+    fn admit_to_namespace(&mut self, write: Write<'_>, found: Option<Found>) -> Result<Option<u64>, OutOfMemory> {
+        let Write { key, expires_at_ms, .. } = write;
         let Some(name) = namespace::name_of(key) else { return Ok(expires_at_ms) };
         let Some(limits) = self.keyspace.namespaces.limits_of(name) else { return Ok(expires_at_ms) };
-        let bytes = (key.len() + value.bytes().len()) as u64;
+        let bytes = write.bytes() as u64;
         let mut fits = limits.holds(1, bytes);
         if fits && self.keyspace.eviction == Eviction::None {
             let held = self.keyspace.namespaces.get(name).copied().unwrap_or_default();
@@ -55,7 +45,7 @@ impl Shard {
             let items = held.items + found.is_none() as u64;
             fits = !grows || limits.holds(items, (held.bytes + bytes).saturating_sub(before));
         }
-        let expires_at_ms = limits.expiry(expires_at_ms, true, now.unix_ms);
+        let expires_at_ms = limits.expiry(expires_at_ms, true, write.now_ms);
         if !fits {
             self.counters.refused += 1;
             return Err(OutOfMemory);

@@ -1,7 +1,7 @@
 //! What was logged is done again, and what is there is shown in the order in which it is logged again. Unlike
 //! commands, neither looks at the time: what expired meanwhile goes with the ticks that follow.
 
-use super::keyspace::{OutOfMemory, ValueRef};
+use super::keyspace::{OutOfMemory, ValueRef, Write};
 use super::{Effects, Removal, Shard};
 use crate::clock::Now;
 use crate::limits::LARGE_VALUE_BYTES_MIN;
@@ -19,7 +19,7 @@ impl Shard {
         let hash = self.keyspace.hasher.hash(key);
         let found = self.keyspace.find(hash, key);
         let is_counted = self.keyspace.namespaces.is_used();
-        self.store_as_it_is(hash, key, found, value, expires_at_ms, now, effects)?;
+        self.store_as_it_is(Write { hash, key, value, expires_at_ms, now_ms: now.unix_ms }, found, effects)?;
         if is_counted {
             self.written_in_namespace(hash, key, effects);
         }

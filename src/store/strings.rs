@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::extended::{Extended, Parsed};
-use super::keyspace::{FirstLook, Found};
+use super::keyspace::{FirstLook, Found, Write};
 use super::options::{Condition, ExpiryChange, SetOptions, Time, Unit, parse_getex, parse_set};
 use super::{Effects, OutOfMemory, Shard, ValueRef, key_too_long};
 use crate::clock::Now;
@@ -21,6 +21,12 @@ fn value_arg<'a>(args: &Args<'a>, index: usize) -> ValueRef<'a> {
         Some(value) => ValueRef::Large(value),
         None => ValueRef::Small(args.get(index)),
     }
+}
+
+/// The second argument as the value of `key`, which does not expire.
+#[inline(always)]
+fn plain<'a>(call: &Call<'a>, key: &'a [u8], now: Now) -> Write<'a> {
+    Write { hash: call.hash, key, value: value_arg(&call.args, 1), expires_at_ms: None, now_ms: now.unix_ms }
 }
 
 #[inline(always)]
@@ -60,7 +66,7 @@ impl Shard {
     pub(super) fn get<E: Effects>(&mut self, call: &Call<'_>, now: Now, effects: &mut E) -> Reply<'_> {
         let key = call.args.get(0);
         match self.keyspace.find_first(call.hash, key) {
-            FirstLook::Found(found) => self.get_found(call, found, now, effects),
+            FirstLook::Found(found) => self.get_found(call.hash, key, found, now, effects),
             FirstLook::Absent => self.get_absent(call.hash, key, effects),
             FirstLook::Unsure => self.get_after_search(call, now, effects),
         }
@@ -70,19 +76,18 @@ impl Shard {
     fn get_after_search<E: Effects>(&mut self, call: &Call<'_>, now: Now, effects: &mut E) -> Reply<'_> {
         let key = call.args.get(0);
         match self.keyspace.find(call.hash, key) {
-            Some(found) => self.get_found(call, found, now, effects),
+            Some(found) => self.get_found(call.hash, key, found, now, effects),
             None => self.get_absent(call.hash, key, effects),
         }
     }
 
     #[inline(always)]
-    fn get_found<E: Effects>(&mut self, call: &Call<'_>, found: Found, now: Now, effects: &mut E) -> Reply<'_> {
-        let key = call.args.get(0);
+    fn get_found<E: Effects>(&mut self, hash: u64, key: &[u8], found: Found, now: Now, effects: &mut E) -> Reply<'_> {
         let Some(found) = self.unless_expired(key, found, now, effects) else {
-            return self.get_absent(call.hash, key, effects);
+            return self.get_absent(hash, key, effects);
         };
-        self.count_hit(call.hash, key, found);
-        self.keyspace.touch(call.hash, found, true);
+        self.count_hit(hash, key, found);
+        self.keyspace.touch(hash, found, true);
         reply_with(self.keyspace.value(found))
     }
 
@@ -131,7 +136,7 @@ impl Shard {
         if self.unless_expired(key, found, now, effects).is_none() {
             return self.set_absent(call, key, now, effects);
         }
-        done(self.store(call.hash, key, Some(found), value_arg(&call.args, 1), None, now, effects))
+        done(self.store(plain(call, key, now), Some(found), effects))
     }
 
     #[inline(never)]
@@ -139,7 +144,7 @@ impl Shard {
         if key.len() > KEY_BYTES_MAX {
             return Reply::Error(key_too_long());
         }
-        done(self.store(call.hash, key, None, value_arg(&call.args, 1), None, now, effects))
+        done(self.store(plain(call, key, now), None, effects))
     }
 
     fn set_with_options<E: Effects>(&mut self, call: &Call<'_>, now: Now, effects: &mut E) -> Reply<'_> {
@@ -251,7 +256,7 @@ impl Shard {
                 self.remove(key, found, effects);
             }
         } else {
-            self.store(call.hash, key, found, value, expires_at_ms, now, effects)?;
+            self.store(Write { hash: call.hash, key, value, expires_at_ms, now_ms: now.unix_ms }, found, effects)?;
         }
         Ok((true, former))
     }
@@ -350,7 +355,9 @@ impl Shard {
             let key = call.args.get(at);
             let hash = self.keyspace.hasher.hash(key);
             let found = self.live(hash, key, now, effects);
-            if let Err(error) = self.store(hash, key, found, value_arg(&call.args, at + 1), None, now, effects) {
+            let value = value_arg(&call.args, at + 1);
+            let write = Write { hash, key, value, expires_at_ms: None, now_ms: now.unix_ms };
+            if let Err(error) = self.store(write, found, effects) {
                 return Reply::Error(error.into());
             }
         }
@@ -407,9 +414,9 @@ impl Shard {
 
     pub(super) fn append<E: Effects>(&mut self, call: &Call<'_>, now: Now, effects: &mut E) -> Reply<'_> {
         let Some(found) = self.live(call.hash, call.args.get(0), now, effects) else {
-            let value = value_arg(&call.args, 1);
-            return match self.store(call.hash, call.args.get(0), None, value, None, now, effects) {
-                Ok(()) => Reply::Int(value.bytes().len() as i64),
+            let write = plain(call, call.args.get(0), now);
+            return match self.store(write, None, effects) {
+                Ok(()) => Reply::Int(write.value.bytes().len() as i64),
                 Err(error) => Reply::Error(error.into()),
             };
         };
@@ -470,13 +477,13 @@ impl Shard {
         value.extend_from_slice(old);
         value.resize(new_len, 0);
         value[offset..end].copy_from_slice(part);
+        let write = |value| Write { hash: call.hash, key, value, expires_at_ms, now_ms: now.unix_ms };
         let stored = if new_len < LARGE_VALUE_BYTES_MIN {
-            let stored = self.store(call.hash, key, found, ValueRef::Small(&value), expires_at_ms, now, effects);
+            let stored = self.store(write(ValueRef::Small(&value)), found, effects);
             self.scratch = value;
             stored
         } else {
-            let value = Bytes::from(value);
-            self.store(call.hash, key, found, ValueRef::Large(&value), expires_at_ms, now, effects)
+            self.store(write(ValueRef::Large(&value.into())), found, effects)
         };
         match stored {
             Ok(()) => Reply::Int(new_len as i64),
@@ -552,7 +559,8 @@ impl Shard {
         let expires_at_ms = self.keyspace.expires_at_ms(found);
         let mut digits = itoa::Buffer::new();
         let value = ValueRef::Small(digits.format(new).as_bytes());
-        match self.store(call.hash, key, Some(found), value, expires_at_ms, now, effects) {
+        let write = Write { hash: call.hash, key, value, expires_at_ms, now_ms: now.unix_ms };
+        match self.store(write, Some(found), effects) {
             Ok(()) => Reply::Int(new),
             Err(error) => Reply::Error(error.into()),
         }
@@ -572,7 +580,8 @@ impl Shard {
         }
         let mut digits = itoa::Buffer::new();
         let value = ValueRef::Small(digits.format(amount).as_bytes());
-        match self.store(call.hash, key, None, value, None, now, effects) {
+        let write = Write { hash: call.hash, key, value, expires_at_ms: None, now_ms: now.unix_ms };
+        match self.store(write, None, effects) {
             Ok(()) => Reply::Int(amount),
             Err(error) => Reply::Error(error.into()),
         }
@@ -598,7 +607,8 @@ impl Shard {
             return Err(ReplyError::NanOrInfinity);
         };
         let text = old.add(amount).ok_or(ReplyError::NanOrInfinity)?.to_text();
-        self.store(call.hash, key, found, ValueRef::Small(text.as_bytes()), expires_at_ms, now, effects)?;
+        let value = ValueRef::Small(text.as_bytes());
+        self.store(Write { hash: call.hash, key, value, expires_at_ms, now_ms: now.unix_ms }, found, effects)?;
         Ok(text)
     }
 }

@@ -51,6 +51,24 @@ impl<'a> ValueRef<'a> {
     }
 }
 
+/// What a key is to have.
+#[derive(Clone, Copy)]
+pub struct Write<'a> {
+    pub hash: u64,
+    pub key: &'a [u8],
+    pub value: ValueRef<'a>,
+    pub expires_at_ms: Option<u64>,
+    pub now_ms: u64,
+}
+
+impl Write<'_> {
+    /// What it brings.
+    #[inline(always)]
+    pub fn bytes(&self) -> usize {
+        self.key.len() + self.value.bytes().len()
+    }
+}
+
 /// A key that is there, until the next change of the keyspace.
 #[derive(Clone, Copy)]
 pub struct Found {
@@ -122,9 +140,11 @@ const RECENT_MISSES: usize = 256;
 #[inline(always)]
 fn same_bytes(a: &[u8], b: &[u8]) -> bool {
     debug_assert_eq!(a.len(), b.len());
+    #[inline(always)]
     fn first(bytes: &[u8]) -> Option<u64> {
         bytes.first_chunk().map(|chunk| u64::from_le_bytes(*chunk))
     }
+    #[inline(always)]
     fn last(bytes: &[u8]) -> Option<u64> {
         bytes.last_chunk().map(|chunk| u64::from_le_bytes(*chunk))
     }

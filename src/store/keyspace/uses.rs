@@ -1,6 +1,7 @@
 //! Who was asked for, and how often: told to the items, to the history, and to what-if.
 
 use super::{Found, Keyspace, RECENT_MISSES};
+use crate::store::arena::ItemRef;
 use crate::store::evict::what_if::Estimate;
 use crate::store::item::Head;
 
@@ -22,7 +23,7 @@ impl Keyspace {
     #[inline(always)]
     pub fn touch(&mut self, hash: u64, found: Found, is_look_up: bool) {
         if !found.head.is_used(self.times) {
-            self.touch_first(hash, found);
+            self.touch_first(hash, found.item, found.head.is_visited());
         }
         if hash & self.sample_mask == 0 {
             self.play(hash, is_look_up);
@@ -30,10 +31,10 @@ impl Keyspace {
     }
 
     #[inline(never)]
-    fn touch_first(&mut self, hash: u64, found: Found) {
-        let slot = self.arena.slot_mut(found.item);
+    fn touch_first(&mut self, hash: u64, item: ItemRef, is_visited: bool) {
+        let slot = self.arena.slot_mut(item);
         Head::set_used(slot, self.times.used);
-        if found.head.is_visited() {
+        if is_visited {
             return;
         }
         Head::set_visited(slot, true);

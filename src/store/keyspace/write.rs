@@ -3,7 +3,7 @@
 use bytes::BytesMut;
 
 use super::passes::FLOOR_BEHIND_MS;
-use super::{Found, Keyspace, OutOfMemory, ValueRef};
+use super::{Found, Keyspace, OutOfMemory, ValueRef, Write};
 use crate::limits::LARGE_VALUE_BYTES_MIN;
 use crate::namespace;
 use crate::slot::slot_of;
@@ -13,31 +13,17 @@ use crate::store::item::{Content, Head};
 use crate::store::table::{Position, Reshape};
 
 impl Keyspace {
-    /// Gives `key` a value and an expiry; `found` is what [`find`](Self::find) says of it.
+    /// Gives a key a value and an expiry; `found` is what [`find`](Self::find) says of it.
     #[inline(always)]
-    pub fn store(
-        &mut self,
-        hash: u64,
-        key: &[u8],
-        found: Option<Found>,
-        value: ValueRef<'_>,
-        expires_at_ms: Option<u64>,
-        now_ms: u64,
-    ) -> Result<(), OutOfMemory> {
+    pub fn store(&mut self, write: Write<'_>, found: Option<Found>) -> Result<(), OutOfMemory> {
         match found {
-            Some(found) => self.overwrite(key, found, value, expires_at_ms, now_ms),
-            None => self.insert(hash, key, value, expires_at_ms, now_ms),
+            Some(found) => self.overwrite(write, found),
+            None => self.insert(write),
         }
     }
 
-    fn insert(
-        &mut self,
-        hash: u64,
-        key: &[u8],
-        value: ValueRef<'_>,
-        expires_at_ms: Option<u64>,
-        now_ms: u64,
-    ) -> Result<(), OutOfMemory> {
+    fn insert(&mut self, write: Write<'_>) -> Result<(), OutOfMemory> {
+        let Write { hash, key, value, expires_at_ms, now_ms } = write;
         if expires_at_ms.is_some() {
             self.floor_for(now_ms);
         }
@@ -47,7 +33,7 @@ impl Keyspace {
         let content = self.content_for(value, None)?;
         let name = namespace::name_of(key);
         let head = Head::new(key.len(), content, expires_at_ms, self.times).with_namespace(name.is_some());
-        let size = size_of_item(key.len() + value.bytes().len());
+        let size = size_of_item(write.bytes());
         let home = self.arena.allocate(Kind::Window, size, head.item_bytes()).and_then(|item| {
             head.write(self.arena.slot_mut(item), key, content, expires_at_ms);
             let home = self.table.insert(hash, item);
@@ -61,7 +47,7 @@ impl Keyspace {
             return Err(OutOfMemory);
         };
         if let Some(name) = name {
-            self.namespaces.added(name, key.len() + value.bytes().len(), expires_at_ms.is_some());
+            self.namespaces.added(name, write.bytes(), expires_at_ms.is_some());
             if self.namespaces.is_limited() {
                 self.namespaces.queue_up(name, hash);
             }
@@ -101,14 +87,8 @@ impl Keyspace {
     }
 
     #[inline(always)]
-    fn overwrite(
-        &mut self,
-        key: &[u8],
-        found: Found,
-        value: ValueRef<'_>,
-        expires_at_ms: Option<u64>,
-        now_ms: u64,
-    ) -> Result<(), OutOfMemory> {
+    fn overwrite(&mut self, write: Write<'_>, found: Found) -> Result<(), OutOfMemory> {
+        let Write { key, value, expires_at_ms, now_ms, .. } = write;
         let Found { at, item, head: old } = found;
         let bytes = value.bytes();
         if bytes.len() < LARGE_VALUE_BYTES_MIN && old.takes(bytes.len(), expires_at_ms, self.times) {
@@ -125,18 +105,15 @@ impl Keyspace {
                 return Ok(());
             }
         }
-        self.rewrite(key, found, value, expires_at_ms, now_ms)
+        // Copies: nobody asks for the address of the others, so that they need no memory.
+        self.rewrite(&{ write }, &{ found })
     }
 
     /// The same when more than the value changes.
-    fn rewrite(
-        &mut self,
-        key: &[u8],
-        found: Found,
-        value: ValueRef<'_>,
-        expires_at_ms: Option<u64>,
-        now_ms: u64,
-    ) -> Result<(), OutOfMemory> {
+    #[inline(never)]
+    fn rewrite(&mut self, write: &Write<'_>, found: &Found) -> Result<(), OutOfMemory> {
+        let Write { key, value, expires_at_ms, now_ms, .. } = *write;
+        let found = *found;
         let Found { at, item, head: old } = found;
         let bytes = value.bytes();
         let is_large = bytes.len() >= LARGE_VALUE_BYTES_MIN;
@@ -150,7 +127,7 @@ impl Keyspace {
             item
         } else {
             let (kind, _) = self.arena.place_of(item);
-            let size = size_of_item(key.len() + bytes.len());
+            let size = size_of_item(write.bytes());
             self.arena.allocate(kind, size, draft.item_bytes()).ok_or(OutOfMemory)?
         };
         let content = if is_large {
