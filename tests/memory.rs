@@ -46,30 +46,78 @@ fn fill(client: &mut Client, prefix: &str, count: usize, bytes: impl Fn(usize) -
     }
 }
 
-#[test]
-fn resident_memory_stays_below_the_ceiling_while_sizes_shift() {
-    let server = Server::start(&["--cores", "2", "--max-memory", "64mb"]);
-    let mut client = Client::connect(server.address());
-    let mut most = 0;
-    for round in 0..2 {
-        fill(&mut client, &format!("small{round}"), 400_000, |_| 100);
-        most = most.max(resident_bytes(&server));
-        fill(&mut client, &format!("page{round}"), 40_000, |_| 4096);
-        most = most.max(resident_bytes(&server));
-        fill(&mut client, &format!("mixed{round}"), 30_000, |key| 16 << (key % 13));
-        most = most.max(resident_bytes(&server));
-    }
-    assert!(most <= bound(64 * MIB, 2), "{} MiB", most / MIB);
-    assert!(stat(&mut client, "keys_evicted") > 400_000);
-    assert!(stat(&mut client, "payload_bytes") > 44 * MIB, "{}", client.call("STATS").as_text());
+/// What the process holds after each part of a life at the ceiling.
+struct Seen {
+    after: &'static str,
+    resident_bytes: u64,
+    payload_bytes: u64,
+}
 
+/// Loads a server until it is full, writes three times as much again under other keys, lets sizes shift from 100 B to 4 KiB
+/// to everything between 16 B and 64 KiB and back, and forgets it all.
+fn live_at_the_ceiling(server: &Server, client: &mut Client, bytes_max: u64) -> Vec<Seen> {
+    let small = (bytes_max / 128) as usize;
+    type Size = fn(usize) -> usize;
+    let parts: [(&str, &str, usize, Size); 7] = [
+        ("load", "load", small, |_| 100),
+        ("a churn", "a", small, |_| 100),
+        ("a second", "b", small, |_| 100),
+        ("a third", "c", small, |_| 100),
+        ("4 KiB", "page", small / 24, |_| 4096),
+        ("16 B to 64 KiB", "mixed", small / 60, |key| 16 << (key % 13)),
+        ("100 B again", "again", small, |_| 100),
+    ];
+    let mut seen = Vec::new();
+    for (after, prefix, count, bytes) in parts {
+        fill(client, prefix, count, bytes);
+        let payload_bytes = stat(client, "payload_bytes");
+        seen.push(Seen { after, resident_bytes: resident_bytes(server), payload_bytes });
+    }
     assert_eq!(client.call("FLUSHALL"), Value::ok());
     let deadline = Instant::now() + PATIENCE;
-    while stat(&mut client, "memory_bytes") > 12 * MIB {
+    let full = seen.last().expect("parts of a life").resident_bytes;
+    // What a core keeps at hand for whoever writes next is no part of it.
+    while resident_bytes(server) > full - bytes_max / 10 * 7 {
         assert!(Instant::now() < deadline, "{}", client.call("STATS").as_text());
         std::thread::sleep(Duration::from_millis(20));
     }
-    assert!(resident_bytes(&server) < most - 30 * MIB);
+    seen.push(Seen { after: "FLUSHALL", resident_bytes: resident_bytes(server), payload_bytes: 0 });
+    seen
+}
+
+#[test]
+fn resident_memory_stays_below_the_ceiling_through_churns_and_shifts() {
+    for eviction in ["tinylfu", "lru"] {
+        let server = Server::start(&["--cores", "1", "--max-memory", "16mb", "--eviction", eviction]);
+        let mut client = Client::connect(server.address());
+        let before = resident_bytes(&server);
+        for Seen { after, resident_bytes, payload_bytes } in live_at_the_ceiling(&server, &mut client, 16 * MIB) {
+            assert!(resident_bytes <= bound(16 * MIB, 1), "{eviction}, {after}: {} MiB", resident_bytes / MIB);
+            // So little memory would pass under what was promised: it is held to less.
+            assert!(resident_bytes <= before + 40 * MIB, "{eviction}, {after}: {} MiB", resident_bytes / MIB);
+            let payload_min = if after == "FLUSHALL" { 0 } else { 9 * MIB };
+            assert!(payload_bytes >= payload_min, "{eviction}, {after}: {payload_bytes} of 16 MiB are keys and values");
+        }
+        assert!(stat(&mut client, "keys_evicted") > 300_000);
+    }
+}
+
+/// The same with as much memory as is named: the table in PERF.md.
+#[test]
+#[ignore = "takes minutes: CEILING_MIB=1024 cargo test --release --test memory -- --ignored --nocapture"]
+fn resident_memory_of_a_large_server() {
+    let mib = std::env::var("CEILING_MIB").map_or(1024, |mib| mib.parse::<u64>().expect("a number of MiB"));
+    println!("| eviction | after | resident, MiB | bound | keys and values, % of the ceiling |\n|---|---|--:|--:|--:|");
+    for eviction in ["tinylfu", "lru"] {
+        let ceiling = format!("{mib}mb");
+        let server = Server::start(&["--cores", "2", "--max-memory", &ceiling, "--eviction", eviction]);
+        let mut client = Client::connect(server.address());
+        for Seen { after, resident_bytes, payload_bytes } in live_at_the_ceiling(&server, &mut client, mib * MIB) {
+            let (bound, percent) = (bound(mib * MIB, 2), payload_bytes as f64 * 100.0 / (mib * MIB) as f64);
+            println!("| {eviction} | {after} | {} | {} | {percent:.1} |", resident_bytes / MIB, bound / MIB);
+            assert!(resident_bytes <= bound, "{eviction}, {after}");
+        }
+    }
 }
 
 #[test]

@@ -8,12 +8,11 @@ use crate::namespace::View;
 use crate::reply::{Reply, ReplyError};
 use crate::request::Call;
 
-/// Expired keys that one RANDOMKEY looks past.
 /// Buckets that RANDOMKEY looks at in a namespace.
 const RANDOM_KEY_BUCKETS_MAX: usize = 65_536;
 /// Buckets between two looks at where a flush stands.
 const SWEPT_BUCKETS: usize = 1024;
-/// See `random_key`.
+/// Expired keys that one RANDOMKEY looks past.
 const RANDOM_KEY_TRIES: usize = 128;
 
 impl Shard {
