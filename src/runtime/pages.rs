@@ -110,9 +110,11 @@ impl List {
     }
 }
 
-/// A mapping in one word: the number of its first page in the upper 36 bits (addresses have 48), how many pages it
-/// has in the lower 28.
-#[derive(Clone, Copy)]
+/// Whole pages that are the holder's alone: a mapping, the end of one, or a run. Who drops it leaves them to whoever
+/// has their address.
+///
+/// It fits into one word: the number of its first page in the upper 36 bits (addresses have 48), how many pages it has
+/// in the lower 28.
 struct Piece {
     start: usize,
     bytes: usize,
@@ -122,37 +124,67 @@ const PIECE_PAGES_BITS: u32 = 28;
 const PIECE_PAGES_MAX: usize = (1 << PIECE_PAGES_BITS) - 1;
 
 impl Piece {
+    /// Zeroed memory of the kernel's; `None` when there is none to be had.
+    fn map(bytes: usize) -> Option<Piece> {
+        // SAFETY: an anonymous mapping at an address of the kernel's choice touches nothing of ours.
+        let start = unsafe {
+            libc::mmap(
+                null_mut(),
+                bytes,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
+                -1,
+                0,
+            )
+        };
+        (start != libc::MAP_FAILED).then_some(Piece { start: start as usize, bytes })
+    }
+
+    fn unmap(self) {
+        // SAFETY: the pages are the holder's alone, who gives them up.
+        unsafe { libc::munmap(self.start as *mut libc::c_void, self.bytes) };
+    }
+
+    /// Tells the kernel how the pages are used, or that what lies in them is not needed any more.
+    fn advise(&self, advice: libc::c_int) {
+        // SAFETY: the pages are the holder's alone. No advice that is given here makes them less usable.
+        unsafe { libc::madvise(self.start as *mut libc::c_void, self.bytes, advice) };
+    }
+
+    /// The same mapping, longer or shorter, perhaps elsewhere; `None` when there is no memory, and it is as it was.
+    fn resized(self, bytes: usize) -> Option<Piece> {
+        // SAFETY: the whole of a mapping that is the holder's alone; it may move.
+        let moved = unsafe { libc::mremap(self.address().cast(), self.bytes, bytes, libc::MREMAP_MAYMOVE) };
+        (moved != libc::MAP_FAILED).then_some(Piece { start: moved as usize, bytes })
+    }
+
+    fn address(&self) -> *mut u8 {
+        self.start as *mut u8
+    }
+
+    /// Its first `bytes`, and the rest.
+    fn split(self, bytes: usize) -> (Piece, Piece) {
+        (Piece { start: self.start, bytes }, Piece { start: self.start + bytes, bytes: self.bytes - bytes })
+    }
+
     /// `None` for what is too long, or lies too high; the kernel puts nothing there unasked.
-    fn packed(self) -> Option<u64> {
+    fn packed(&self) -> Option<u64> {
         let (page, pages) = (self.start / PAGE_BYTES, self.bytes / PAGE_BYTES);
         let fits = pages <= PIECE_PAGES_MAX && page >> (u64::BITS - PIECE_PAGES_BITS) == 0;
         fits.then_some((page as u64) << PIECE_PAGES_BITS | pages as u64)
     }
 
     fn unpacked(word: u64) -> Piece {
-        let pages = word as usize & PIECE_PAGES_MAX;
-        Piece { start: (word >> PIECE_PAGES_BITS) as usize * PAGE_BYTES, bytes: pages * PAGE_BYTES }
+        Piece { start: Self::start_of(word), bytes: Self::bytes_of(word) }
     }
-}
 
-fn map(bytes: usize) -> *mut u8 {
-    // SAFETY: an anonymous mapping at an address of the kernel's choice touches nothing of ours.
-    let start = unsafe {
-        libc::mmap(
-            null_mut(),
-            bytes,
-            libc::PROT_READ | libc::PROT_WRITE,
-            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
-            -1,
-            0,
-        )
-    };
-    if start == libc::MAP_FAILED { null_mut() } else { start.cast() }
-}
+    fn start_of(word: u64) -> usize {
+        (word >> PIECE_PAGES_BITS) as usize * PAGE_BYTES
+    }
 
-fn unmap(start: usize, bytes: usize) {
-    // SAFETY: only called with mappings, or the ends of mappings, that were freed by their users.
-    unsafe { libc::munmap(start as *mut libc::c_void, bytes) };
+    fn bytes_of(word: u64) -> usize {
+        (word as usize & PIECE_PAGES_MAX) * PAGE_BYTES
+    }
 }
 
 fn whole_pages(bytes: usize) -> usize {
@@ -164,15 +196,12 @@ fn is_mapped(place: &AtomicPtr<u8>, bytes: usize) -> bool {
     if !place.load(Ordering::Acquire).is_null() {
         return true;
     }
-    let memory = map(bytes);
-    if memory.is_null() {
-        return false;
-    }
-    // SAFETY: the range is the mapping just made; with huge pages more would be resident than is used.
-    unsafe { libc::madvise(memory.cast(), bytes, libc::MADV_NOHUGEPAGE) };
-    if place.compare_exchange(null_mut(), memory, Ordering::AcqRel, Ordering::Acquire).is_err() {
+    let Some(memory) = Piece::map(bytes) else { return false };
+    // With huge pages more would be resident than is used.
+    memory.advise(libc::MADV_NOHUGEPAGE);
+    if place.compare_exchange(null_mut(), memory.address(), Ordering::AcqRel, Ordering::Acquire).is_err() {
         // Somebody else was faster.
-        unmap(memory as usize, bytes);
+        memory.unmap();
     }
     true
 }
@@ -232,24 +261,24 @@ fn take_run(pages: usize) -> Option<NonNull<u8>> {
     NonNull::new(address_of(page))
 }
 
-fn give_run(start: *mut u8, page: u32, pages: usize) {
+fn give_run(page: u32, pages: usize) {
     if WARM_PAGES.fetch_add(pages, Ordering::Relaxed) + pages <= WARM_PAGES_MAX {
         return WARM[pages].push(page);
     }
     WARM_PAGES.fetch_sub(pages, Ordering::Relaxed);
-    // SAFETY: the run was freed by its user and is in no list yet: nobody else knows of it.
-    unsafe { libc::madvise(start.cast(), pages * PAGE_BYTES, libc::MADV_DONTNEED) };
+    // It was freed by its user and is in no list yet: nobody else knows of it.
+    Piece { start: address_of(page) as usize, bytes: pages * PAGE_BYTES }.advise(libc::MADV_DONTNEED);
     COLD[pages].push(page);
 }
 
-/// A mapping that waits and `is_wanted`: nobody else has it any more.
-fn take_waiting(is_wanted: impl Fn(Piece) -> bool) -> Option<Piece> {
+/// A mapping that waits and whose length `is_wanted`: nobody else has it any more.
+fn take_waiting(is_wanted: impl Fn(usize) -> bool) -> Option<Piece> {
     if WAITING_COUNT.load(Ordering::Acquire) == 0 {
         return None;
     }
     WAITING.iter().find_map(|place| {
         let word = place.load(Ordering::Acquire);
-        if word == 0 || !is_wanted(Piece::unpacked(word)) {
+        if word == 0 || !is_wanted(Piece::bytes_of(word)) {
             return None;
         }
         place.compare_exchange(word, 0, Ordering::Acquire, Ordering::Relaxed).ok()?;
@@ -258,36 +287,36 @@ fn take_waiting(is_wanted: impl Fn(Piece) -> bool) -> Option<Piece> {
     })
 }
 
-/// Lets a mapping wait; false when there is no place for it.
-fn let_wait(piece: Piece) -> bool {
-    let Some(word) = piece.packed() else { return false };
+/// Lets a mapping wait, unless there is no place for it.
+fn let_wait(piece: Piece) -> Result<(), Piece> {
+    let Some(word) = piece.packed() else { return Err(piece) };
     WAITING_COUNT.fetch_add(1, Ordering::Relaxed);
     let is_taken = |place: &AtomicU64| {
         let is_free = place.load(Ordering::Relaxed) == 0;
         is_free && place.compare_exchange(0, word, Ordering::Release, Ordering::Relaxed).is_ok()
     };
-    let found = WAITING.iter().any(is_taken);
-    if !found {
-        WAITING_COUNT.fetch_sub(1, Ordering::Relaxed);
+    if WAITING.iter().any(is_taken) {
+        return Ok(());
     }
-    found
+    WAITING_COUNT.fetch_sub(1, Ordering::Relaxed);
+    Err(piece)
 }
 
 /// Where a chained mapping says which one is the next.
 fn next_of(word: u64) -> &'static AtomicU64 {
     // SAFETY: the mapping was freed by its user and is chained, or about to be; it is unmapped only by whoever has
     // taken it out of the chain. Its first eight bytes are mapped, writable, and aligned to a page.
-    unsafe { &*(Piece::unpacked(word).start as *const AtomicU64) }
+    unsafe { &*(Piece::start_of(word) as *const AtomicU64) }
 }
 
-/// Puts a mapping in front of the chain; false when it has no word.
-fn chain(piece: Piece) -> bool {
-    let Some(word) = piece.packed() else { return false };
+/// Puts a mapping in front of the chain, unless it does not fit into a word.
+fn chain(piece: Piece) -> Result<(), Piece> {
+    let Some(word) = piece.packed() else { return Err(piece) };
     let mut first = CHAINED.load(Ordering::Relaxed);
     loop {
         next_of(word).store(first, Ordering::Relaxed);
         match CHAINED.compare_exchange_weak(first, word, Ordering::Release, Ordering::Relaxed) {
-            Ok(_) => return true,
+            Ok(_) => return Ok(()),
             Err(now) => first = now,
         }
     }
@@ -322,17 +351,17 @@ fn take_chained() -> Option<Piece> {
     Some(Piece::unpacked(first))
 }
 
-fn take_mapping(bytes: usize) -> *mut u8 {
-    match take_waiting(|piece| piece.bytes == bytes) {
-        Some(piece) => piece.start as *mut u8,
-        None => map(bytes),
-    }
+fn map(bytes: usize) -> *mut u8 {
+    Piece::map(bytes).map_or(null_mut(), |piece| piece.address())
 }
 
-fn give_mapping(start: *mut u8, bytes: usize) {
-    let piece = Piece { start: start as usize, bytes };
-    if !let_wait(piece) && !chain(piece) {
-        unmap(piece.start, piece.bytes);
+fn take_mapping(bytes: usize) -> *mut u8 {
+    take_waiting(|waiting| waiting == bytes).map_or_else(|| map(bytes), |piece| piece.address())
+}
+
+fn give_mapping(piece: Piece) {
+    if let Err(piece) = let_wait(piece).or_else(chain) {
+        piece.unmap();
     }
 }
 
@@ -342,13 +371,13 @@ pub fn release_some(bytes_max: usize) -> bool {
     while left > 0 {
         let Some(piece) = take_waiting(|_| true).or_else(take_chained) else { break };
         // From the end, so that what is left begins where it did.
-        let bytes = piece.bytes.min(left);
-        let rest = Piece { start: piece.start, bytes: piece.bytes - bytes };
-        unmap(piece.start + rest.bytes, bytes);
-        if rest.bytes > 0 && !let_wait(rest) && !chain(rest) {
-            unmap(rest.start, rest.bytes);
+        let kept = piece.bytes.saturating_sub(left);
+        let (rest, end) = piece.split(kept);
+        left -= end.bytes;
+        end.unmap();
+        if rest.bytes > 0 {
+            give_mapping(rest);
         }
-        left -= bytes;
     }
     WAITING_COUNT.load(Ordering::Relaxed) > 0 || CHAINED.load(Ordering::Relaxed) != 0
 }
@@ -386,34 +415,32 @@ unsafe impl GlobalAlloc for Pages {
 
     // SAFETY: see above; the caller promises what `GlobalAlloc` asks for.
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        match kind_of(layout) {
+        let run = match kind_of(layout) {
             // Fresh from the kernel.
-            Kind::Mapping(bytes) => map(bytes),
-            Kind::System => {
-                // SAFETY: as in `alloc`.
-                unsafe { System.alloc_zeroed(layout) }
+            Kind::Mapping(bytes) => return map(bytes),
+            Kind::Run(pages) => take_run(pages),
+            Kind::System => None,
+        };
+        match run {
+            Some(start) => {
+                // SAFETY: the run is at least as long, and nobody else has it.
+                unsafe { start.write_bytes(0, layout.size()) };
+                start.as_ptr()
             }
-            Kind::Run(_) => {
-                // SAFETY: as in `alloc`.
-                let start = unsafe { self.alloc(layout) };
-                if !start.is_null() {
-                    // SAFETY: as many bytes were just allocated there.
-                    unsafe { start.write_bytes(0, layout.size()) };
-                }
-                start
-            }
+            // SAFETY: as in `alloc`.
+            None => unsafe { System.alloc_zeroed(layout) },
         }
     }
 
     // SAFETY: see above; the caller promises what `GlobalAlloc` asks for.
     unsafe fn dealloc(&self, start: *mut u8, layout: Layout) {
         let run = match kind_of(layout) {
-            Kind::Mapping(bytes) => return give_mapping(start, bytes),
+            Kind::Mapping(bytes) => return give_mapping(Piece { start: start as usize, bytes }),
             Kind::Run(pages) => page_at(start).map(|page| (page, pages)),
             Kind::System => None,
         };
         match run {
-            Some((page, pages)) => give_run(start, page, pages),
+            Some((page, pages)) => give_run(page, pages),
             // SAFETY: it is the system's: everything else was sorted out above by the same rule as in `alloc`.
             None => unsafe { System.dealloc(start, layout) },
         }
@@ -421,29 +448,23 @@ unsafe impl GlobalAlloc for Pages {
 
     // SAFETY: see above; the caller promises what `GlobalAlloc` asks for.
     unsafe fn realloc(&self, start: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        // SAFETY: the caller promises that the size, rounded up to the alignment, does not overflow.
-        let wanted = unsafe { Layout::from_size_align_unchecked(size, layout.align()) };
+        let Ok(wanted) = Layout::from_size_align(size, layout.align()) else { return null_mut() };
         match (kind_of(layout), kind_of(wanted)) {
             // SAFETY: as in `alloc`; both are the system's.
             (Kind::System, Kind::System) => unsafe { System.realloc(start, layout, size) },
             (old, new) if old == new && page_at(start).is_some() | matches!(old, Kind::Mapping(_)) => start,
-            (Kind::Mapping(old), Kind::Mapping(new)) => {
-                // SAFETY: the whole of a mapping that its user owns; it may move.
-                let moved = unsafe { libc::mremap(start.cast(), old, new, libc::MREMAP_MAYMOVE) };
-                if moved == libc::MAP_FAILED { null_mut() } else { moved.cast() }
+            (Kind::Mapping(bytes), Kind::Mapping(wanted)) => {
+                Piece { start: start as usize, bytes }.resized(wanted).map_or(null_mut(), |piece| piece.address())
             }
-            _ => {
-                // SAFETY: as in `alloc`.
-                let moved = unsafe { self.alloc(wanted) };
+            // SAFETY: as in `alloc` and `dealloc`; both are as long as the shorter one, and different pieces of memory.
+            _ => unsafe {
+                let moved = self.alloc(wanted);
                 if !moved.is_null() {
-                    // SAFETY: both are as long as the shorter one, and different pieces of memory.
-                    unsafe {
-                        moved.copy_from_nonoverlapping(start, layout.size().min(size));
-                        self.dealloc(start, layout);
-                    }
+                    moved.copy_from_nonoverlapping(start, layout.size().min(size));
+                    self.dealloc(start, layout);
                 }
                 moved
-            }
+            },
         }
     }
 }
@@ -455,6 +476,7 @@ mod tests {
     use super::*;
     use crate::random::{Announced, Random};
 
+    /// What was allocated, and is freed when it is dropped.
     struct Held {
         start: *mut u8,
         layout: Layout,
@@ -463,6 +485,42 @@ mod tests {
 
     // SAFETY: memory that its holder alone knows of.
     unsafe impl Send for Held {}
+
+    impl Held {
+        fn new(bytes: usize, is_zeroed: bool, mark: u8) -> Held {
+            let layout = layout(bytes);
+            // SAFETY: the layout is not empty.
+            let start = unsafe { if is_zeroed { Pages.alloc_zeroed(layout) } else { Pages.alloc(layout) } };
+            assert!(!start.is_null());
+            Held { start, layout, mark }
+        }
+
+        fn resize(&mut self, bytes: usize) {
+            // SAFETY: it was allocated with this layout; the new size is not 0.
+            self.start = unsafe { Pages.realloc(self.start, self.layout, bytes) };
+            assert!(!self.start.is_null());
+            self.layout = layout(bytes);
+        }
+
+        fn bytes(&mut self) -> &mut [u8] {
+            // SAFETY: as many bytes were allocated, and are freed with `self`.
+            unsafe { std::slice::from_raw_parts_mut(self.start, self.layout.size()) }
+        }
+
+        fn check(&mut self) {
+            let mark = self.mark;
+            let bytes = self.bytes();
+            assert!(bytes.iter().step_by(1021).all(|&byte| byte == mark));
+            assert_eq!(bytes[bytes.len() - 1], mark);
+        }
+    }
+
+    impl Drop for Held {
+        fn drop(&mut self) {
+            // SAFETY: it was allocated with this layout, and nobody uses it any more.
+            unsafe { Pages.dealloc(self.start, self.layout) };
+        }
+    }
 
     /// The lists are the process's: tests take turns.
     static TURN: Mutex<()> = Mutex::new(());
@@ -476,19 +534,6 @@ mod tests {
 
     fn layout(bytes: usize) -> Layout {
         Layout::from_size_align(bytes, 8).unwrap()
-    }
-
-    /// The first, the last and some bytes between of what is held.
-    fn bytes_of(held: &mut Held) -> &mut [u8] {
-        // SAFETY: the test allocated as many bytes and has not freed them.
-        unsafe { std::slice::from_raw_parts_mut(held.start, held.layout.size()) }
-    }
-
-    fn check(held: &mut Held) {
-        let mark = held.mark;
-        let bytes = bytes_of(held);
-        assert!(bytes.iter().step_by(1021).all(|&byte| byte == mark));
-        assert_eq!(bytes[bytes.len() - 1], mark);
     }
 
     #[test]
@@ -507,42 +552,29 @@ mod tests {
             for turn in 0..2_000 {
                 let mark = turn as u8;
                 if held.len() < 40 && random.chance(60) {
-                    let layout = layout(size(&mut random));
                     let is_zeroed = random.chance(20);
-                    // SAFETY: the layout is not empty.
-                    let start = unsafe { if is_zeroed { Pages.alloc_zeroed(layout) } else { Pages.alloc(layout) } };
-                    let mut new = Held { start, layout, mark };
-                    assert!(!is_zeroed || bytes_of(&mut new).iter().all(|&byte| byte == 0));
-                    bytes_of(&mut new).fill(mark);
+                    let mut new = Held::new(size(&mut random), is_zeroed, mark);
+                    assert!(!is_zeroed || new.bytes().iter().all(|&byte| byte == 0));
+                    new.bytes().fill(mark);
                     held.push(new);
                 } else if !held.is_empty() {
                     let mut old = held.swap_remove(random.below(held.len()));
-                    check(&mut old);
+                    old.check();
                     if random.chance(30) {
                         let size = size(&mut random);
-                        // SAFETY: it was allocated above with this layout; the new size is not 0.
-                        old.start = unsafe { Pages.realloc(old.start, old.layout, size) };
-                        let kept = old.layout.size().min(size);
-                        old.layout = layout(size);
-                        let mark = old.mark;
-                        assert!(bytes_of(&mut old)[..kept].iter().all(|&byte| byte == mark));
-                        bytes_of(&mut old).fill(mark);
+                        let (kept, mark) = (old.layout.size().min(size), old.mark);
+                        old.resize(size);
+                        assert!(old.bytes()[..kept].iter().all(|&byte| byte == mark));
+                        old.bytes().fill(mark);
                         held.push(old);
-                    } else {
-                        // SAFETY: as above, and it is not used any more.
-                        unsafe { Pages.dealloc(old.start, old.layout) };
                     }
                 }
                 if turn % 50 == 0 {
-                    held.iter_mut().for_each(check);
+                    held.iter_mut().for_each(Held::check);
                     release_some(1 << 20);
                 }
             }
-            for mut old in held {
-                check(&mut old);
-                // SAFETY: as above.
-                unsafe { Pages.dealloc(old.start, old.layout) };
-            }
+            held.iter_mut().for_each(Held::check);
         }
         everything_went_back();
     }
@@ -558,19 +590,14 @@ mod tests {
             let peers = senders.clone();
             std::thread::spawn(move || {
                 let mut random = Random::new(number as u64);
-                let free = |mut old: Held| {
-                    check(&mut old);
-                    // SAFETY: it was allocated with this layout, and is not used any more.
-                    unsafe { Pages.dealloc(old.start, old.layout) };
-                };
+                let free = |mut old: Held| old.check();
                 for turn in 0..TURNS {
                     // Few lengths, so that the threads meet at the same lists.
                     let bytes = [BYTES_MIN, BYTES_MIN + PAGE_BYTES, 2 * BYTES_MIN, RUN_BYTES_MAX + 1][random.below(4)];
-                    let (layout, mark) = (layout(bytes), (turn * THREADS + number) as u8);
-                    // SAFETY: the layout is not empty.
-                    let mut new = Held { start: unsafe { Pages.alloc(layout) }, layout, mark };
-                    bytes_of(&mut new).iter_mut().step_by(1021).for_each(|byte| *byte = mark);
-                    *bytes_of(&mut new).last_mut().unwrap() = mark;
+                    let mark = (turn * THREADS + number) as u8;
+                    let mut new = Held::new(bytes, false, mark);
+                    new.bytes().iter_mut().step_by(1021).for_each(|byte| *byte = mark);
+                    *new.bytes().last_mut().unwrap() = mark;
                     peers[random.below(THREADS)].send(new).unwrap();
                     inbox.try_iter().take(3).for_each(free);
                     if turn % 16 == 0 {
@@ -584,11 +611,7 @@ mod tests {
         let threads: Vec<_> = threads.collect();
         drop(senders);
         for thread in threads {
-            for mut old in thread.join().unwrap() {
-                check(&mut old);
-                // SAFETY: as above.
-                unsafe { Pages.dealloc(old.start, old.layout) };
-            }
+            thread.join().unwrap().into_iter().for_each(|mut old| old.check());
         }
         everything_went_back();
     }
@@ -601,13 +624,9 @@ mod tests {
         const BYTES: usize = RUN_BYTES_MAX + PAGE_BYTES;
         let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         everything_went_back();
-        let held: Vec<Vec<usize>> = (0..THREADS)
-            .map(|_| {
-                // SAFETY: the layout is not empty.
-                (0..EACH).map(|_| unsafe { Pages.alloc(layout(BYTES)) } as usize).collect()
-            })
-            .collect();
-        let mut starts: Vec<usize> = held.iter().flatten().copied().collect();
+        let held: Vec<Vec<Held>> =
+            (0..THREADS).map(|_| (0..EACH).map(|_| Held::new(BYTES, false, 0)).collect()).collect();
+        let mut starts: Vec<*mut u8> = held.iter().flatten().map(|held| held.start).collect();
         starts.sort_unstable();
         starts.dedup();
         assert_eq!(starts.len(), THREADS * EACH);
@@ -618,19 +637,18 @@ mod tests {
             for held in held {
                 let freed = &freed;
                 scope.spawn(move || {
-                    for start in held {
-                        // SAFETY: it was allocated above with this layout, and is not used any more.
-                        unsafe { Pages.dealloc(start as *mut u8, layout(BYTES)) };
+                    for held in held {
+                        drop(held);
                         freed.fetch_add(1, Ordering::Relaxed);
                     }
                 });
             }
             while freed.load(Ordering::Relaxed) < THREADS * EACH {
                 let piece = take_chained().or_else(|| take_waiting(|_| true));
-                released += piece.map_or(0, |piece| {
-                    unmap(piece.start, piece.bytes);
-                    piece.bytes / BYTES
-                });
+                if let Some(piece) = piece {
+                    released += piece.bytes / BYTES;
+                    piece.unmap();
+                }
             }
         });
         while released < THREADS * EACH {
