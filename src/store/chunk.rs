@@ -13,7 +13,7 @@ const PAGE_BYTES: usize = 4096;
 /// Types that may be made of zeroed memory and forgotten without being dropped.
 ///
 /// # Safety
-/// All bytes zero is a valid value, there is nothing to drop, and the alignment divides a chunk.
+/// All bytes zero is a valid value, there is nothing to drop, and the alignment divides a page.
 pub unsafe trait Plain {}
 
 // SAFETY: zero is a byte.
@@ -42,13 +42,12 @@ impl<T: Plain> Chunk<T> {
         if !tests::take_one_of_the_limit() {
             return None;
         }
-        const { assert!(CHUNK_BYTES.is_multiple_of(align_of::<T>()) && size_of::<T>() > 0) };
-        // Twice the size holds an aligned chunk for certain; what lies around it goes back.
+        const { assert!(PAGE_BYTES.is_multiple_of(align_of::<T>()) && size_of::<T>() > 0) };
         // SAFETY: an anonymous mapping at an address of the kernel's choice touches nothing of ours.
         let mapping = unsafe {
             libc::mmap(
                 std::ptr::null_mut(),
-                2 * CHUNK_BYTES,
+                CHUNK_BYTES,
                 libc::PROT_READ | libc::PROT_WRITE,
                 libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
                 -1,
@@ -60,19 +59,10 @@ impl<T: Plain> Chunk<T> {
             tests::give_one_back();
             return None;
         }
-        let before = mapping.align_offset(CHUNK_BYTES);
         // SAFETY: the range is the mapping just made. Where huge pages are given unasked, whole ones would take
         // memory that nobody has touched; the advice is no loss when the kernel knows none.
-        unsafe { libc::madvise(mapping, 2 * CHUNK_BYTES, libc::MADV_NOHUGEPAGE) };
-        // SAFETY: both ranges lie within the mapping just made, and nobody has seen them yet.
-        unsafe {
-            let start = mapping.byte_add(before);
-            if before > 0 {
-                libc::munmap(mapping, before);
-            }
-            libc::munmap(start.byte_add(CHUNK_BYTES), CHUNK_BYTES - before);
-            Some(Chunk { start: NonNull::new_unchecked(start.cast()), of: PhantomData })
-        }
+        unsafe { libc::madvise(mapping, CHUNK_BYTES, libc::MADV_NOHUGEPAGE) };
+        Some(Chunk { start: NonNull::new(mapping.cast())?, of: PhantomData })
     }
 }
 
@@ -103,8 +93,8 @@ impl<T: Plain> Deref for Chunk<T> {
 
     #[inline(always)]
     fn deref(&self) -> &[T] {
-        // SAFETY: the mapping is readable, aligned to its size and `LEN` values long; it was zeroed by
-        // the kernel, which `Plain` makes a valid value, and only `deref_mut` has written to it since.
+        // SAFETY: the mapping is readable, aligned to a page and `LEN` values long; it was zeroed by the
+        // kernel, which `Plain` makes a valid value, and only `deref_mut` has written to it since.
         unsafe { std::slice::from_raw_parts(self.start.as_ptr().cast(), Self::LEN) }
     }
 }
@@ -238,10 +228,10 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_chunk_is_zeroed_aligned_and_writable_to_both_ends() {
+    fn a_chunk_is_zeroed_and_writable_to_both_ends() {
         for _ in 0..3 {
             let mut chunk = Chunk::<u8>::new().unwrap();
-            assert_eq!(chunk.as_ptr() as usize % CHUNK_BYTES, 0);
+            assert_eq!(chunk.as_ptr() as usize % PAGE_BYTES, 0);
             assert_eq!(chunk.len(), CHUNK_BYTES);
             assert!(chunk.iter().step_by(509).all(|&byte| byte == 0));
             chunk[0] = 1;
