@@ -1,5 +1,5 @@
 //! Guards the hot path by counting instructions, which no busy neighbour can disturb: to decode, to apply
-//! and to encode each of the five commonest commands.
+//! and to encode each of the five commonest commands. None of them may allocate.
 //!
 //!     cargo bench --profile instructions --bench instructions               compares with instructions.txt
 //!     cargo bench --profile instructions --bench instructions -- --renew    writes it anew
@@ -67,6 +67,9 @@ fn main() -> ExitCode {
         }
     }
 }
+
+/// Nothing that is counted may ask for memory.
+const ALLOCATING: [&str; 4] = ["malloc", "calloc", "realloc", "posix_memalign"];
 
 /// All that callgrind counts happens in here.
 #[inline(never)]
@@ -301,6 +304,10 @@ fn count_in(directory: &Path) -> Result<Counts, String> {
         let path = PathBuf::from(format!("{}.{}", out.display(), index + 1));
         let text = std::fs::read_to_string(&path)
             .map_err(|error| format!("callgrind left no counts of {section}: {error}"))?;
+        // What the hot path needs it has from the beginning on.
+        if let Some(name) = ALLOCATING.into_iter().find(|name| calls(&text, name)) {
+            return Err(format!("{section} calls {name}"));
+        }
         let total = text.lines().find_map(|line| line.strip_prefix("totals: ").or(line.strip_prefix("summary: ")));
         let total = total.and_then(|total| total.trim().parse::<f64>().ok());
         match total {
@@ -309,6 +316,12 @@ fn count_in(directory: &Path) -> Result<Counts, String> {
         };
     }
     Ok(Counts { processor: processor(), instructions })
+}
+
+/// Whether the function was called in what callgrind has written down: it names each once, `fn=(7) malloc`.
+fn calls(text: &str, function: &str) -> bool {
+    let names = text.lines().filter_map(|line| line.split_once("fn=(").and_then(|(_, rest)| rest.split_once(") ")));
+    names.map(|(_, name)| name).any(|name| name == function)
 }
 
 /// What the libraries choose their code by at run time.
