@@ -20,3 +20,22 @@ impl KeyHasher {
         self.0.hash_one(key)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whoever knew the seed could make all his keys fall into one bucket; with another seed they are any keys.
+    #[test]
+    fn keys_chosen_to_collide_under_one_seed_spread_under_another() {
+        const BUCKETS: u64 = 1 << 12;
+        let (known, drawn) = (KeyHasher::with_seed([1, 2, 3, 4]), KeyHasher::with_seed([1, 2, 3, 5]));
+        let keys = (0..400_000u32).map(|number| format!("key:{number}").into_bytes());
+        let chosen: Vec<Vec<u8>> = keys.filter(|key| known.hash(key) % BUCKETS == 7).collect();
+        assert!(chosen.len() > 60, "{}", chosen.len());
+        let mut buckets: Vec<u64> = chosen.iter().map(|key| drawn.hash(key) % BUCKETS).collect();
+        buckets.sort_unstable();
+        buckets.dedup();
+        assert!(buckets.len() * 10 > chosen.len() * 9, "{} keys in {} buckets", chosen.len(), buckets.len());
+    }
+}

@@ -175,6 +175,19 @@ fn a_core_with_most_of_the_keys_gets_most_of_the_memory() {
     assert!(stat(&mut client, "memory_bytes") > 70 * MIB);
 }
 
+/// Keys that collide in one server, or share counters there, do not do so in another: each draws its own seed.
+#[test]
+fn nobody_knows_beforehand_how_keys_are_hashed() {
+    let orders = [(); 2].map(|()| {
+        let server = Server::start(&["--cores", "1"]);
+        let mut client = Client::connect(server.address());
+        fill(&mut client, "key", 200, |_| 1);
+        client.call("KEYS *").as_array().iter().map(Value::as_text).collect::<Vec<_>>()
+    });
+    assert_eq!((orders[0].len(), orders[1].len()), (200, 200));
+    assert_ne!(orders[0], orders[1], "the order of the index is the same after each start");
+}
+
 #[test]
 fn too_little_memory_is_refused() {
     let exit = std::process::Command::new(env!("CARGO_BIN_EXE_crabcache"))
