@@ -111,6 +111,32 @@ fn statistics_tell_where_memory_goes_and_what_more_of_it_would_do() {
 }
 
 #[test]
+fn what_clients_hold_is_seen() {
+    let server = Server::start(&["--cores", "2"]);
+    let mut slow = Client::connect(server.address());
+    let mut client = Client::connect(server.address());
+    slow.send(b"*3\r\n$3\r\nSET\r\n$3\r\nkey\r\n$2000000\r\n");
+    slow.send(&vec![b'v'; 1_500_000]);
+    let held = |client: &mut Client| {
+        let stats: serde_json::Value = serde_json::from_str(&client.call("STATS").as_text()).expect("JSON");
+        number(&stats["total"]["counters"], "client_bytes")
+    };
+    let deadline = Instant::now() + PATIENCE;
+    while held(&mut client) < 1_500_000 {
+        assert!(Instant::now() < deadline, "{} bytes are held", held(&mut client));
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    assert!(client.call("INFO memory").as_text().contains("mem_clients_normal:"));
+    slow.send(&vec![b'v'; 500_000]);
+    slow.send(b"\r\n");
+    assert_eq!(slow.reply(), Value::ok());
+    while held(&mut client) > 1_000_000 {
+        assert!(Instant::now() < deadline, "{} bytes are held", held(&mut client));
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[test]
 fn hot_keys_are_those_asked_for_most_on_any_core() {
     let server = Server::start(&["--cores", "2"]);
     let mut client = Client::connect(server.address());

@@ -263,6 +263,7 @@ fn every_counter_of_stats_tells_what_happened() {
             "connections_accepted" => accepted..=accepted,
             "connections_closed" => 4..=4,
             "connections_current" => CLIENTS_MAX..=CLIENTS_MAX,
+            "client_bytes" => 0..=1 << 20,
             "connections_refused" => 3..=3,
             "connections_killed" => 1..=1,
             "commands_processed" => commands..=commands,
@@ -537,6 +538,7 @@ fn info_says_what_stats_says() {
             "used_memory_history" => is(total("shard", "history_bytes")),
             "used_memory_gaps" => is(total("shard", "gap_bytes")),
             "used_memory_free" => is(total("shard", "free_bytes")),
+            "mem_clients_normal" => near(total("counters", "client_bytes"), 1 << 20),
             "cores_under_pressure" | "admitted_keys" | "rejected_keys" | "aged_out_keys" => is(0),
             // One percent, of the items of a core in whole bytes.
             "window_percent" => near(1, 1),

@@ -11,6 +11,7 @@ use crate::request::Wire;
 impl Engine {
     pub(super) fn snapshot(&mut self) -> CoreSnapshot {
         self.count_subscriptions();
+        self.counters.client_bytes = self.held_by_clients();
         if self.has_answered() {
             let elapsed_us = (self.config.stopwatch)().saturating_sub(self.now.uptime_us);
             self.record_latency(elapsed_us * 1000);

@@ -105,6 +105,8 @@ words! {
         connections_closed: counter,
         /// Connections open now.
         connections_current: gauge,
+        /// What clients hold, in bytes: requests on their way in, replies not taken yet, what is queued and listened to.
+        client_bytes: gauge,
         /// Connections refused because there were `max-clients` already.
         connections_refused: counter,
         /// Connections closed by CLIENT KILL.
@@ -772,6 +774,7 @@ mod tests {
         snapshot.shard.reset();
         let expected = CoreCounters {
             connections_current: before.connections_current,
+            client_bytes: before.client_bytes,
             subscribers_current: before.subscribers_current,
             channels_current: before.channels_current,
             patterns_current: before.patterns_current,

@@ -204,6 +204,7 @@ impl Page<'_> {
         line!(out, "used_memory_history:{}", shard.history_bytes);
         line!(out, "used_memory_gaps:{}", shard.gap_bytes);
         line!(out, "used_memory_free:{}", shard.free_bytes);
+        line!(out, "mem_clients_normal:{}", self.total.counters.client_bytes);
         line!(out, "cores_under_pressure:{}", shard.pressed);
         line!(out, "mem_fragmentation_ratio:{ratio:.2}");
         line!(out, "mem_fragmentation_bytes:{}", process.rss_bytes as i64 - shard.memory_bytes as i64);

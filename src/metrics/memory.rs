@@ -5,7 +5,7 @@ use crate::reply::Reply;
 
 /// MEMORY STATS: Redis's names where they mean the same here, then the kinds of memory there are here.
 pub fn memory_stats(facts: &ServerFacts, snapshots: &[CoreSnapshot]) -> Reply<'static> {
-    let shard = CoreSnapshot::total(snapshots).shard;
+    let CoreSnapshot { shard, counters, .. } = CoreSnapshot::total(snapshots);
     let rss = facts.process.rss_bytes;
     let int = |bytes: u64| Reply::Int(bytes as i64);
     let ratio = |a: u64, b: u64| Reply::Double(if b == 0 { 0.0 } else { a as f64 / b as f64 });
@@ -14,6 +14,7 @@ pub fn memory_stats(facts: &ServerFacts, snapshots: &[CoreSnapshot]) -> Reply<'s
         ("total.allocated", int(shard.memory_bytes)),
         ("keys.count", int(shard.keys)),
         ("keys.bytes-per-key", int(shard.memory_bytes.checked_div(shard.keys).unwrap_or(0))),
+        ("clients.normal", int(counters.client_bytes)),
         ("overhead.total", int(shard.memory_bytes.saturating_sub(shard.payload_bytes))),
         ("dataset.bytes", int(shard.payload_bytes)),
         ("dataset.percentage", ratio(shard.payload_bytes * 100, shard.memory_bytes)),
