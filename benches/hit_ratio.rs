@@ -127,6 +127,10 @@ fn what_if(trace: &Trace, item_bytes_max: usize) -> [f64; 4] {
     const LARGER: usize = 32;
     let (.., shard) =
         replay_in_shard(trace, LARGER * item_bytes_max, LARGER * ITEM_BYTES, LARGER * SEGMENT_BYTES, Eviction::TinyLfu);
+    estimates(&shard)
+}
+
+fn estimates(shard: &Shard) -> [f64; 4] {
     let estimate = shard.what_if();
     estimate.hits.map(|hits| 100.0 * hits as f64 / estimate.look_ups.max(1) as f64)
 }
@@ -611,18 +615,30 @@ fn sized_row(name: &str, trace: &Trace, part: f64) {
 }
 
 /// What the shard estimates of other ceilings, beside what it does with them; in points.
-fn what_if_row(name: &str, trace: &Trace, entries: usize) -> f64 {
+fn what_if_row(name: &str, trace: &Trace, entries: usize) {
     let room = |entries: usize| (entries.div_ceil(ITEMS_PER_SEGMENT) + SEGMENTS_SPARE) * SEGMENT_BYTES;
-    let estimate = what_if(trace, room(entries));
+    let real = |halves: usize| shard(trace, room(entries * halves / 2), SEGMENT_BYTES, Eviction::TinyLfu).0;
+    compare_what_if(&format!("{name} | {entries}"), what_if(trace, room(entries)), real);
+}
+
+/// The same for a trace with sizes: as much memory as a server's shard would have.
+fn sized_what_if_row(name: &str, trace: &Trace, part: f64) {
+    let segment_bytes = crabcache::store::SEGMENT_BYTES;
+    let room = (trace.footprint() as f64 * part) as usize;
+    let (.., held) = replay_in_shard(trace, room, ITEM_BYTES, segment_bytes, Eviction::TinyLfu);
+    let real = |halves: usize| shard(trace, room * halves / 2, segment_bytes, Eviction::TinyLfu).0;
+    compare_what_if(&format!("{name} | {:.1} MB", room as f64 / 1e6), estimates(&held), real);
+}
+
+fn compare_what_if(what: &str, estimate: [f64; 4], real: impl Fn(usize) -> f64) {
     let mut worst: f64 = 0.0;
-    print!("| {name} | {entries} |");
+    print!("| {what} |");
     for (halves, estimated) in HALVES.into_iter().zip(estimate) {
-        let (real, _) = shard(trace, room(entries * halves as usize / 2), SEGMENT_BYTES, Eviction::TinyLfu);
+        let real = real(halves as usize);
         worst = worst.max((estimated - real).abs());
         print!(" {estimated:.2} | {real:.2} |");
     }
     println!(" {worst:.2} |");
-    worst
 }
 
 fn heading() {
@@ -656,7 +672,13 @@ fn main() {
         println!("|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|");
         for (name, entries, _) in CELLS.into_iter().filter(|cell| cell.1 >= 5_000) {
             match open(name) {
-                Ok(trace) => drop(what_if_row(name, &trace, entries)),
+                Ok(trace) => what_if_row(name, &trace, entries),
+                Err(error) => println!("{name}: {error}"),
+            }
+        }
+        for (name, part) in SIZED {
+            match open(name) {
+                Ok(trace) => sized_what_if_row(name, &trace, part),
                 Err(error) => println!("{name}: {error}"),
             }
         }
