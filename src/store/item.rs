@@ -335,8 +335,13 @@ impl Head {
 
     /// Changes the expiry of the item in place; the slot must have room for `self`.
     pub fn rewrite_expiry(self, old: Head, slot: &mut [u8], expires_at_ms: Option<u64>) {
-        slot.copy_within(old.key_at()..old.item_bytes(), self.key_at());
-        self.write_fields(slot, expires_at_ms);
+        match expires_at_ms {
+            Some(expires_at_ms) if self.flags == old.flags => self.write_expiry(slot, expires_at_ms),
+            _ => {
+                slot.copy_within(old.key_at()..old.item_bytes(), self.key_at());
+                self.write_fields(slot, expires_at_ms);
+            }
+        }
     }
 
     /// Writes the item of `from`, which has the head `old`, with another expiry into a slot of its own.
