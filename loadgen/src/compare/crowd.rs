@@ -23,6 +23,8 @@ use crate::report::{Percentiles, say};
 use crate::session::Session;
 
 const CHANNEL: &str = "news";
+/// No burst is recorded as longer.
+const BURST_NS_MAX: u64 = 60_000_000_000;
 /// Bytes of a message, and how many are published before the subscribers read.
 const BURSTS: [(usize, usize); 3] = [(64, 1), (64, 16), (4096, 4)];
 
@@ -130,7 +132,7 @@ impl Crowd {
         let message =
             format!("*3\r\n$7\r\nmessage\r\n${channel_bytes}\r\n{CHANNEL}\r\n${bytes}\r\n{payload}\r\n").repeat(burst);
         let mut told = Told::default();
-        let mut times = Histogram::<u64>::new(3).expect("three digits are possible");
+        let mut times = Histogram::<u64>::new_with_bounds(1, BURST_NS_MAX, 3).expect("bounds in order");
         let mut room = Vec::new();
         let warm = Instant::now();
         while warm.elapsed() < checked.warm_up {
