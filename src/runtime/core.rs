@@ -468,6 +468,11 @@ impl Core {
                     super::sockets::reset(&socket);
                 }
             }
+            Event::FileDone { place, result } => {
+                if let Some(log) = &mut self.log {
+                    log.file_done(place, result, &mut self.engine);
+                }
+            }
             Event::AcceptStopped { listener, errno } => {
                 if self.draining.is_none() {
                     self.engine.counters.accept_errors += 1;
@@ -814,7 +819,7 @@ impl Core {
     /// The log's part of a turn. Whether keys are still being loaded.
     fn tend_log(&mut self) -> io::Result<bool> {
         let Some(log) = &mut self.log else { return Ok(false) };
-        log.turn(&mut self.engine)?;
+        log.turn(&mut self.engine, &mut self.ring)?;
         if self.mesh.cores() > 1 {
             for core in self.engine.cores_to_tell() {
                 self.mesh.tell(core as usize);

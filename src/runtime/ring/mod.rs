@@ -1,15 +1,16 @@
-//! A core's private io_uring for client sockets. The only code that hands memory to the kernel: every
+//! A core's private io_uring for client sockets, and for what is written to the log. The only code that hands memory to the kernel: every
 //! buffer in flight is owned by this module until its completion has been seen.
 //!
 //! ```text
 //!   SQE  accept (multishot) · receive (multishot, kernel picks a buffer) · receive into a large value
-//!        send (one per socket at a time) · cancel · close · read of the doorbell
+//!        send (one per socket at a time) · cancel · close · read of the doorbell · write and sync of a file
 //! ```
 //!
 //! A socket's place (`index`) is free again only when its last operation has completed and its
 //! descriptor is closed, so no completion can ever meet a stranger.
 
 mod buffers;
+mod file;
 mod operation;
 mod rounds;
 mod socket;
@@ -23,6 +24,7 @@ use io_uring::types::{Fd, SubmitArgs, Timespec};
 use io_uring::{IoUring, cqueue, opcode, squeue};
 
 use self::buffers::{BUFFER_GROUP, ReceiveBuffers};
+use self::file::FileOperations;
 use self::operation::{Completion, Kind, user_data};
 use self::rounds::{Next, Rounds};
 use self::socket::{Message, Receiving, Sending, Socket, unsent_pieces};
@@ -64,6 +66,8 @@ pub enum Event {
     Closed { index: u32 },
     /// Another core has rung.
     Doorbell,
+    /// The operation on a file that was given this place has ended with this many bytes, or less an error's number.
+    FileDone { place: u32, result: i32 },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,6 +93,7 @@ pub struct NetRing {
     accepting_ended: bool,
     doorbell: RawFd,
     doorbell_value: Box<u64>,
+    files: FileOperations,
     rounds: Rounds,
     /// Sockets whose send failed for want of memory.
     starved: Vec<u32>,
@@ -152,6 +157,7 @@ impl NetRing {
             accepting_ended: false,
             doorbell,
             doorbell_value: Box::new(0),
+            files: FileOperations::default(),
             rounds: Rounds::default(),
             starved: Vec::new(),
             period: 1,
@@ -171,8 +177,8 @@ impl NetRing {
 
     fn push(&mut self, entry: squeue::Entry) {
         for _ in 0..ENTER_ATTEMPTS_MAX {
-            // SAFETY: every buffer an entry points to is owned by `self` until its completion (see `Socket`),
-            // and every descriptor is open until then.
+            // SAFETY: every buffer an entry points to is owned by `self` until its completion (see `Socket` and
+            // `FileOperation`), and every descriptor is open until then.
             if unsafe { self.ring.submission().push(&entry) }.is_ok() {
                 return;
             }
@@ -559,6 +565,9 @@ impl NetRing {
         } else if completion.is(Kind::Doorbell) {
             self.arm_doorbell();
             Some(Event::Doorbell)
+        } else if completion.is(Kind::File) {
+            self.files.ended(completion);
+            Some(Event::FileDone { place: index, result })
         } else {
             None
         }
@@ -693,6 +702,7 @@ impl Drop for NetRing {
     /// but the read of the doorbell.
     fn drop(&mut self) {
         std::mem::forget(std::mem::take(&mut self.doorbell_value));
+        self.files.leak();
         if self.sockets.iter().any(|socket| socket.operations > 0) {
             std::mem::forget(std::mem::take(&mut self.sockets));
             self.buffers.leak = true;

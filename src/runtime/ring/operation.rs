@@ -11,6 +11,7 @@ pub enum Kind {
     Cancel,
     Close,
     Doorbell,
+    File,
 }
 
 pub fn user_data(kind: Kind, generation: u32, index: u32) -> u64 {
@@ -31,7 +32,7 @@ impl Completion {
         (self.user_data >> 56) as u8 == kind as u8
     }
 
-    /// The socket or listener that it is about.
+    /// The socket, listener or operation on a file that it is about.
     #[inline]
     pub fn index(&self) -> u32 {
         self.user_data as u32

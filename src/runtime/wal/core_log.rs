@@ -8,11 +8,13 @@ use std::time::{Duration, Instant};
 
 use super::Plan;
 use super::directory::layout_path;
-use super::driver::Driver;
+use super::driver::{self, Driver};
 use super::recovery::Recovery;
 use crate::engine::Engine;
 use crate::hash::KeyHasher;
 use crate::runtime::background::{Background, UnderWay};
+use crate::runtime::ring::NetRing;
+use crate::wal::writer::{Operation, Work};
 
 /// How often progress is logged, and drawn on a terminal.
 const REPORT_EVERY: Duration = Duration::from_secs(1);
@@ -23,6 +25,8 @@ pub struct CoreLog {
     plan: Arc<Plan>,
     core: u32,
     driver: Driver,
+    /// What the ring is doing: place there, operation.
+    on_ring: Vec<(u32, Operation)>,
     recovery: Option<Box<Recovery>>,
     /// As long as recovery is under way the executor has to be let in.
     under_way: Option<UnderWay>,
@@ -61,6 +65,7 @@ impl CoreLog {
             plan,
             core,
             driver,
+            on_ring: Vec::new(),
             recovery: Some(Box::new(recovery)),
             under_way: Some(background.begin()),
             started: now,
@@ -75,8 +80,16 @@ impl CoreLog {
         self.recovery.is_some()
     }
 
+    /// The operation that the ring has given this place has ended.
+    pub fn file_done(&mut self, place: u32, result: i32, engine: &mut Engine) {
+        let Some(at) = self.on_ring.iter().position(|&(other, _)| other == place) else { return };
+        let (_, Operation { id, work }) = self.on_ring.swap_remove(at);
+        let outcome = driver::outcome(&work, result);
+        engine.operation_done(id, work, outcome);
+    }
+
     /// The turn's part. True when recovery has just ended.
-    pub fn turn(&mut self, engine: &mut Engine) -> io::Result<bool> {
+    pub fn turn(&mut self, engine: &mut Engine, ring: &mut NetRing) -> io::Result<bool> {
         while let Some((id, work, result)) = self.driver.done() {
             engine.operation_done(id, work, result);
         }
@@ -97,10 +110,27 @@ impl CoreLog {
         }
         engine.tend_log();
         self.tell_of_trouble(engine);
+        let out = self.on_ring.len();
         while let Some(operation) = engine.next_operation() {
-            self.driver.submit(operation);
+            self.submit(operation, ring);
+        }
+        if self.on_ring.len() > out {
+            ring.begin_files()?;
         }
         Ok(has_loaded)
+    }
+
+    fn submit(&mut self, operation: Operation, ring: &mut NetRing) {
+        let place = match &operation.work {
+            Work::Prepare { .. } | Work::Remove { .. } => return self.driver.submit(operation),
+            Work::Write { file, offset, bytes } => {
+                let file = self.driver.file(*file);
+                let buffer = driver::buffer_of(&file, bytes);
+                ring.write_file(file, buffer, *offset)
+            }
+            Work::Sync { file } => ring.sync_file(self.driver.file(*file)),
+        };
+        self.on_ring.push((place, operation));
     }
 
     fn tell_of_trouble(&mut self, engine: &Engine) {
@@ -158,7 +188,7 @@ impl CoreLog {
             Ending::Closing(group) if log.writer.durable() >= group => self.ending = Ending::Done,
             _ => {}
         }
-        matches!(self.ending, Ending::Done) && !self.driver.is_busy()
+        matches!(self.ending, Ending::Done) && !self.driver.is_busy() && self.on_ring.is_empty()
     }
 
     /// Tells how far loading is; one core does it for all.

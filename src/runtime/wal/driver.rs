@@ -1,4 +1,6 @@
-//! Does the writer's operations on direct-I/O files, a few at a time, in tasks of the core's executor.
+//! The files of a core's log. Making and removing them takes several steps each, in tasks of the core's executor; to
+//! write and sync those that are there is one operation each, on the core's own ring (see
+//! [`ring::file`](super::super::ring)), because replies wait for it.
 
 use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
@@ -15,8 +17,8 @@ use super::super::background::{Background, UnderWay};
 use super::directory::{file_name, sync_directory};
 use crate::wal::writer::{Failure, Operation, Work};
 
-/// Operations done at a time: writes, a sync, the next segment.
-const WORKERS: usize = 6;
+/// Files made or removed at a time.
+const WORKERS: usize = 2;
 /// A new file is filled with zeros in pieces of this size, so many at a time: on a busy core each takes two turns.
 const ZEROS_BYTES: usize = 512 * 1024;
 const ZEROS_AT_A_TIME: u64 = 4;
@@ -38,6 +40,7 @@ struct Queue {
 #[derive(Clone)]
 pub struct Driver {
     queue: Rc<RefCell<Queue>>,
+    files: Rc<Files>,
     background: Background,
     under_way: Rc<RefCell<Option<UnderWay>>>,
 }
@@ -55,8 +58,8 @@ impl Driver {
     pub async fn start(valid: PathBuf, unfinished: PathBuf, core: u32, background: Background) -> io::Result<Driver> {
         let existing = if valid.is_dir() { &valid } else { &unfinished };
         probe(existing, core).await?;
-        let driver = Driver { queue: Rc::default(), background, under_way: Rc::default() };
         let files = Rc::new(Files { valid, unfinished, core, open: RefCell::default() });
+        let driver = Driver { queue: Rc::default(), files: files.clone(), background, under_way: Rc::default() };
         for _ in 0..WORKERS {
             let (queue, files) = (driver.queue.clone(), files.clone());
             glommio::spawn_local(async move {
@@ -75,6 +78,12 @@ impl Driver {
         Ok(driver)
     }
 
+    /// A file that the writer writes to: it was made ready here.
+    pub fn file(&self, file: u32) -> Rc<DmaFile> {
+        self.files.open.borrow().get(&file).expect("a segment is prepared before it is written to").clone()
+    }
+
+    /// To make or remove a file.
     pub fn submit(&self, operation: Operation) {
         let mut queue = self.queue.borrow_mut();
         if queue.out == 0 {
@@ -147,24 +156,10 @@ impl Files {
     async fn carry_out(&self, work: &Work) -> Result<(), Failure> {
         let result = match work {
             Work::Prepare { file, create, header } => self.prepare(*file, *create, header).await,
-            Work::Write { file, offset, bytes } => self.write(*file, *offset, bytes).await,
-            Work::Sync { file } => self.sync(*file).await,
             Work::Remove { file } => self.remove(*file).await,
+            Work::Write { .. } | Work::Sync { .. } => unreachable!("what is written goes to the ring"),
         };
-        result.map_err(|error| {
-            let doing = match work {
-                Work::Prepare { .. } => "making a segment",
-                Work::Write { .. } => "writing",
-                Work::Sync { .. } => "making data durable",
-                Work::Remove { .. } => "removing a segment",
-            };
-            let errno = error.raw_os_error().unwrap_or(0);
-            if matches!(errno, libc::ENOSPC | libc::EDQUOT) {
-                Failure::NoSpace
-            } else {
-                Failure::Broken(format!("{doing}: {error}"))
-            }
-        })
+        result.map_err(|error| failure(work, error))
     }
 
     fn directory(&self) -> PathBuf {
@@ -223,9 +218,7 @@ impl Files {
 
     async fn write(&self, file: u32, offset: u64, bytes: &[u8]) -> io::Result<()> {
         let file = self.open(file).await?;
-        let mut buffer = file.alloc_dma_buffer(bytes.len());
-        buffer.as_bytes_mut().copy_from_slice(bytes);
-        write_all(&file, buffer, offset).await
+        write_all(&file, buffer_of(&file, bytes), offset).await
     }
 
     async fn sync(&self, file: u32) -> io::Result<()> {
@@ -261,6 +254,37 @@ async fn fill_with_zeros(file: Rc<DmaFile>, bytes: u64, at: u64) -> io::Result<(
         offset += ZEROS_AT_A_TIME * ZEROS_BYTES as u64;
     }
     Ok(())
+}
+
+/// The bytes as direct I/O wants them.
+pub fn buffer_of(file: &DmaFile, bytes: &[u8]) -> DmaBuffer {
+    let mut buffer = file.alloc_dma_buffer(bytes.len());
+    buffer.as_bytes_mut().copy_from_slice(bytes);
+    buffer
+}
+
+/// What to make of an operation that has failed.
+pub fn failure(work: &Work, error: io::Error) -> Failure {
+    let doing = match work {
+        Work::Prepare { .. } => "making a segment",
+        Work::Write { .. } => "writing",
+        Work::Sync { .. } => "making data durable",
+        Work::Remove { .. } => "removing a segment",
+    };
+    match error.raw_os_error() {
+        Some(libc::ENOSPC | libc::EDQUOT) => Failure::NoSpace,
+        _ => Failure::Broken(format!("{doing}: {error}")),
+    }
+}
+
+/// What to make of how the ring says that it has ended.
+pub fn outcome(work: &Work, result: i32) -> Result<(), Failure> {
+    match work {
+        _ if result < 0 => Err(failure(work, io::Error::from_raw_os_error(-result))),
+        // A device that takes only a part has no more room.
+        Work::Write { bytes, .. } if (result as usize) < bytes.len() => Err(Failure::NoSpace),
+        _ => Ok(()),
+    }
 }
 
 /// The layout was made valid between the look at where it is and its use.

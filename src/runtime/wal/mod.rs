@@ -2,8 +2,11 @@
 //!
 //! ```text
 //!   start:  directory (lock, what is there) ─▶ plan ─▶ per core: recovery ─▶ Shard      -LOADING meanwhile
-//!   then:   Engine's Writer ─▶ operations ─▶ driver (DMA files) ─▶ done ─▶ Engine
+//!   then:   Engine's Writer ─▶ operations ─┬─ write, sync ───▶ the core's own ring ─┬─▶ done ─▶ Engine
+//!                                          └─ make, remove ─▶ driver (executor) ─────┘
 //! ```
+//!
+//! All on the same direct-I/O files, which the driver opens.
 
 pub mod core_log;
 pub mod directory;
