@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::Read;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use crate::wal::reader::{PEEK_BYTES, SegmentFile};
@@ -61,7 +61,7 @@ fn parse_file_name(name: &str) -> Option<(u32, u32)> {
 
 /// The layout to recover from. None in a directory that holds no log.
 pub fn newest_layout(directory: &Path, salvage: bool) -> Result<Option<Layout>, String> {
-    let unreadable = |error: std::io::Error| format!("--data-dir {} cannot be read: {error}", directory.display());
+    let unreadable = |error: io::Error| format!("--data-dir {} cannot be read: {error}", directory.display());
     let (mut layouts, mut stale) = (Vec::new(), Vec::new());
     for entry in fs::read_dir(directory).map_err(unreadable)? {
         let path = entry.map_err(unreadable)?.path();
@@ -91,7 +91,7 @@ pub fn read_layout(number: u32, path: PathBuf, stale: Vec<PathBuf>, salvage: boo
         stale,
         path,
     };
-    let failed = |path: &Path, error: std::io::Error| format!("{} cannot be read: {error}", path.display());
+    let failed = |path: &Path, error: io::Error| format!("{} cannot be read: {error}", path.display());
     for entry in fs::read_dir(&layout.path).map_err(|error| failed(&layout.path, error))? {
         let file_path = entry.map_err(|error| failed(&layout.path, error))?.path();
         let name = file_path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
@@ -143,41 +143,157 @@ pub fn read_layout(number: u32, path: PathBuf, stale: Vec<PathBuf>, salvage: boo
 /// Makes an empty directory for a new layout; what an earlier start left of one is of no use.
 pub fn begin_layout(path: &Path) -> Result<(), String> {
     let made = match fs::remove_dir_all(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => fs::create_dir(path),
     };
     made.map_err(|error| format!("--data-dir: {} cannot be made: {error}", path.display()))
 }
 
 /// Makes the names in a directory durable.
-pub fn sync_directory(path: &Path) -> std::io::Result<()> {
+pub fn sync_directory(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
 }
 
+/// What changes the names in a data directory. A crash may come before any of it.
+pub trait Names {
+    fn sync(&mut self, directory: &Path) -> io::Result<()>;
+    fn rename(&mut self, from: &Path, to: &Path) -> io::Result<()>;
+    fn remove(&mut self, directory: &Path) -> io::Result<()>;
+}
+
+/// Those of the file system.
+pub struct FileSystem;
+
+impl Names for FileSystem {
+    fn sync(&mut self, directory: &Path) -> io::Result<()> {
+        sync_directory(directory)
+    }
+
+    fn rename(&mut self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::rename(from, to)
+    }
+
+    fn remove(&mut self, directory: &Path) -> io::Result<()> {
+        fs::remove_dir_all(directory)
+    }
+}
+
 /// The new layout is whole: from here on it is the one that counts.
-pub fn make_valid(directory: &Path, number: u32) -> std::io::Result<()> {
-    sync_directory(&layout_path(directory, number, true))?;
-    fs::rename(layout_path(directory, number, true), layout_path(directory, number, false))?;
-    sync_directory(directory)
+pub fn make_valid(names: &mut impl Names, directory: &Path, number: u32) -> io::Result<()> {
+    names.sync(&layout_path(directory, number, true))?;
+    names.rename(&layout_path(directory, number, true), &layout_path(directory, number, false))?;
+    names.sync(directory)
 }
 
 /// Removes what recovery was not asked for; with salvage the old layout is kept aside for whoever wants to look.
-pub fn clean(directory: &Path, old: &Layout, replaced: bool, keep: bool) -> std::io::Result<()> {
+pub fn clean(names: &mut impl Names, directory: &Path, old: &Layout, replaced: bool, keep: bool) -> io::Result<()> {
     for path in &old.stale {
         // The one that was just made valid was among them if an earlier start had left it unfinished.
-        match fs::remove_dir_all(path) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+        match names.remove(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
     }
     if replaced {
         if keep {
             let aside = directory.join(format!("damaged-{:06}", old.number));
-            fs::rename(&old.path, &aside)?;
+            names.rename(&old.path, &aside)?;
             tracing::warn!("the damaged log is kept in {}: remove it when nobody wants to look", aside.display());
         } else {
-            fs::remove_dir_all(&old.path)?;
+            names.remove(&old.path)?;
         }
     }
-    sync_directory(directory)
+    names.sync(directory)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wal::segment::{Header, VERSION};
+
+    /// Does so much, and then fails.
+    struct Failing {
+        left: usize,
+        renames: usize,
+    }
+
+    impl Failing {
+        fn may(&mut self) -> io::Result<()> {
+            self.left = self.left.checked_sub(1).ok_or(io::ErrorKind::Other)?;
+            Ok(())
+        }
+    }
+
+    impl Names for Failing {
+        fn sync(&mut self, directory: &Path) -> io::Result<()> {
+            self.may()?;
+            FileSystem.sync(directory)
+        }
+
+        fn rename(&mut self, from: &Path, to: &Path) -> io::Result<()> {
+            self.may()?;
+            self.renames += 1;
+            FileSystem.rename(from, to)
+        }
+
+        fn remove(&mut self, directory: &Path) -> io::Result<()> {
+            self.may()?;
+            FileSystem.remove(directory)
+        }
+    }
+
+    fn write_layout(directory: &Path, layout: u32, is_new: bool, cores: u32) {
+        let path = layout_path(directory, layout, is_new);
+        fs::create_dir_all(&path).unwrap();
+        for core in 0..cores {
+            let header = Header {
+                version: VERSION,
+                segment_bytes: 16 << 20,
+                number: 1,
+                oldest_needed: 0,
+                created_ms: 0,
+                layout,
+                core,
+                cores,
+            };
+            fs::write(path.join(file_name(core, 0)), header.to_block()).unwrap();
+        }
+    }
+
+    /// Two cores become three, and that ends before each of its steps: what is found is the old layout or the new one,
+    /// with all their files, and the next start brings it to its end.
+    #[test]
+    fn a_layout_is_found_whole_wherever_its_replacement_ends() {
+        for keep in [false, true] {
+            let mut steps = 0;
+            loop {
+                let directory =
+                    std::env::temp_dir().join(format!("crabcache-layouts-{}-{keep}-{steps}", std::process::id()));
+                let _ = fs::remove_dir_all(&directory);
+                write_layout(&directory, 1, false, 1);
+                write_layout(&directory, 2, false, 2);
+                write_layout(&directory, 3, true, 3);
+                let old = newest_layout(&directory, false).unwrap().unwrap();
+                assert_eq!((old.number, old.stale.len()), (2, 2));
+                let mut names = Failing { left: steps, renames: 0 };
+                let replaced = make_valid(&mut names, &directory, 3)
+                    .and_then(|()| clean(&mut names, &directory, &old, true, keep));
+                let found = newest_layout(&directory, false).unwrap().unwrap();
+                let expected = if names.renames > 0 { 3 } else { 2 };
+                assert_eq!((found.number, found.cores), (expected, expected), "after {steps} steps");
+                assert_eq!(found.segments.len(), expected as usize);
+                if expected == 3 {
+                    clean(&mut FileSystem, &directory, &found, false, keep).unwrap();
+                    let found = newest_layout(&directory, false).unwrap().unwrap();
+                    assert_eq!((found.number, found.stale.len()), (3, 0));
+                }
+                fs::remove_dir_all(&directory).unwrap();
+                steps += 1;
+                if replaced.is_ok() {
+                    break;
+                }
+            }
+            assert_eq!(steps, 8, "seven steps to fail at, and then none");
+        }
+    }
 }

@@ -16,7 +16,7 @@ use glommio::io::DmaFile;
 
 use super::super::background::Background;
 use super::Plan;
-use super::directory::{self, file_name};
+use super::directory::{self, FileSystem, file_name};
 use super::driver::into_io;
 use crate::engine::Engine;
 use crate::engine::journal::Log;
@@ -444,11 +444,11 @@ impl Recovery {
     fn finish_directory(&self) -> Result<(), String> {
         let plan = &self.plan;
         let valid = match plan.is_new() {
-            true => directory::make_valid(&plan.directory, plan.layout()),
+            true => directory::make_valid(&mut FileSystem, &plan.directory, plan.layout()),
             false => Ok(()),
         };
         let cleaned = valid.and_then(|()| match &plan.old {
-            Some(old) => directory::clean(&plan.directory, old, plan.rewrites, plan.salvage),
+            Some(old) => directory::clean(&mut FileSystem, &plan.directory, old, plan.rewrites, plan.salvage),
             None => Ok(()),
         });
         cleaned.map_err(|error| format!("--data-dir {}: {error}", plan.directory.display()))
