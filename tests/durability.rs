@@ -344,6 +344,64 @@ fn damage_is_refused_and_salvage_keeps_what_can_be_read() {
 }
 
 #[test]
+fn a_newer_format_is_refused() {
+    const VERSION_AT: usize = 8;
+    const CHECKSUM_AT: usize = 60;
+    let directory = DataDir::new("newer");
+    {
+        let server = start(&directory, "sync", "1", &[]);
+        assert_eq!(Client::connect(server.address()).call("SET key value"), Value::ok());
+        assert!(server.stop().success());
+    }
+    let segment = directory.segments().remove(0);
+    let mut bytes = fs::read(&segment).unwrap();
+    bytes[VERSION_AT] = 99;
+    let checksum = crc32fast::hash(&bytes[..CHECKSUM_AT]);
+    bytes[CHECKSUM_AT..][..4].copy_from_slice(&checksum.to_le_bytes());
+    fs::write(&segment, &bytes).unwrap();
+    for recover in ["strict", "salvage"] {
+        let args = ["--port", "0", "--cores", "1", "--data-dir", directory.path(), "--wal-recover", recover];
+        let refused = run_to_end(command(&args));
+        assert_eq!(refused.code(), Some(1), "{recover}");
+        assert!(refused.stderr.contains("format version 99"), "{recover}: {}", refused.stderr);
+        assert_eq!(fs::read(&segment).unwrap(), bytes, "{recover}: it is left alone");
+    }
+}
+
+/// More keys than there is memory for now: what is read is held to the ceiling as well, and what has to go for it stays
+/// gone.
+#[test]
+fn recovery_keeps_to_the_memory_ceiling() {
+    const KEYS: usize = 24_000;
+    const VALUE_BYTES: usize = 1_500;
+    const CEILING: i64 = 16 << 20;
+    let directory = DataDir::new("ceiling");
+    {
+        let server = start(&directory, "async", "1", &[]);
+        let mut client = Client::connect(server.address());
+        let value = "v".repeat(VALUE_BYTES);
+        for first in (0..KEYS).step_by(100) {
+            let batch: Vec<u8> = (first..first + 100)
+                .flat_map(|key| support::client::command(&["SET", &format!("key:{key}"), &value]))
+                .collect();
+            client.send(&batch);
+            assert!(client.replies(100).iter().all(|reply| *reply == Value::ok()));
+        }
+        assert!(server.stop().success());
+    }
+    let mut before = None;
+    for _ in 0..2 {
+        let server = start(&directory, "async", "1", &["--max-memory", &CEILING.to_string()]);
+        let mut client = Client::connect(server.address());
+        let Value::Int(keys) = client.call("DBSIZE") else { panic!("no number of keys") };
+        assert!((1_000..CEILING / VALUE_BYTES as i64).contains(&keys), "{keys} keys in {CEILING} bytes");
+        // A key that had to go does not come back at the next start.
+        assert!(before.replace(keys).is_none_or(|before| keys <= before), "{keys} keys, and before {before:?}");
+        assert!(server.stop().success());
+    }
+}
+
+#[test]
 fn a_reply_promises_what_was_asked_for() {
     let plain = Server::start(&["--cores", "1"]);
     let mut client = Client::connect(plain.address());
