@@ -170,8 +170,8 @@ fn markdown(result: &LegResult) -> String {
     }
     out += "CPU/op is user and system time of the server in µs; ratios are B / A, medians of pairs with a 95 % interval.\n\n";
     out += "| load | CPU/op A | CPU/op B | CPU ratio | A/A | ops/s A | ops/s B | throughput ratio | p50 ms A / B \
-            | p99 ms A / B | RSS MiB A / B | pairs (discarded) | notes |\n";
-    out += "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|---|\n";
+            | p99 ms A / B | p99.9 ms A / B | RSS MiB A / B | pairs (discarded) | notes |\n";
+    out += "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|---|\n";
     for result in cells {
         let Pairs { a, b, discarded } = &result.pairs;
         let pair = |value: fn(&Round) -> f64, digits: usize| {
@@ -179,7 +179,7 @@ fn markdown(result: &LegResult) -> String {
         };
         let _ = writeln!(
             out,
-            "| {} | {:.3} | {:.3} | {} | {} | {:.0} | {:.0} | {} | {} | {} | {} | {} ({}) | {} |",
+            "| {} | {:.3} | {:.3} | {} | {} | {:.0} | {:.0} | {} | {} | {} | {} | {} | {} ({}) | {} |",
             chosen(&result.cell, |index| !shared[index]),
             median_of(a, Round::cpu_us),
             median_of(b, Round::cpu_us),
@@ -190,6 +190,7 @@ fn markdown(result: &LegResult) -> String {
             text(result.pairs.ratio(Round::throughput)),
             pair(|round| round.p50_ms, 3),
             pair(|round| round.p99_ms, 3),
+            pair(|round| round.p999_ms, 3),
             pair(|round| round.resident_bytes as f64 / (1 << 20) as f64, 0),
             a.len(),
             discarded.len(),
