@@ -142,7 +142,11 @@ impl Walker {
             horizon: segments.iter().map(|segment| segment.header.oldest_needed).max().unwrap_or(0),
             ..Found::default()
         };
-        let at = segments.iter().position(|segment| segment.first.is_some());
+        // Where a log was cut and went on, what was dropped may still be there when all before it is gone.
+        let is_dropped = |at: usize, first: u64| {
+            segments[at + 1..].iter().any(|newer| newer.first.is_some_and(|other| other <= first))
+        };
+        let at = (0..segments.len()).find(|&at| segments[at].first.is_some_and(|first| !is_dropped(at, first)));
         let expected = at.and_then(|at| segments[at].first).unwrap_or(1);
         found.first = expected;
         found.next_sequence = expected;

@@ -1,6 +1,6 @@
-use super::super::reader::Damage;
+use super::super::reader::{Damage, Walker};
 use super::disk::Disk;
-use super::life::{Effect, Life, config, recover};
+use super::life::{Effect, Keys, Life, Recovered, config, recover, resume, segments, walk};
 use crate::clock::Now;
 use crate::limits::LARGE_VALUE_BYTES_MIN;
 use crate::random::{Announced, Random};
@@ -260,4 +260,27 @@ fn after_a_failed_sync_nothing_is_written_any_more() {
     assert_eq!((disk.syncs, life.writer.durable()), (syncs, durable));
     disk.cut_power(&[], &mut random);
     assert!(life.may_leave(&recover(&disk, false).unwrap().keys, durable));
+}
+
+/// A log that was cut and has gone on was refused as beginning too late, once the segment with the cut had been used again
+/// and one of those that were dropped had not.
+#[test]
+fn what_was_dropped_is_no_beginning() {
+    let mut random = Random::new(14);
+    let (mut disk, _) = small_log(&mut random);
+    let walker = Walker::new(segments(&disk), false).until(Some(3));
+    let found = walk(&disk, walker, &mut |_| {}).unwrap().finish().unwrap();
+    assert!(found.is_cut && !found.dropped.is_empty());
+    let (first, _) = found.chain[0];
+    let resumed = resume(&disk, &found);
+    let recovered = Recovered { keys: Keys::new(), found, resumed };
+    let mut life = Life::begin(config(16 * 1024, None), recovered, START, true);
+    life.log(vec![Effect::Set(b"new".to_vec(), b"life".to_vec(), None)]);
+    let group = life.writer.open_number();
+    life.turn_until(&mut disk, &mut random, |writer| writer.durable() >= group);
+    disk.forget(first);
+    let walker = Walker::new(segments(&disk), false);
+    let newest = walker.segments().iter().map(|segment| segment.header.number).max();
+    let wanted = walker.wanted().map(|at| walker.segments()[at].header.number);
+    assert_eq!(wanted, newest, "where the log has gone on, not what was dropped");
 }
