@@ -164,12 +164,12 @@ pub const DRAIN_MS_MAX: u64 = 9_000;
 /// How long cores may take to end. Longer: the process ends with exit code 1.
 pub const SHUTDOWN_MS_MAX: u64 = 10_000;
 
-/// Clients of the admin HTTP. More wait to be accepted.
+/// Clients of the admin HTTP. More: whoever has been silent for longest is closed.
 pub const ADMIN_CLIENTS_MAX: usize = 64;
 /// The head of a request: its bytes and headers. More: status 431, closed.
 pub const ADMIN_HEAD_BYTES_MAX: usize = 16 * 1024;
 pub const ADMIN_HEADERS_MAX: usize = 64;
-/// A body over HTTP. Longer: status 413, closed.
+/// A body over HTTP, and a value that is read over it. Longer: status 413.
 pub const ADMIN_BODY_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Unsent answers of one client of the admin HTTP: further requests wait, listeners of events are closed.
 pub const ADMIN_OUTPUT_BYTES_MAX: usize = 4 * 1024 * 1024;
@@ -196,7 +196,8 @@ pub const REQUEST_BYTES_PER_SECOND_MIN: u64 = 64 * 1024;
 
 /// Tokens and addresses whose rates are followed. More: those that are not near their limits are forgotten, then any.
 pub const RATE_HOLDERS_MAX: usize = 65_536;
-/// Default of `max-handshakes-per-address`: connections of one address that have not said who they are. More: closed.
+/// Default of `max-handshakes-per-address`: connections of one address that have not said who they are, where they have to,
+/// or are not through their TLS handshake. More: closed.
 pub const NEWCOMERS_PER_ADDRESS_MAX_DEFAULT: u32 = 1024;
 /// Connections that a turn welcomes beside everything else, and how many may wait for that. More: reset.
 pub const WELCOMES_PER_TURN: usize = 8;
@@ -204,6 +205,11 @@ pub const ARRIVALS_WAITING_MAX: usize = 4096;
 
 /// The header of a trusted proxy. Longer: closed.
 pub const PROXY_HEADER_BYTES_MAX: usize = 2048;
+/// Pieces of TLS handshakes that a turn goes into beside everything else; each takes the processor for as long as hundreds of
+/// commands. The others wait for the next turns.
+pub const HANDSHAKES_PER_TURN: usize = 2;
+/// What a client may send of a handshake before the server has come to it. More: closed.
+pub const HANDSHAKE_BYTES_MAX: usize = 64 * 1024;
 /// What is encrypted of a client's replies at once. The rest follows when that has been sent.
 pub const TLS_PIECE_BYTES: usize = 256 * 1024;
 

@@ -237,6 +237,14 @@ impl Ledger {
         self.bucket(holder, kind, rate, now_us).bucket.take(1, now_us)
     }
 
+    /// `count` have been used by somebody who leases nothing. Whether there is anything left, or in how many milliseconds
+    /// there is.
+    pub fn charge(&mut self, holder: &Holder, kind: Kind, rate: Rate, count: u64, now_us: u64) -> Result<(), u64> {
+        let bucket = &mut self.bucket(holder, kind, rate, now_us).bucket;
+        bucket.charge(count, now_us);
+        bucket.check(now_us)
+    }
+
     fn bucket(&mut self, holder: &Holder, kind: Kind, rate: Rate, now_us: u64) -> &mut SharedBucket {
         let key = (holder.clone(), kind);
         if self.buckets.len() >= RATE_HOLDERS_MAX && !self.buckets.contains_key(&key) {

@@ -8,6 +8,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use crabcache::proto;
+use crabcache::request::Wire;
 use harness::{PATIENCE, Server};
 use nix::sys::signal::Signal;
 use support::client::Client;
@@ -338,6 +340,74 @@ fn json_lines_say_who_they_are_as_well() {
     assert!(next().starts_with(r#"{"result":{"#));
     assert!(next().contains(r#""code":"WRONGPASS""#));
     assert_eq!(said.next(), None);
+}
+
+/// And so are binary frames.
+#[test]
+fn binary_frames_say_who_they_are_as_well() {
+    let (server, _file) = start("binary", &[]);
+    let mut stream = server.connect();
+    let mut ask = |words: &[&str]| {
+        let words: Vec<&[u8]> = words.iter().map(|word| word.as_bytes()).collect();
+        let mut request = Vec::new();
+        let mut frame = proto::client::Frame::begin(&mut request);
+        frame.command(&words);
+        frame.end();
+        stream.write_all(&request).expect("send");
+        let mut bytes = Vec::new();
+        let mut piece = [0; 4096];
+        loop {
+            let len = stream.read(&mut piece).expect("a reply");
+            assert!(len > 0, "closed");
+            bytes.extend_from_slice(&piece[..len]);
+            if let Some((reply, _)) = proto::reply::parse(Wire::Binary, &bytes).expect("a reply") {
+                return format!("{reply:?}");
+            }
+        }
+    };
+    assert!(ask(&["GET", "shop:1"]).contains("NOAUTH"));
+    assert!(ask(&["AUTH", "shop", "shop-secret"]).contains("Ok"));
+    assert!(ask(&["SET", "shop:1", "a"]).contains("Ok"));
+    assert!(ask(&["GET", "other"]).contains("NOPERM"));
+    assert!(ask(&["ACL", "WHOAMI"]).contains("shop") || ask(&["ACL", "WHOAMI"]).contains("115, 104, 111, 112"));
+}
+
+/// Patterns are about whole names: whoever enters another namespace gains nothing by it.
+#[test]
+fn a_token_of_one_namespace_stays_in_it() {
+    let file = TokensFile::new(
+        "namespace",
+        "[[token]]\nname = \"shop\"\nsecret = \"shop-secret\"\nscopes = [\"read\", \"write\", \"pubsub\"]\nkeys = [\"shop^*\"]\n",
+    );
+    let server = Server::start(&["--cores", "2", "--tokens-file", file.path()]);
+    let mut client = client_of(&server, "shop-secret");
+    let no_key = error("NOPERM No permissions to access a key");
+    assert_eq!(client.call("SET shop^a v"), Value::ok());
+    assert_eq!(client.call("SET a v"), no_key);
+    assert_eq!(client.call("NAMESPACE USE shop"), Value::ok());
+    assert_eq!(client.call("GET a"), Value::bulk("v"));
+    for enter in ["NAMESPACE USE other", "SELECT 1"] {
+        assert_eq!(client.call(enter), Value::ok());
+        for command in ["GET a", "SET a v", "GET shop^a", "DEL a"] {
+            assert_eq!(client.call(command), no_key, "{enter}, {command}");
+        }
+    }
+    // Nor is it told what happens to the keys of others.
+    let unheard = error("NOPERM No permissions to hear of all keys");
+    for command in [
+        "CLIENT TRACKING ON BCAST",
+        "SUBSCRIBE a __keyspace@0__:b",
+        "PSUBSCRIBE *",
+        "PSUBSCRIBE _[_]key*",
+        "PSUBSCRIBE __keyevent*",
+    ] {
+        assert_eq!(client.call(command), unheard, "{command}");
+    }
+    assert!(!client.call("PSUBSCRIBE news.*").is_error());
+    assert!(!client.call("PUNSUBSCRIBE news.*").is_error());
+    for command in ["NAMESPACE FLUSH other", "NAMESPACE LIST", "NAMESPACE SET other TTL 1", "FLUSHDB"] {
+        assert!(client.call(command).is_error(), "{command}");
+    }
 }
 
 /// Rates of an address hold for connections on all cores together, and connections beyond theirs are reset.

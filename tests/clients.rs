@@ -11,8 +11,9 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use harness::Server;
+use harness::{Ports, Server};
 use redis::cluster::ClusterClient;
+use support::certificates::Certificates;
 use support::client::Client;
 use support::peers::{installed, skip};
 use support::vitals::info_number;
@@ -222,21 +223,43 @@ fn source(file: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients").join(file)
 }
 
-#[test]
-fn redis_py() {
+/// redis-py in a Python of its own.
+fn redis_py_installed() -> Result<PathBuf, String> {
     let list = include_str!("clients/requirements.txt");
     let installation = Installation::of("redis_py", list, |folder| {
         try_run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(folder.join("venv")))?;
         let mut pip = Command::new(folder.join("venv/bin/pip"));
         try_run(pip.args(["install", "--quiet", "--disable-pip-version-check", "-r"]).arg(source("requirements.txt")))
-    });
-    let installation = match installation {
-        Ok(installation) => installation,
+    })?;
+    Ok(installation.folder.join("venv/bin/python"))
+}
+
+#[test]
+fn redis_py() {
+    let python = match redis_py_installed() {
+        Ok(python) => python,
         Err(reason) => return skip("redis_py", &reason),
     };
     let server = server();
-    let mut python = Command::new(installation.folder.join("venv/bin/python"));
+    let mut python = Command::new(python);
     let said = said(python.args(["-B", "-W", "ignore"]).arg(source("redis_py.py")).arg(server.port().to_string()));
+    assert!(said.contains("passed"), "{said}");
+}
+
+#[test]
+fn redis_py_by_tls() {
+    let python = match redis_py_installed() {
+        Ok(python) => python,
+        Err(reason) => return skip("redis_py_by_tls", &reason),
+    };
+    let certificates = Certificates::new("redis-py");
+    let (ports, flags) = (Ports::take(), certificates.flags());
+    let [data, tls] = [ports.data(), ports.core(12)].map(|port| port.to_string());
+    let flags = flags.iter().map(String::as_str).collect::<Vec<_>>();
+    let server = Server::start(&[&["--cores", "2", "--port", &data, "--tls-port", &tls], &flags[..]].concat());
+    let mut python = Command::new(python);
+    python.args(["-B", "-W", "ignore"]).arg(source("redis_py_tls.py"));
+    let said = said(python.args([&tls, &server.core_port(1).to_string(), &certificates.path("ca.crt")]));
     assert!(said.contains("passed"), "{said}");
 }
 

@@ -66,9 +66,13 @@ fn load(server: &Server, token: Option<&str>, stop: &AtomicBool) {
             support::client::push_command(&mut batch, &["GET", &format!("key:{}", key * 2)]);
             support::client::push_command(&mut batch, &["GET", "<img src=x onerror=alert(1)>"]);
             support::client::push_command(&mut batch, &["INCR", "<img src=x onerror=alert(1)>"]);
+            let (shop, session) = (format!("shop^item:{}", key / 4), format!("sessions^{key}"));
+            support::client::push_command(&mut batch, &["SET", &shop, "an item of the shop"]);
+            support::client::push_command(&mut batch, &["GET", &session]);
+            support::client::push_command(&mut batch, &["SET", &session, "a session", "EX", "60"]);
         }
         client.send(&batch);
-        client.replies(256);
+        client.replies(64 * 7);
         of_cores.iter_mut().for_each(|client| drop(client.call("PING")));
         // Enough to be seen, and CPU left for the browser.
         std::thread::sleep(Duration::from_millis(20));
@@ -109,6 +113,10 @@ fn the_dashboard_moves_under_load_and_everybody_can_use_it() {
     assert!(texts("hot").contains(&"<img src=x onerror=alert(1)>".to_string()), "{:?}", seen["hot"]);
     assert_eq!(seen["markup"], 0);
     assert!(seen["wal"].as_str().is_some_and(|text| text.contains("Records")), "{}", seen["wal"]);
+    let namespaces = texts("namespaces");
+    for (at, words) in [(0, ["Name", "Hits"]), (1, ["sessions", ""]), (2, ["shop", ""])] {
+        assert!(words.iter().all(|word| namespaces[at].contains(word)), "{namespaces:?}");
+    }
     assert!(seen["counters"].as_str().is_some_and(|text| text.contains("shard.keyspace_hits")), "{}", seen["counters"]);
     // By keyboard and by ear.
     assert!(seen["spoken"].as_str().is_some_and(|text| text.contains("commands ")), "{}", seen["spoken"]);

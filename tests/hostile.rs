@@ -6,13 +6,17 @@ mod support;
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::sync::{Mutex, PoisonError};
 
 use harness::Server;
 use support::client::Client;
 use support::value::Value;
-use support::vitals::{info_number, info_reaches, resident_bytes};
+use support::vitals::{info_becomes, info_number, info_reaches, raise_descriptor_limit, resident_bytes};
 
 const MIB: usize = 1 << 20;
+
+/// Held by tests with crowds: each needs the machine for itself to be done before its first clients are closed for silence.
+static CROWDED: Mutex<()> = Mutex::new(());
 
 fn pong() -> Value {
     Value::Simple(b"PONG".to_vec())
@@ -28,6 +32,7 @@ fn answer(server: &Server, input: &[u8], cut: usize) -> Vec<u8> {
 
 #[test]
 fn a_crowd_that_neither_says_who_it_is_nor_reads_costs_little() {
+    let _alone = CROWDED.lock().unwrap_or_else(PoisonError::into_inner);
     let limits = ["--max-handshakes-per-address", "300"];
     let server = Server::start_with(&[&["--cores", "2"], &limits[..]].concat(), |command| {
         command.env("CRABCACHE_TOKEN", "a secret of ours");
@@ -60,6 +65,70 @@ fn a_crowd_that_neither_says_who_it_is_nor_reads_costs_little() {
     assert!(server.log().lines().count() < 50, "{}", server.log());
     drop(crowd);
     assert_eq!(established.call("PING"), pong());
+}
+
+/// Ten thousand at a time, or as many as this machine lets one process connect.
+#[test]
+fn ten_thousand_who_never_read_cost_what_they_have_been_sent() {
+    let _alone = CROWDED.lock().unwrap_or_else(PoisonError::into_inner);
+    let count = 10_000.min(raise_descriptor_limit() - 500);
+    let limits = ["--max-handshakes-per-address", "0", "--max-clients", "10100"];
+    let server = Server::start_with(&[&["--cores", "2"], &limits[..]].concat(), |command| {
+        command.env("CRABCACHE_TOKEN", "a secret of ours");
+    });
+    let mut established = Client::connect(server.address());
+    assert_eq!(established.call_words(&["AUTH", "a secret of ours"]), Value::ok());
+    let before = resident_bytes(&server);
+    let lines = b"GET a\r\nINFO\r\n".repeat(20);
+    let mut served = 0;
+    let crowd: Vec<TcpStream> = (0..count)
+        .map(|number| {
+            let mut stream = server.connect();
+            let _ = stream.write_all(&lines);
+            if number % 500 == 0 {
+                served += (established.call("PING") == pong()) as usize;
+            }
+            stream
+        })
+        .collect();
+    assert_eq!(served, count.div_ceil(500));
+    let clients = info_number(&mut established, "connected_clients");
+    // Whoever came first may have been closed for his silence by now.
+    assert!(clients > 1_000.min(count / 2), "{clients} clients");
+    let grown = resident_bytes(&server).saturating_sub(before);
+    assert!(grown < count * 16 * 1024, "{} KiB for each", grown / count / 1024);
+    assert!(server.log().lines().count() < 100, "{}", server.log());
+    drop(crowd);
+    info_becomes(&mut established, "connected_clients", 1);
+}
+
+/// One byte after the other, in every protocol: for as long as a request may take, and no longer.
+#[test]
+fn who_sends_a_byte_now_and_then_is_closed_and_nobody_waits_for_him() {
+    let server = Server::start(&["--cores", "2", "--request-timeout", "1s"]);
+    let mut established = Client::connect(server.address());
+    let requests: [&[u8]; 4] = [
+        b"*2\r\n$4\r\nECHO\r\n$1000\r\n",
+        b"SET key a-long-value-",
+        b"{\"action\":\"SET\",\"key\":\"",
+        &[0xCB, 1, 0xE8, 3, 0, 0, 0x10, 0, 0x84, 3],
+    ];
+    let mut slow: Vec<(TcpStream, Vec<u8>)> =
+        requests.iter().map(|begin| (server.connect(), [begin, &[b'a'; 900][..]].concat())).collect();
+    let deadline = std::time::Instant::now() + harness::PATIENCE;
+    let mut at = 0;
+    while info_number(&mut established, "connected_clients") > 1 {
+        assert!(std::time::Instant::now() < deadline, "{} bytes were taken", at);
+        for (stream, bytes) in &mut slow {
+            // Closed ones do not take any more.
+            let _ = stream.write_all(&bytes[at..at + 1]);
+        }
+        at = (at + 1).min(800);
+        assert_eq!(established.call("PING"), pong());
+        std::thread::sleep(std::time::Duration::from_millis(40));
+    }
+    let stats = established.call("STATS").as_text();
+    assert!(stats.contains("\"connections_closed_by_deadline\":4"), "{stats}");
 }
 
 #[test]

@@ -208,6 +208,7 @@ fn engine_config(plan: &Plan, core: usize) -> EngineConfig {
             advertised_host: String::new(),
             core_ports: vec![0; plan.cores],
             shared_port: 0,
+            speaks_tls: false,
             enabled: false,
         }),
         settings: Arc::new(Fixed::default()),

@@ -13,6 +13,7 @@ use std::time::Instant;
 
 use harness::{PATIENCE, Server};
 use nix::sys::signal::Signal;
+use support::certificates::Certificates;
 use support::client::Client;
 use support::peers::{installed, skip};
 use support::value::Value;
@@ -255,12 +256,16 @@ fn calls_of_the_server() -> BTreeSet<String> {
     let folder = Folder::new("calls");
     let trace = folder.0.join("trace");
     let data = folder.0.join("data");
+    let config = folder.0.join("crabcache.toml");
+    fs::write(&config, "log-level = \"info\"\n").expect("a file");
+    let certificates = Certificates::new("calls");
     let ports = harness::Ports::take();
     let served = harness::command(&[]);
     let mut command = Command::new("strace");
     command.args(["-f", "-qq", "-e", "signal=none", "-o"]).arg(&trace).arg(served.get_program());
     command.args(["--cores", "2", "--admin-port", "0", "--wal-sync", "sync", "--port", &ports.data().to_string()]);
     command.arg("--data-dir").arg(&data).arg("--unix-socket").arg(folder.0.join("socket"));
+    command.arg("--config").arg(&config).args(["--tls-port", "shared"]).args(certificates.flags());
     command.env_remove("CRABCACHE_ADMIN_PORT");
     let mut server = Server::spawn(command);
     server.wait_for_log("\"message\":\"ready\"");
@@ -272,6 +277,13 @@ fn calls_of_the_server() -> BTreeSet<String> {
     assert_eq!(client.call(&format!("SET large {large}")), Value::ok());
     assert_eq!(client.call("GET large"), Value::bulk(large));
     client.call("INFO");
+    // Files are read and written while it runs, and somebody comes by TLS.
+    assert_eq!(client.call("CONFIG SET maxmemory 100mb"), Value::ok());
+    assert_eq!(client.call("CONFIG REWRITE"), Value::ok());
+    let tls = Command::new("redis-cli").args(["--tls", "--insecure", "-p", &ports.data().to_string(), "PING"]).output();
+    if let Ok(tls) = tls {
+        assert!(said(&tls).contains("PONG"), "{}", said(&tls));
+    }
     let log = server.log();
     let admin = log.split_once("admin on http://").expect("the admin HTTP").1;
     let admin = admin.split(['"', ',']).next().expect("an address").parse().expect("an address");

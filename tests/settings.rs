@@ -152,7 +152,7 @@ fn a_wrong_file_is_refused_with_its_place_and_78() {
 fn the_configuration_is_printed_with_origins_and_can_be_used_again() {
     let file = ConfigFile::new("print", "max-clients = 123\n");
     let mut command = harness::command(&["--config", file.path(), "--spin-us", "7", "--print-config"]);
-    command.env("CRABCACHE_EVICTION", "lru");
+    command.env("CRABCACHE_EVICTION", "lru").env("CRABCACHE_TOKEN", "a secret of ours");
     let printed = harness::run_to_end(command);
     assert_eq!(printed.code(), Some(0), "{}", printed.stderr);
     let line = |key: &str| printed.stdout.lines().find(|line| line.starts_with(key)).expect(key).to_string();
@@ -160,6 +160,8 @@ fn the_configuration_is_printed_with_origins_and_can_be_used_again() {
     assert!(line("spin-us = 7").ends_with("# flag"));
     assert!(line("eviction = \"lru\"").ends_with("# CRABCACHE_EVICTION"));
     assert!(line("port = 7001").ends_with("# default"));
+    assert!(line("# token = (redacted)").ends_with("# CRABCACHE_TOKEN"));
+    assert!(!printed.stdout.contains("secret of ours"));
     file.write(&printed.stdout);
     let again = harness::run_to_end(harness::command(&["--config", file.path(), "--check-config"]));
     assert_eq!((again.code(), again.stderr.as_str()), (Some(0), ""));
@@ -206,4 +208,24 @@ fn spinning_serves_as_well() {
         assert_eq!(client.call(&format!("SET key:{i} v")), Value::ok());
         assert_eq!(client.call(&format!("GET key:{i}")), Value::bulk("v"));
     }
+}
+
+#[test]
+fn completions_and_the_manual_page_know_every_setting() {
+    let printed = |args: &[&str]| {
+        let printed = harness::run_to_end(harness::command(args));
+        assert_eq!(printed.code(), Some(0), "{args:?}: {}", printed.stderr);
+        printed.stdout
+    };
+    let pages = [
+        printed(&["--completions", "bash"]),
+        printed(&["--completions", "zsh"]),
+        printed(&["--completions", "fish"]),
+        // Hyphens of a manual page are written so.
+        printed(&["--man-page"]).replace("\\-", "-"),
+    ];
+    for setting in crabcache::config::SETTINGS {
+        assert!(pages.iter().all(|page| page.contains(setting.key)), "{}", setting.key);
+    }
+    assert!(pages[3].contains(".TH crabcache 1"), "{}", &pages[3][..200]);
 }

@@ -459,6 +459,7 @@ fn the_process_is_this_one(server: &Server, stats: &Json) {
             "system_memory_bytes" => near(memory_kb * 1024, 0),
             "log_lines_lost" => near(0, 0),
             "log_lines_held_back" => near(0, 1000),
+            "http_refused" => near(0, 0),
             other => panic!("{other} is published and not checked"),
         }
     }

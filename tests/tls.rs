@@ -1,74 +1,28 @@
-//! TLS and the PROXY protocol, as redis-cli, openssl and Python's ssl speak them to the built server. Certificates are
-//! made here, by the openssl command.
+//! TLS and the PROXY protocol, as redis-cli, openssl, Python's ssl and rustls speak them to the built server.
 
 mod harness;
 mod support;
 
 use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
+use std::sync::Arc;
 use std::time::Instant;
 
-use harness::{PATIENCE, Server};
+use harness::{PATIENCE, Ports, Server};
 use nix::sys::signal::Signal;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use support::certificates::Certificates;
 use support::client::Client;
 use support::value::Value;
 
-/// A folder with an authority and what it has signed.
-struct Certificates(PathBuf);
-
-impl Certificates {
-    fn new(name: &str) -> Certificates {
-        let folder = std::env::temp_dir().join(format!("crabcache-tls-{}-{name}", std::process::id()));
-        std::fs::create_dir_all(&folder).expect("a folder");
-        let certificates = Certificates(folder);
-        certificates.openssl(&format!(
-            "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 30 -keyout ca.key -out ca.crt {} {}",
-            "-subj /CN=test-authority -addext basicConstraints=critical,CA:TRUE",
-            "-addext keyUsage=critical,keyCertSign"
-        ));
-        certificates.issue("server", "IP:127.0.0.1,DNS:localhost", "first");
-        certificates
-    }
-
-    fn openssl(&self, arguments: &str) {
-        let output = Command::new("openssl")
-            .args(arguments.split(' ').filter(|word| !word.is_empty()))
-            .current_dir(&self.0)
-            .output()
-            .expect("the openssl command");
-        assert!(output.status.success(), "openssl {arguments}: {}", String::from_utf8_lossy(&output.stderr));
-    }
-
-    /// A certificate and its key, for these names, in a file each.
-    fn issue(&self, name: &str, alternative_names: &str, common_name: &str) {
-        self.openssl(&format!(
-            "req -new -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout {name}.key -out {name}.csr -subj \
-             /CN={common_name}"
-        ));
-        std::fs::write(self.0.join("extensions"), format!("subjectAltName={alternative_names}\n")).expect("a file");
-        self.openssl(&format!(
-            "x509 -req -in {name}.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 30 -extfile extensions -out {name}.crt"
-        ));
-        let key = self.0.join(format!("{name}.key"));
-        std::fs::set_permissions(key, std::fs::Permissions::from_mode(0o600)).expect("permissions");
-    }
-
-    fn path(&self, file: &str) -> String {
-        self.0.join(file).display().to_string()
-    }
-
-    fn start(&self, more: &[&str]) -> Server {
-        let files = ["--tls-cert-file", &self.path("server.crt"), "--tls-key-file", &self.path("server.key")];
-        Server::start(&[&["--cores", "2", "--tls-port", "shared"], &files[..], more].concat())
-    }
-}
-
-impl Drop for Certificates {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
+/// A server on two cores with these certificates.
+fn start(certificates: &Certificates, tls_port: &str, more: &[&str]) -> Server {
+    let flags = certificates.flags();
+    let flags = flags.iter().map(String::as_str).collect::<Vec<_>>();
+    Server::start(&[&["--cores", "2", "--tls-port", tls_port], &flags[..], more].concat())
 }
 
 fn text(output: &Output) -> String {
@@ -104,7 +58,7 @@ fn s_client(server: &Server, certificates: &Certificates, more: &[&str]) -> Stri
 #[test]
 fn one_port_speaks_tls_and_plain_text() {
     let certificates = Certificates::new("shared");
-    let server = certificates.start(&[]);
+    let server = start(&certificates, "shared", &[]);
     assert_eq!(redis_cli(&server, &certificates, &[], "SET greeting hello"), "OK");
     let mut plain = Client::connect(server.address());
     assert_eq!(plain.call("GET greeting"), Value::bulk("hello"));
@@ -156,7 +110,7 @@ print("all is well")
 #[test]
 fn large_values_and_pipelines_pass_unchanged() {
     let certificates = Certificates::new("python");
-    let server = certificates.start(&[]);
+    let server = start(&certificates, "shared", &[]);
     let port = server.port().to_string();
     let said = run("python3", &["-c", CONVERSATION, &port, &certificates.path("ca.crt")], "");
     assert_eq!(said.trim(), "all is well", "{}", server.log());
@@ -172,7 +126,7 @@ fn a_certificate_says_who_a_client_is() {
     std::fs::set_permissions(&tokens, std::fs::Permissions::from_mode(0o600)).expect("permissions");
     let ca = certificates.path("ca.crt");
     let with = ["--tls-ca-cert-file", &ca, "--tokens-file", &tokens, "--tls-auth-clients"];
-    let server = certificates.start(&[&with[..], &["optional"]].concat());
+    let server = start(&certificates, "shared", &[&with[..], &["optional"]].concat());
     let (cert, key) = (certificates.path("shop.crt"), certificates.path("shop.key"));
     let shown = ["--cert", cert.as_str(), "--key", key.as_str()];
     assert_eq!(redis_cli(&server, &certificates, &shown, "ACL WHOAMI"), "shop");
@@ -180,7 +134,7 @@ fn a_certificate_says_who_a_client_is() {
     let said = redis_cli(&server, &certificates, &["--no-auth-warning", "-a", "shop-secret"], "ACL WHOAMI");
     assert_eq!(said, "shop");
     drop(server);
-    let server = certificates.start(&[&with[..], &["yes"]].concat());
+    let server = start(&certificates, "shared", &[&with[..], &["yes"]].concat());
     assert_eq!(redis_cli(&server, &certificates, &shown, "ACL WHOAMI"), "shop");
     let refused = redis_cli(&server, &certificates, &["--no-auth-warning", "-a", "shop-secret"], "ACL WHOAMI");
     assert!(refused != "shop" && !refused.is_empty(), "{refused}");
@@ -191,7 +145,7 @@ fn certificates_are_read_again_and_broken_ones_are_not_used() {
     let certificates = Certificates::new("reload");
     let config = certificates.path("crabcache.toml");
     std::fs::write(&config, "log-level = \"info\"\n").expect("a file");
-    let server = certificates.start(&["--config", &config]);
+    let server = start(&certificates, "shared", &["--config", &config]);
     assert!(s_client(&server, &certificates, &[]).contains("CN = first"));
     let mut established = Client::connect(server.address());
     certificates.issue("server", "IP:127.0.0.1", "second");
@@ -210,6 +164,128 @@ fn certificates_are_read_again_and_broken_ones_are_not_used() {
     let refused = harness::run_to_end(harness::command(&arguments));
     assert_eq!(refused.code(), Some(2), "{}", refused.stderr);
     assert!(refused.stderr.contains("tls-"), "{}", refused.stderr);
+}
+
+/// What STATS counts under this name, over all cores.
+fn counted(client: &mut Client, name: &str) -> u64 {
+    let text = client.call("STATS").as_text();
+    let at = text.find(&format!("\"{name}\":")).expect(name) + name.len() + 3;
+    text[at..].chars().take_while(char::is_ascii_digit).collect::<String>().parse().expect("a number")
+}
+
+/// A port of its own speaks nothing but TLS; the data port nothing but plain text; the ports of cores, which cluster
+/// clients of both kinds are sent to, speak both.
+#[test]
+fn tls_has_a_port_of_its_own() {
+    let certificates = Certificates::new("own");
+    let ports = Ports::take();
+    let tls_port = ports.core(12);
+    let server = start(&certificates, &tls_port.to_string(), &["--port", &ports.data().to_string()]);
+    let mut plain = Client::connect(server.address());
+    let ca = certificates.path("ca.crt");
+    let cli = |port: u16, more: &[&str], command: &str| {
+        let port = port.to_string();
+        let arguments = [&["-p", &port, "--tls", "--cacert", &ca], more].concat();
+        run("redis-cli", &[&arguments[..], &command.split(' ').collect::<Vec<_>>()].concat(), "").trim().to_string()
+    };
+    assert_eq!(cli(tls_port, &[], "SET greeting hello"), "OK");
+    assert_eq!(plain.call("GET greeting"), Value::bulk("hello"));
+    // Each refuses what is not its own.
+    let mut stranger = TcpStream::connect(("127.0.0.1", tls_port)).expect("connect");
+    stranger.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    stranger.write_all(b"PING\r\n").expect("send");
+    let mut said = Vec::new();
+    let _ = stranger.read_to_end(&mut said);
+    assert!(!said.windows(4).any(|four| four == b"PONG"), "{said:?}");
+    assert!(counted(&mut plain, "tls_failures") >= 1);
+    assert!(!cli(server.port(), &[], "PING").contains("PONG"));
+    // Cluster clients are sent where they can go on as they came.
+    for key in 0..20 {
+        assert_eq!(cli(server.core_port(0), &["-c"], &format!("SET key:{key} v")), "OK");
+    }
+    assert_eq!(plain.call("DBSIZE"), Value::Int(21));
+    let shards = cli(tls_port, &[], "CLUSTER SHARDS");
+    for port in [server.core_port(0), server.core_port(1)] {
+        assert!(shards.matches(&port.to_string()).count() >= 2 && shards.contains("tls-port"), "{shards}");
+    }
+    let mut of_core = Client::connect(([127, 0, 0, 1], server.core_port(0)).into());
+    assert_eq!(of_core.call("PING"), Value::Simple(b"PONG".to_vec()));
+}
+
+/// The handshake of a client that trusts the authority, and PING in it.
+fn ping_by_tls(address: SocketAddr, trust: &Arc<rustls::ClientConfig>) -> std::io::Result<[u8; 7]> {
+    let name = "127.0.0.1".try_into().expect("a name");
+    let mut session = rustls::ClientConnection::new(trust.clone(), name).expect("a session");
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    let mut tls = rustls::Stream::new(&mut session, &mut stream);
+    tls.write_all(b"PING\r\n")?;
+    let mut answer = [0; 7];
+    tls.read_exact(&mut answer)?;
+    Ok(answer)
+}
+
+fn trusting(certificates: &Certificates) -> Arc<rustls::ClientConfig> {
+    let mut roots = rustls::RootCertStore::empty();
+    let authority = CertificateDer::from_pem_file(certificates.path("ca.crt")).expect("a certificate");
+    roots.add(authority).expect("an authority");
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    Arc::new(builder.expect("versions").with_root_certificates(roots).with_no_client_auth())
+}
+
+/// More handshakes at once than a turn goes into: all have their turn, and who is in is served meanwhile.
+#[test]
+fn a_crowd_of_handshakes_comes_through() {
+    let certificates = Certificates::new("crowd");
+    let server = start(&certificates, "shared", &[]);
+    let trust = trusting(&certificates);
+    let mut established = Client::connect(server.address());
+    let address = server.address();
+    std::thread::scope(|scope| {
+        let crowd: Vec<_> = (0..24)
+            .map(|_| scope.spawn(|| (0..10).map(|_| ping_by_tls(address, &trust)).collect::<Result<Vec<_>, _>>()))
+            .collect();
+        while crowd.iter().any(|visitor| !visitor.is_finished()) {
+            assert_eq!(established.call("PING"), Value::Simple(b"PONG".to_vec()));
+        }
+        for visitor in crowd {
+            let answers = visitor.join().expect("no panic").expect("an answer to everybody");
+            assert!(answers.iter().all(|answer| answer == b"+PONG\r\n"));
+        }
+    });
+    assert_eq!(counted(&mut established, "tls_handshakes"), 240);
+    assert_eq!(counted(&mut established, "tls_failures"), 0);
+}
+
+/// Handshakes that lead nowhere are few for each address, also where nobody has to say who he is.
+#[test]
+fn handshakes_of_one_address_are_bounded() {
+    let certificates = Certificates::new("bounded");
+    let server = start(&certificates, "shared", &["--max-handshakes-per-address", "5"]);
+    let trust = trusting(&certificates);
+    // The beginning of a record that never ends.
+    let begun: Vec<TcpStream> = (0..20)
+        .map(|_| {
+            let mut stream = server.connect();
+            let _ = stream.write_all(b"\x16\x03\x01\x02\x00");
+            stream
+        })
+        .collect();
+    let mut plain = Client::connect(server.address());
+    let deadline = Instant::now() + PATIENCE;
+    while counted(&mut plain, "connections_refused_by_rate") < 15 {
+        assert!(Instant::now() < deadline, "{}", plain.call("STATS").as_text());
+    }
+    assert!(ping_by_tls(server.address(), &trust).is_err());
+    drop(begun);
+    while ping_by_tls(server.address(), &trust).is_err() {
+        assert!(Instant::now() < deadline, "the address stays shut out");
+    }
+    // Whoever is through is not counted any more.
+    for _ in 0..20 {
+        assert!(ping_by_tls(server.address(), &trust).is_ok());
+    }
 }
 
 /// The header that a proxy sends first.

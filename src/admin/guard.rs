@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::http::Request;
+use super::http::{Method, Request};
 
 /// The part of a `Host` header before the port: a name, or an address without its brackets.
 fn host_of(header: &str) -> Option<&str> {
@@ -39,6 +39,13 @@ pub fn is_foreign(request: &Request) -> bool {
     let Some(origin) = request.header("origin") else { return false };
     let own = request.header("host").unwrap_or_default();
     origin.split_once("://").is_none_or(|(_, host)| !host.eq_ignore_ascii_case(own))
+}
+
+/// Whether a person has followed a link, or typed the address.
+pub fn is_navigation(request: &Request) -> bool {
+    matches!(request.method, Method::Get | Method::Head)
+        && request.header("sec-fetch-mode") == Some("navigate")
+        && request.header("sec-fetch-dest") == Some("document")
 }
 
 /// The secret behind `Authorization: Bearer`.
@@ -95,6 +102,15 @@ mod tests {
         ] {
             assert!(!is_foreign(&request(headers)), "{headers}");
         }
+    }
+
+    #[test]
+    fn a_link_that_is_followed_is_no_request_of_the_page_where_it_stands() {
+        let followed = "host: localhost\r\nsec-fetch-site: cross-site\r\nsec-fetch-mode: navigate\r\n";
+        assert!(is_navigation(&request(&format!("{followed}sec-fetch-dest: document\r\n"))));
+        assert!(!is_navigation(&request(&format!("{followed}sec-fetch-dest: iframe\r\n"))));
+        assert!(!is_navigation(&request("host: localhost\r\nsec-fetch-mode: cors\r\nsec-fetch-dest: document\r\n")));
+        assert!(!is_navigation(&request("host: localhost\r\n")));
     }
 
     #[test]

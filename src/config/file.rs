@@ -1,5 +1,6 @@
 //! The TOML file: keys of the table with their values, at the top level, nothing else.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -44,6 +45,11 @@ pub fn parse(path: &Arc<Path>, text: &str) -> Result<Vec<Entry>, ConfigError> {
     // As they stand in the file, so that errors come in that order, too.
     entries.sort_by_key(|entry| entry.span.start);
     Ok(entries)
+}
+
+/// Whether users without any part in it may read or write the file.
+pub fn is_open_to_all(path: &Path) -> std::io::Result<bool> {
+    Ok(std::fs::metadata(path)?.mode() & 0o007 != 0)
 }
 
 fn suggestion(name: &str) -> String {

@@ -340,7 +340,13 @@ impl Config {
             || std::env::var_os("CREDENTIALS_DIRECTORY").map(|folder| PathBuf::from(folder).join("tokens"));
         let file = self.tokens_file.clone().or_else(|| credential().filter(|path| path.exists()));
         if let Some(file) = file {
-            tokens.extend(tokens::read(&file)?);
+            let of_file = tokens::read(&file)?;
+            // Half written, perhaps: that must not mean that everybody may come in.
+            if of_file.is_empty() && self.tokens_file.is_some() {
+                let text = format!("{}: there is no token in {}", self.name("tokens-file"), file.display());
+                return Err(self.error("tokens-file", text));
+            }
+            tokens.extend(of_file);
         }
         let names = &self.disabled_commands;
         let is_disabled = |spec: &Spec| {
@@ -351,6 +357,21 @@ impl Config {
         Access::new(tokens, OpSet::of(is_disabled)).map_err(|AmbiguousToken(name)| {
             self.error("tokens-file", format!("the token {name}: its name or its secret is another one's, too"))
         })
+    }
+
+    /// Protected mode: nothing is opened to other machines without a token. Why not, where that would be so.
+    pub fn protect(&self, access: &Access) -> Result<(), String> {
+        if !self.protected_mode || access.is_required() {
+            return Ok(());
+        }
+        let admin = if self.admin_port.is_some() { self.admin_bind.as_slice() } else { &[] };
+        match self.bind.iter().chain(admin).find(|ip| !ip.to_canonical().is_loopback()) {
+            None => Ok(()),
+            Some(ip) => Err(format!(
+                "other machines could reach {ip} and everybody there could read and write: set up a token (--tokens-file, \
+                 CRABCACHE_TOKEN), or switch this off with --protected-mode no"
+            )),
+        }
     }
 
     pub fn allowlist(&self) -> Allowlist {

@@ -61,7 +61,15 @@ impl Sources {
     pub fn load(&self) -> Result<Config, ConfigError> {
         let mut given = Vec::new();
         if let Some((path, text)) = self.read_file()? {
-            given.extend(file::parse(&path, &text)?.into_iter().map(|entry| entry.given));
+            let of_file = file::parse(&path, &text)?;
+            let secret = of_file.iter().find(|entry| entry.given.setting.is_secret && !entry.given.text.is_empty());
+            if let Some(entry) = secret
+                && file::is_open_to_all(&path).unwrap_or(true)
+            {
+                let why = format!("everybody may read or write this file: chmod o= {}", path.display());
+                return Err(ConfigError::value(entry.given.setting, &entry.given.origin, &why));
+            }
+            given.extend(of_file.into_iter().map(|entry| entry.given));
         }
         given.extend(self.variables.iter().cloned());
         given.extend(self.flags.iter().cloned());

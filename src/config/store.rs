@@ -55,6 +55,10 @@ pub struct Reloaded {
     pub changed: Vec<Change>,
     /// Different now, but followed only at the next start.
     pub at_restart: Vec<Change>,
+    /// Tokens that are new, different or gone, by name.
+    pub tokens: Vec<(String, &'static str)>,
+    /// Certificate and key have been read again.
+    pub certificates: bool,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -127,7 +131,9 @@ impl Store {
     fn check(&self, new: &Config) -> Result<Checked, ConfigError> {
         new.check()?;
         self.follower.get().map_or(Ok(()), |follower| follower.check(new))?;
-        Ok(Checked { live: live_of(new)?, tls: new.tls()? })
+        let checked = Checked { live: live_of(new)?, tls: new.tls()? };
+        new.protect(&checked.live.access).map_err(|why| new.error("token", why))?;
+        Ok(checked)
     }
 
     fn replace(&self, current: &mut Arc<Config>, new: Config, Checked { live, tls }: Checked) {
@@ -164,6 +170,8 @@ impl Store {
             }
         }
         let checked = self.check(&new)?;
+        reloaded.tokens = differences(&self.access(), &checked.live.access);
+        reloaded.certificates = checked.tls.is_some();
         self.replace(&mut current, new, checked);
         Ok(reloaded)
     }
@@ -177,6 +185,10 @@ impl Store {
         let changes: Vec<(&'static Setting, String)> =
             SETTINGS.iter().filter(is_set).map(|setting| (setting, (setting.show)(current))).collect();
         let new_text = file::rewritten(&shared_path, &text, &changes).map_err(|error| failed(&error))?;
+        let puts_secret = changes.iter().any(|(setting, value)| setting.is_secret && !value.is_empty());
+        if puts_secret && file::is_open_to_all(path).map_err(|error| failed(&error))? {
+            return Err(failed(&"everybody may read it, and a secret would stand in it: chmod o= it"));
+        }
         if new_text != text {
             replace_file(path, &new_text).map_err(|error| failed(&error))?;
         }
@@ -189,6 +201,17 @@ impl Store {
         *current = Arc::new(config);
         Ok(())
     }
+}
+
+/// What has become of tokens, by name.
+fn differences(old: &Access, new: &Access) -> Vec<(String, &'static str)> {
+    let gone = old.tokens().iter().filter(|token| new.by_name(token.name.as_bytes()).is_none());
+    let of_new = new.tokens().iter().filter_map(|token| match old.by_name(token.name.as_bytes()) {
+        None => Some((token.name.clone(), "is new")),
+        Some(before) if before != token => Some((token.name.clone(), "is different")),
+        Some(_) => None,
+    });
+    of_new.chain(gone.map(|token| (token.name.clone(), "is gone"))).collect()
 }
 
 /// What engines follow.
@@ -431,6 +454,54 @@ mod tests {
         }
         file.write("port = 7001\nlog-level = \"debug\"\n");
         assert_eq!(store.reload(), Ok(Reloaded::default()));
+    }
+
+    fn permit(file: &TestFile, mode: u32) {
+        std::fs::set_permissions(&file.0, std::fs::Permissions::from_mode(mode)).unwrap();
+    }
+
+    /// A server that others can reach was open to everybody from the moment on when its last token was taken away.
+    #[test]
+    fn the_last_token_of_a_server_that_others_reach_stays() {
+        let file = TestFile::new("protected", "bind = \"0.0.0.0\"\ntoken = \"first secret\"\n");
+        permit(&file, 0o600);
+        let store = file.store();
+        let (name, why) = refusal(&store, &[("requirepass", "")]);
+        assert!(name == "requirepass" && why.contains("other machines could reach 0.0.0.0"), "{name}: {why}");
+        file.write("bind = \"0.0.0.0\"\n");
+        assert!(store.reload().unwrap_err().to_string().contains("other machines could reach 0.0.0.0"));
+        assert!(store.access().is_required());
+        let tokens = TestFile::new("protected-tokens", "[[token]]\nname = \"a\"\nsecret = \"some secret\"\n");
+        permit(&tokens, 0o600);
+        file.write(&format!("bind = \"0.0.0.0\"\ntokens-file = {:?}\n", tokens.0.display().to_string()));
+        let tokens_now = store.reload().unwrap().tokens;
+        assert_eq!(tokens_now, [("a".to_string(), "is new"), ("default".to_string(), "is gone")]);
+        // Half written.
+        tokens.write("");
+        assert!(store.reload().unwrap_err().to_string().contains("there is no token in"));
+        tokens.write("[[token]]\nname = \"a\"\nsecret = \"another secret\"\n");
+        assert_eq!(store.reload().unwrap().tokens, [("a".to_string(), "is different")]);
+        assert_eq!(store.reload().unwrap(), Reloaded::default());
+    }
+
+    #[test]
+    fn secrets_stand_in_no_file_that_everybody_may_read() {
+        let file = TestFile::new("secret", "token = \"a secret of ours\"\n");
+        permit(&file, 0o644);
+        let sources = Sources { file: Some(file.0.clone()), ..Sources::default() };
+        let refused = sources.load().unwrap_err().to_string();
+        assert!(refused.contains(":1:9: token: everybody may read") && !refused.contains("ours"), "{refused}");
+        permit(&file, 0o640);
+        assert!(sources.load().is_ok());
+        file.write("log-level = \"info\"\n");
+        permit(&file, 0o644);
+        let store = file.store();
+        store.set(&pairs(&[("requirepass", "another secret")])).unwrap();
+        assert!(store.rewrite().unwrap_err().contains("a secret would stand in it"));
+        assert!(!file.text().contains("another"));
+        permit(&file, 0o600);
+        store.rewrite().unwrap();
+        assert!(file.text().contains("another secret"));
     }
 
     #[test]

@@ -251,14 +251,16 @@ settings! {
     /// What becomes of commands beyond a rate, also of those of tokens
     rate_action "rate-action": OneOf<RateAction>, "refuse", "ACTION", live;
 
-    /// Connections of one address that have not said who they are, where they have to; 0 is no bound
+    /// Connections of one address that have not said who they are, where they have to, or are not through their handshake of
+    /// TLS; 0 is no bound
     handshakes_max "max-handshakes-per-address": Number<u32>, "1024", "N", live;
 
     /// Networks (CIDR) of proxies that say for whom they connect, by the PROXY protocol, version 2
     proxy_protocol_from "proxy-protocol-from": Networks, "", "NETWORK", live;
 
     ["TLS"]
-    /// Where TLS is spoken: on a port of its own, on every TCP port beside plain connections (the first byte tells), or nowhere
+    /// Where TLS is spoken: on a port of its own, on every TCP port beside plain connections (the first byte tells), or nowhere;
+    /// the ports of cores speak both wherever TLS is spoken at all
     tls_port "tls-port": TlsPortKind, "off", "PORT|shared|off", restart, redis "tls-port";
 
     /// File with the certificate of the server and those that lead to its authority, PEM

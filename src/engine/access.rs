@@ -96,23 +96,48 @@ impl Engine {
     pub(super) fn begin_access(&mut self, index: u32, is_trusted: bool) {
         let (live, now_us) = (self.gatekeeper.live.clone(), self.now.uptime_us);
         let restricted = !is_trusted && (live.access.is_required() || live.restricts_all());
-        let commons = self.config.commons.clone();
         let Some(connection) = self.connection(index) else { return };
         connection.is_trusted = is_trusted;
         connection.permit = None;
         connection.modes.set(Modes::RESTRICTED, restricted);
-        connection.rates = if is_trusted { None } else { own_rates(&live.limits, now_us) };
-        if live.access.is_required()
-            && !is_trusted
-            && !connection.is_newcomer
-            && let Some(source) = connection.source()
+        // RESET must not fill the buckets again.
+        if is_trusted {
+            connection.rates = None;
+        } else if connection.rates.is_none() {
+            connection.rates = own_rates(&live.limits, now_us);
+        }
+        if live.access.is_required() && !is_trusted && !self.admits_newcomer(index) {
+            self.mark_dirty(index);
+        }
+    }
+
+    /// Counts the connection among those of its address that have not said who they are. False, and it is to be closed, if
+    /// there are enough of them.
+    fn admits_newcomer(&mut self, index: u32) -> bool {
+        let (commons, newcomers_max) = (self.config.commons.clone(), self.gatekeeper.live.limits.newcomers_max);
+        let Some(connection) = self.connection(index) else { return true };
+        let Some(source) = connection.source().filter(|_| !connection.is_newcomer) else { return true };
+        connection.is_newcomer = commons.admit_newcomer(source, newcomers_max);
+        if !connection.is_newcomer {
+            connection.closing = Closing::Now;
+            self.counters.connections_refused_by_rate += 1;
+        }
+        self.connection(index).is_none_or(|connection| connection.is_newcomer)
+    }
+
+    /// A handshake of TLS begins, which costs more than most of what comes afterwards. False if the address has enough
+    /// of them under way.
+    pub fn begin_handshake(&mut self, index: u32) -> bool {
+        self.admits_newcomer(index)
+    }
+
+    /// It is done. Whoever has to say who he is has still to do so.
+    pub fn end_handshake(&mut self, index: u32) {
+        if !self.must_authenticate(index)
+            && let Some(mut connection) = self.connections[index as usize].take()
         {
-            connection.is_newcomer = commons.admit_newcomer(source, live.limits.newcomers_max);
-            if !connection.is_newcomer {
-                connection.closing = Closing::Now;
-                self.counters.connections_refused_by_rate += 1;
-                self.mark_dirty(index);
-            }
+            self.is_newcomer_no_more(&mut connection);
+            self.connections[index as usize] = Some(connection);
         }
     }
 
@@ -172,6 +197,11 @@ impl Engine {
             let permit = permit.clone();
             self.note_refusal(index, Reason::Key, &printable(args.get(arg)), &permit.token.name);
             return error("NOPERM No permissions to access a key".into());
+        }
+        if !permit.token.keys.is_empty() && hears_of_all_keys(spec.op, args) {
+            let permit = permit.clone();
+            self.note_refusal(index, Reason::Key, spec.name, &permit.token.name);
+            return error("NOPERM No permissions to hear of all keys".into());
         }
         self.refusal_by_rate(index, spec)
     }
@@ -383,6 +413,23 @@ impl Engine {
             },
             other => unreachable!("{other:?} is not about access"),
         }
+    }
+}
+
+/// Whether the client would be told of changes to keys whatever they are: by notifications, or by a client-side cache of all
+/// of them.
+fn hears_of_all_keys(op: Op, args: Args<'_>) -> bool {
+    const BEGINNING: &[u8] = b"__key";
+    match op {
+        Op::ClientTracking => args.iter().any(|word| word.eq_ignore_ascii_case(b"bcast")),
+        Op::Subscribe => args.iter().any(|channel| channel.starts_with(BEGINNING)),
+        Op::PSubscribe => args.iter().any(|pattern| {
+            let literal = pattern.iter().position(|letter| b"*?[\\".contains(letter)).unwrap_or(pattern.len());
+            let literal = &pattern[..literal];
+            // What may come behind it is anybody's guess.
+            literal.starts_with(BEGINNING) || literal.len() < pattern.len() && BEGINNING.starts_with(literal)
+        }),
+        _ => false,
     }
 }
 

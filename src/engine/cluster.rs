@@ -34,6 +34,8 @@ pub struct Topology {
     /// The port of its own that each core listens on, by core.
     pub core_ports: Vec<u16>,
     pub shared_port: u16,
+    /// Whether the ports of cores speak TLS beside plain text: whoever came by TLS is named ports that he can go on with.
+    pub speaks_tls: bool,
     pub enabled: bool,
 }
 
@@ -182,9 +184,14 @@ fn shards(topology: &Topology, local_host: &str) -> Reply<'static> {
         let mut node = vec![
             (Reply::text("id"), Reply::text(topology.node_id(core))),
             (Reply::text("port"), Reply::Int(topology.port(core).into())),
+        ];
+        if topology.speaks_tls {
+            node.push((Reply::text("tls-port"), Reply::Int(topology.port(core).into())));
+        }
+        node.extend([
             (Reply::text("ip"), Reply::text(host.to_owned())),
             (Reply::text("endpoint"), Reply::text(host.to_owned())),
-        ];
+        ]);
         if !host.is_empty() && host.parse::<IpAddr>().is_err() {
             node.push((Reply::text("hostname"), Reply::text(host.to_owned())));
         }
@@ -219,6 +226,7 @@ mod tests {
             advertised_host: String::new(),
             core_ports: (0..cores).map(|core| 7101 + core as u16).collect(),
             shared_port: 7001,
+            speaks_tls: false,
             enabled: true,
         }
     }
@@ -295,6 +303,14 @@ mod tests {
             (Reply::text("health"), Reply::text("online")),
         ]);
         assert_eq!(shard[1], (Reply::text("nodes"), Reply::Array(vec![node])));
+    }
+
+    #[test]
+    fn ports_that_speak_tls_are_named_to_whoever_asks_for_those() {
+        let topology = Topology { speaks_tls: true, ..topology(2) };
+        let text = format!("{:?}", ask(Op::ClusterShards, &topology));
+        let port = |name: &str| format!("{:?}", (Reply::text(name.to_owned()), Reply::Int(7102)));
+        assert!(text.contains(&port("port")) && text.contains(&port("tls-port")), "{text}");
     }
 
     #[test]

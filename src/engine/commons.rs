@@ -1,6 +1,19 @@
-//! What all cores know of clients together: who has failed to say who he is, who was refused what, and how much all
-//! clients hold. None of it lies on the way of an ordinary command: a lock is taken when somebody is refused, and the rest
-//! is a few words that are read once per tick.
+//! What all cores know of clients together: who has failed to say who he is, who was refused what, whose rates are how far
+//! used, and how much all clients hold.
+//!
+//! Cores share these locks, and none of them lies on the way of an ordinary command:
+//!
+//! ```text
+//!   failures           AUTH
+//!   newcomers          a connection comes that has to say who it is or begins a handshake, is through with it, or is gone
+//!   access log         somebody is refused something; ACL LOG
+//!   ledger             a lease of a rate is used up: about a hundred times a second for each core and holder; and every
+//!                      new connection, where those are limited
+//!   namespace changes  NAMESPACE SET
+//! ```
+//!
+//! Each is held for a few look-ups and never while anything is waited for. The rest is a few words that are read once per
+//! tick. (Beside these the log has a ledger of the transactions of which several cores have parts: [`super::journal`].)
 
 use std::collections::HashMap;
 use std::net::IpAddr;

@@ -26,6 +26,8 @@ pub struct ProcessFacts {
     /// Lines of the log that could not be written, and those that were held back because there were many like them.
     pub log_lines_lost: u64,
     pub log_lines_held_back: u64,
+    /// Connections and requests that the admin HTTP has refused.
+    pub http_refused: u64,
 }
 
 /// A core as a node of a cluster.

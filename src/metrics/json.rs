@@ -5,7 +5,8 @@
 //!                  "kernel", "executable", "config_file", "clients_max", "memory_bytes_max", "memory_policy",
 //!                  "cluster_enabled" },
 //!     "process": { "rss_bytes", "rss_bytes_peak", "cpu_user_us", "cpu_system_us", "cpu_user_children_us",
-//!                  "cpu_system_children_us", "system_memory_bytes", "log_lines_lost", "log_lines_held_back" },
+//!                  "cpu_system_children_us", "system_memory_bytes", "log_lines_lost", "log_lines_held_back",
+//!                  "http_refused" },
 //!     "total":   CORE,
 //!     "namespaces": { "shop": { every field of NamespaceSnapshot }, … }                   those with most operations
 //!     "cores":   [ { "core": 0, "slots": [first, last], …CORE }, … ] }
@@ -94,6 +95,7 @@ fn process(json: &mut Json, facts: &ServerFacts) {
         ("system_memory_bytes", process.system_memory_bytes),
         ("log_lines_lost", process.log_lines_lost),
         ("log_lines_held_back", process.log_lines_held_back),
+        ("http_refused", process.http_refused),
     ] {
         json.key(name).number(value);
     }

@@ -105,6 +105,9 @@ impl Latency {
     /// A command of the batch under way has been answered.
     #[inline]
     pub fn answered(&mut self, op: Op) {
+        if cfg!(crabcache_unmeasured) {
+            return;
+        }
         let answered = &mut self.answered[op as usize];
         if *answered == 0 {
             self.touched.push(op);

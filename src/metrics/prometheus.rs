@@ -135,6 +135,8 @@ impl Page {
             let (lost, held_back) = (process.log_lines_lost, process.log_lines_held_back);
             self.one("log_lines_lost_total", Counter, "Lines of the log that could not be written.", lost)?;
             self.one("log_lines_held_back_total", Counter, "Lines of the log like many others, held back.", held_back)?;
+            let refused = process.http_refused;
+            self.one("http_refused_total", Counter, "Connections and requests refused by the admin HTTP.", refused)?;
         }
         let received = counters.connections_accepted;
         self.one("connections_received_total", Counter, "Connections accepted.", received)?;

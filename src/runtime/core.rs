@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use rustls::ServerConfig;
 use tracing::{debug, warn};
@@ -147,6 +147,10 @@ struct Core {
     filters: Vec<Option<Filter>>,
     /// Connections that have to get through their beginning: index, generation, until when.
     handshakes: VecDeque<(u32, u32, Instant)>,
+    /// Connections whose handshakes wait for a turn that has time for them: index, generation.
+    shelved: VecDeque<(u32, u32)>,
+    /// Pieces of handshakes that this turn may still go into.
+    handshakes_left: usize,
     core: usize,
     engine: Engine,
     ring: NetRing,
@@ -267,10 +271,13 @@ impl Core {
         let mut ring = NetRing::new(doorbell)?;
         let CoreListeners { shared, own, tls, unix } = parts.listeners;
         let config = parts.store.current();
-        let either = if config.tls_port == TlsPort::Shared { Beginning::Either } else { Beginning::Plain };
+        let either_if = |speaks_tls| if speaks_tls { Beginning::Either } else { Beginning::Plain };
+        let on_shared = either_if(config.tls_port == TlsPort::Shared);
+        // Cluster clients with TLS are sent there as well, whatever port they came to first.
+        let on_own = either_if(config.tls_port != TlsPort::Off);
         let tcp = |own_port, beginning| move |socket| Listener { socket, own_port, beginning, unix_path: None };
-        let mut listeners: Vec<Listener> = shared.into_iter().map(tcp(false, either)).collect();
-        listeners.extend(own.into_iter().map(tcp(true, either)));
+        let mut listeners: Vec<Listener> = shared.into_iter().map(tcp(false, on_shared)).collect();
+        listeners.extend(own.into_iter().map(tcp(true, on_own)));
         listeners.extend(tls.into_iter().map(tcp(false, Beginning::Tls)));
         let (beginning, unix_path) = (Beginning::Plain, parts.unix_path);
         listeners.extend(unix.map(|socket| Listener { socket, own_port: false, beginning, unix_path }));
@@ -285,6 +292,8 @@ impl Core {
             tls: parts.store.tls(),
             filters: Vec::new(),
             handshakes: VecDeque::new(),
+            shelved: VecDeque::new(),
+            handshakes_left: 0,
             store: parts.store,
             core: parts.engine.core as usize,
             engine: Engine::new(parts.engine),
@@ -313,12 +322,8 @@ impl Core {
     }
 
     fn clock(&self, now: Instant) -> Now {
-        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Now {
-            unix_ms: wall.as_millis() as u64,
-            unix_us_part: wall.subsec_micros(),
-            uptime_us: (now - self.started).as_micros() as u64,
-        }
+        let (unix_ms, unix_us_part) = process::wall_clock();
+        Now { unix_ms, unix_us_part, uptime_us: (now - self.started).as_micros() as u64 }
     }
 
     /// Enters the ring; with a `wait`, until something happens.
@@ -391,6 +396,10 @@ impl Core {
 
     fn take_events(&mut self) {
         self.turn_bytes = 0;
+        self.handshakes_left = limits::HANDSHAKES_PER_TURN;
+        if !self.shelved.is_empty() {
+            self.go_on_with_handshakes();
+        }
         while self.turn_bytes < TURN_BYTES
             && let Some(event) = self.ring.next_event()
         {
@@ -567,6 +576,7 @@ impl Core {
 
     fn receive_stopped(&mut self, index: u32, why: Stopped) {
         match why {
+            Stopped::End if self.is_filtered(index) && self.ends_later(index) => {}
             Stopped::End => self.engine.end_of_input(index),
             Stopped::Cancelled => self.steer_input(index),
             Stopped::Exhausted => {
@@ -772,6 +782,7 @@ impl Core {
             || self.engine.has_dirty()
             || !self.exhausted.is_empty()
             || !self.arrivals.is_empty()
+            || !self.shelved.is_empty()
             || self.mesh.has_arrivals()
             || self.serving.iter().any(Option::is_some)
             || self.engine.can_ship()

@@ -101,7 +101,7 @@ impl Host {
         let signals =
             Signals::block().map_err(|error| Refusal::Failed(format!("signals cannot be blocked: {error}")))?;
         super::log::write_in_background();
-        protect(&config, &store)?;
+        config.protect(&store.access()).map_err(Refusal::Configuration)?;
         let ground = preflight::check(&config)?;
         let listeners = listen::open(&config, ground.cores(), &ground.core_ports)?;
         let admin = super::admin::listen(&config)?;
@@ -203,21 +203,6 @@ impl Host {
     }
 }
 
-/// Protected mode: nothing is opened to other machines without a token.
-fn protect(config: &Config, store: &Store) -> Result<(), Refusal> {
-    if !config.protected_mode || store.access().is_required() {
-        return Ok(());
-    }
-    let admin = if config.admin_port.is_some() { config.admin_bind.as_slice() } else { &[] };
-    match config.bind.iter().chain(admin).find(|ip| !ip.to_canonical().is_loopback()) {
-        None => Ok(()),
-        Some(ip) => Err(Refusal::Configuration(format!(
-            "other machines could reach {ip} and everybody there could read and write: set up a token (--tokens-file, \
-             CRABCACHE_TOKEN), or switch this off with --protected-mode no"
-        ))),
-    }
-}
-
 /// Waits until every core has ended, and says how it went.
 fn supervise(inbox: &Receiver<Event>, ground: &Ground, shutdown: &Shutdown, store: &Store, mut watch: Watch) -> u8 {
     let cores = ground.cores();
@@ -316,7 +301,13 @@ fn reload(store: &Store) -> Option<String> {
             for change in &reloaded.at_restart {
                 warn!("SIGHUP: {change} takes a restart");
             }
-            if reloaded.changed.is_empty() && reloaded.at_restart.is_empty() {
+            for (name, what) in &reloaded.tokens {
+                info!("SIGHUP: the token {name} {what}");
+            }
+            if reloaded.certificates {
+                info!("SIGHUP: certificate and key of TLS are read again");
+            }
+            if reloaded.changed.is_empty() && reloaded.at_restart.is_empty() && reloaded.tokens.is_empty() {
                 info!("SIGHUP: no setting has changed");
             }
             None

@@ -3,6 +3,7 @@
 use std::fs;
 use std::io;
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::host::CoreSetup;
 use crate::clock::Now;
@@ -72,7 +73,15 @@ fn process_facts() -> ProcessFacts {
         system_memory_bytes: kilobytes(&memory, "MemTotal:") * 1024,
         log_lines_lost,
         log_lines_held_back,
+        http_refused: super::admin::refused(),
     }
+}
+
+/// Milliseconds since 1970, and the microseconds beyond them within their second.
+#[inline]
+pub fn wall_clock() -> (u64, u32) {
+    let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    (wall.as_millis() as u64, wall.subsec_micros())
 }
 
 /// What this process may take: the machine's memory, or less if its cgroup or one above it says so.

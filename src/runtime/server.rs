@@ -9,6 +9,7 @@ use super::follower::ServerFollower;
 use super::host::{CoreSetup, Host};
 use super::mesh::{MeshPort, mesh};
 use super::{process, wal};
+use crate::config::TlsPort;
 use crate::engine::EngineConfig;
 use crate::engine::cluster::Topology;
 use crate::engine::commons::Commons;
@@ -67,6 +68,7 @@ pub fn run(host: Host) -> u8 {
                     doorbells: setup.doorbells.clone(),
                     shutdown: setup.shutdown.clone(),
                     store: setup.store.clone(),
+                    commons: commons.clone(),
                     started,
                 });
                 shared
@@ -141,6 +143,7 @@ fn engine_config(
         advertised_host: config.advertise_address.clone().unwrap_or_default(),
         core_ports: setup.addresses.core_ports.clone(),
         shared_port: setup.addresses.port,
+        speaks_tls: config.tls_port != TlsPort::Off,
         enabled: config.cluster,
     };
     let facts = process::facts(setup, run_id, memory.clone());

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use rustls::{Error, ServerConfig, ServerConnection};
 
-use crate::limits::TLS_PIECE_BYTES;
+use crate::limits::{HANDSHAKE_BYTES_MAX, TLS_PIECE_BYTES};
 use crate::reply::Out;
 
 /// The first byte of everything a TLS client begins with: a record of the handshake.
@@ -19,6 +19,10 @@ pub const FIRST_BYTE: u8 = 0x16;
 
 pub struct Session {
     connection: Box<ServerConnection>,
+    /// What has been received of the handshake and not been gone into.
+    waiting: Vec<u8>,
+    /// Nothing comes after that.
+    pub has_end_waiting: bool,
     /// Replies that are being sent, and how much of them has been encrypted.
     queue: Option<Out>,
     encrypted: usize,
@@ -42,11 +46,34 @@ impl Session {
         let mut connection = Box::new(ServerConnection::new(config)?);
         // Only one piece of the replies is handed over at a time.
         connection.set_buffer_limit(None);
-        Ok(Session { connection, queue: None, encrypted: 0, is_ending: false })
+        Ok(Session {
+            connection,
+            waiting: Vec::new(),
+            has_end_waiting: false,
+            queue: None,
+            encrypted: 0,
+            is_ending: false,
+        })
     }
 
     pub fn is_handshaking(&self) -> bool {
         self.connection.is_handshaking()
+    }
+
+    pub fn has_waiting(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
+    /// Keeps `input` until there is time for it. False if that is too much.
+    pub fn keep_waiting(&mut self, input: &[u8]) -> bool {
+        self.waiting.extend_from_slice(input);
+        self.waiting.len() <= HANDSHAKE_BYTES_MAX
+    }
+
+    /// Takes in what has waited.
+    pub fn take_in_waiting(&mut self) -> Taken {
+        let waiting = std::mem::take(&mut self.waiting);
+        self.take_in(&waiting)
     }
 
     /// Takes in all of `input`, however many records that are.

@@ -126,6 +126,8 @@ async function run() {
   seen.markup = await evaluate(`document.querySelectorAll("#hot img").length`);
   seen.wal = await evaluate(`document.getElementById("wal").innerText || document.getElementById("wal-off").innerText`);
   seen.whatIf = await evaluate(`document.querySelector("#what-if svg")?.getAttribute("aria-label") ?? document.getElementById("what-if").textContent`);
+  await until("namespaces", `document.querySelectorAll("#namespaces tbody tr").length === 2`);
+  seen.namespaces = await evaluate(`[...document.querySelectorAll("#namespaces tr")].map(row => row.innerText)`);
   seen.counters = await evaluate(`document.getElementById("everything").open = true, new Promise(resolve => setTimeout(() => {
     document.getElementById("filter").value = "keyspace"; document.getElementById("filter").dispatchEvent(new Event("input"));
     resolve(document.getElementById("counters").innerText); document.getElementById("everything").open = false; }, 200))`);

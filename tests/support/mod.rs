@@ -4,6 +4,7 @@
 // Each suite is a crate of its own and uses its own part of this.
 #![allow(dead_code)]
 
+pub mod certificates;
 pub mod client;
 pub mod notation;
 pub mod peers;

@@ -16,6 +16,7 @@ mod hit_ratio;
 mod memory;
 mod options;
 pub mod presets;
+mod reconnects;
 mod recovery;
 mod report;
 pub mod round;
@@ -95,6 +96,9 @@ fn measure_all(checked: &Checked) -> Result<(), Failure> {
         Subject::Recovery { keyspaces } => recovery::measure(keyspaces, checked),
         Subject::Storm { keys, requests_per_second } => storm::measure(*keys, *requests_per_second, checked),
         Subject::Crowd { subscribers } => crowd::measure(*subscribers, checked),
+        Subject::Reconnects { per_second, requests_per_second } => {
+            reconnects::measure(*per_second, *requests_per_second, checked)
+        }
         Subject::HitRatio { traces, shares } => hit_ratio::measure(traces, shares, checked),
         Subject::Fill(fill) => {
             let results: Result<Vec<_>, _> = checked.legs.iter().map(|leg| fill::measure(leg, fill, checked)).collect();

@@ -59,6 +59,16 @@ pub struct CompareOptions {
     pub a_cluster: bool,
     #[arg(long, requires = "b", help_heading = "Servers")]
     pub b_cluster: bool,
+    /// What clients have to say first.
+    #[arg(long, value_name = "SECRET", requires = "a", help_heading = "Servers")]
+    pub a_pass: Option<String>,
+    #[arg(long, value_name = "SECRET", requires = "b", help_heading = "Servers")]
+    pub b_pass: Option<String>,
+    /// Give every SET an hour to live.
+    #[arg(long, requires = "a", help_heading = "Servers")]
+    pub a_expire: bool,
+    #[arg(long, requires = "b", help_heading = "Servers")]
+    pub b_expire: bool,
 
     /// CPUs of the servers [default: 0].
     #[arg(long, value_name = "LIST", value_parser = parse_cpus, help_heading = "Machine")]
@@ -222,6 +232,11 @@ pub enum Subject {
     Crowd {
         subscribers: usize,
     },
+    /// A load while so many others connect, ask once and leave, every second.
+    Reconnects {
+        per_second: f64,
+        requests_per_second: f64,
+    },
     /// Hit ratios of caches that hold such shares of the distinct keys of each trace.
     HitRatio {
         traces: Vec<PathBuf>,
@@ -313,6 +328,8 @@ const MEMORY_KEYS: u64 = 5_000_000;
 const MEMORY_KEYS_QUICK: u64 = 500_000;
 /// Far below what either server can do, so that what is seen is what the storm does.
 const STORM_RATE: f64 = 20_000.0;
+/// Connections per second of those who come and go.
+const RECONNECT_RATE: f64 = 10_000.0;
 
 fn percent(text: &str) -> Result<f64, String> {
     positive(text).and_then(|percent| match percent <= 100.0 {
@@ -423,6 +440,9 @@ impl CompareOptions {
             Some(Preset::Memory) => Subject::Memory { keys: fill_keys },
             Some(Preset::Recovery) => Subject::Recovery { keyspaces: matrices[0].keyspaces.clone() },
             Some(Preset::TtlStorm) => Subject::Storm { keys: fill_keys, requests_per_second: STORM_RATE },
+            Some(Preset::Reconnects) => {
+                Subject::Reconnects { per_second: RECONNECT_RATE, requests_per_second: STORM_RATE }
+            }
             Some(Preset::PubSub) => Subject::Crowd { subscribers: matrices[0].connections[0] },
             Some(Preset::HitRatio) => Subject::HitRatio {
                 traces: self.traces.clone(),
@@ -521,6 +541,8 @@ impl CompareOptions {
             self.b_cluster,
             cpus,
         )?;
+        (a.password, a.sets_expire) = (self.a_pass.clone(), self.a_expire);
+        (b.password, b.sets_expire) = (self.b_pass.clone(), self.b_expire);
         if a.name == b.name {
             a.name += " (A)";
             b.name += " (B)";
@@ -620,6 +642,9 @@ mod tests {
         let Leg { a, b } = &checked.legs[0];
         assert_eq!((a.name.as_str(), b.name.as_str()), ("redis-server", "crabcache"));
         assert_eq!(a.words.last().map(String::as_str), Some(""));
+        assert_eq!((&b.password, b.sets_expire), (&None, false));
+        let b = &check(&["--b-pass", "secret", "--b-expire"]).unwrap().legs[0].b;
+        assert_eq!((b.password.as_deref(), b.sets_expire), (Some("secret"), true));
         let changes = checked.cells.windows(2).filter(|pair| pair[0].sizes != pair[1].sizes).count();
         assert_eq!(changes, 1);
     }
@@ -653,6 +678,7 @@ mod tests {
         assert!(matches!(subject("churn"), Subject::Cells));
         assert!(matches!(subject("pub-sub"), Subject::Crowd { subscribers: 1000 }));
         assert!(matches!(subject("pub-sub -c 50"), Subject::Crowd { subscribers: 50 }));
+        assert!(matches!(subject("reconnects"), Subject::Reconnects { per_second: 10_000.0, .. }));
         let replay = subject("hit-ratio --shares 1,10 --traces a b");
         assert!(matches!(replay, Subject::HitRatio { traces, shares } if traces.len() == 2 && shares == [0.01, 0.1]));
         assert!(check("hit-ratio").is_err() && check("redis --traces a").is_err());

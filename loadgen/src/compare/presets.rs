@@ -44,6 +44,8 @@ pub enum Preset {
     TtlStorm,
     /// redis-server against ours: one publisher, and a thousand subscribers (-c) of its channel.
     PubSub,
+    /// redis-server against ours: latency of a steady load while ten thousand others per second connect, ask once and leave.
+    Reconnects,
     /// redis-server with allkeys-lru and with allkeys-lfu against ours: recorded accesses (--traces) replayed through
     /// real servers of equal memory.
     HitRatio,
@@ -68,6 +70,8 @@ impl Preset {
             protocol,
             cpus: cpus.to_vec(),
             cluster: false,
+            password: None,
+            sets_expire: false,
             load: None,
         };
         let resp2 = Protocol::Resp2;
@@ -76,7 +80,7 @@ impl Preset {
         let redis = "--port {port} --bind 127.0.0.1 --save '' --appendonly no --maxclients 12000 --dir {dir}";
         let redis = server("redis-server", Path::new("redis-server"), redis, resp2);
         Ok(match self {
-            Preset::Redis | Preset::Matrix | Preset::TtlStorm | Preset::PubSub => {
+            Preset::Redis | Preset::Matrix | Preset::TtlStorm | Preset::PubSub | Preset::Reconnects => {
                 vec![Leg { a: redis, b: crabcache }]
             }
             Preset::Churn => vec![bounded(redis, crabcache, "allkeys-lru", CHURN_CEILING)],
@@ -185,7 +189,7 @@ impl Preset {
                 keyspaces: vec![100_000, 1_000_000, 5_000_000, 10_000_000, 25_000_000, 50_000_000],
                 ..usual
             }],
-            Preset::Memory | Preset::TtlStorm | Preset::HitRatio => vec![usual],
+            Preset::Memory | Preset::TtlStorm | Preset::Reconnects | Preset::HitRatio => vec![usual],
             Preset::PubSub => vec![Matrix { connections: vec![1000], ..usual }],
             Preset::Churn => vec![Matrix {
                 mixes: vec![Mix(vec![(Action::Set, 1)]), Mix(vec![(Action::Set, 1), (Action::Get, 9)])],

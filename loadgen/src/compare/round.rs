@@ -75,6 +75,10 @@ impl Round {
 }
 
 pub const SEED: u64 = 12345;
+/// What EXPIRE gives.
+const EXPIRE_SECONDS: u32 = 60;
+/// Where SET gives a life, it lasts longer than the comparison.
+const LIFE_SECONDS: u32 = 3600;
 
 pub fn workload(mix: Vec<(Action, u32)>, sizes: Sizes, keys: u64, distribution: Distribution) -> Workload {
     Workload {
@@ -84,7 +88,7 @@ pub fn workload(mix: Vec<(Action, u32)>, sizes: Sizes, keys: u64, distribution: 
         distribution,
         names: KeyNames { prefix: "key:".into(), digits: 12 },
         sizes,
-        expire_seconds: 60,
+        expire_seconds: EXPIRE_SECONDS,
         set_expires: false,
         fill: false,
         trace: None,
@@ -98,7 +102,11 @@ fn plan(server: &Server, cell: &Cell, checked: &Checked) -> Plan {
     };
     Plan {
         target: server.target(),
-        workload: workload(cell.mix.clone(), cell.sizes, cell.keys, cell.distribution),
+        workload: Workload {
+            set_expires: server.sets_expire(),
+            expire_seconds: if server.sets_expire() { LIFE_SECONDS } else { EXPIRE_SECONDS },
+            ..workload(cell.mix.clone(), cell.sizes, cell.keys, cell.distribution)
+        },
         threads,
         cpus,
         connections: cell.connections * factor,

@@ -34,6 +34,10 @@ pub struct ServerOptions {
     pub protocol: Protocol,
     pub cpus: Vec<usize>,
     pub cluster: bool,
+    /// What its clients say first.
+    pub password: Option<String>,
+    /// Whether what is set expires.
+    pub sets_expire: bool,
     /// What is different in the load that it gets; `None` if nothing is.
     pub load: Option<OwnLoad>,
 }
@@ -138,6 +142,10 @@ impl Server {
         self.options.load.as_ref()
     }
 
+    pub fn sets_expire(&self) -> bool {
+        self.options.sets_expire
+    }
+
     pub fn is_cluster(&self) -> bool {
         self.options.cluster
     }
@@ -159,7 +167,7 @@ impl Server {
         Target {
             endpoint: Endpoint::Tcp((Ipv4Addr::LOCALHOST, self.port).into()),
             protocol: self.options.protocol,
-            credentials: Credentials::default(),
+            credentials: Credentials { user: None, password: self.options.password.clone() },
             timeout: REPLY_WAIT,
         }
     }
@@ -287,6 +295,8 @@ pub fn parse_command(
         protocol,
         cpus: cpus.to_vec(),
         cluster,
+        password: None,
+        sets_expire: false,
         load: None,
     })
 }

@@ -135,7 +135,7 @@ fn measure_one(
     let (resident_before, cpu_ns) = (server.resident_bytes(), server.cpu_ns());
     let first_expiry = Instant::now() + first_expiry.duration_since(SystemTime::now()).unwrap_or_default();
     let last_expiry = first_expiry + Duration::from_millis(EXPIRY_SPREAD_MS);
-    let mut load = Load::connect(plan(&server, &steady, requests_per_second, checked))?;
+    let mut load = Load::connect(steady_plan(&server, &steady, requests_per_second, checked))?;
     load.go();
     super::sleep(SETTLING)?;
     load.cut()?;
@@ -177,7 +177,8 @@ fn wait_until_gone(server: &Server, until: Instant) -> Result<Option<Instant>, F
     Ok(None)
 }
 
-fn plan(server: &Server, steady: &Cell, requests_per_second: f64, checked: &Checked) -> Plan {
+/// A load that goes on until it is stopped.
+pub fn steady_plan(server: &Server, steady: &Cell, requests_per_second: f64, checked: &Checked) -> Plan {
     Plan {
         target: server.target(),
         workload: round::workload(steady.mix.clone(), steady.sizes, steady.keys, steady.distribution),

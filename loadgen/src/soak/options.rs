@@ -98,7 +98,16 @@ impl SoakOptions {
                 let words = SERVER_DEFAULT.split(' ').map(str::to_owned);
                 let words = std::iter::once(program.to_string_lossy().into_owned()).chain(words).collect();
                 let (name, protocol) = ("crabcache".into(), Protocol::Resp2);
-                ServerOptions { name, words, protocol, cpus, cluster: false, load: None }
+                ServerOptions {
+                    name,
+                    words,
+                    protocol,
+                    cpus,
+                    cluster: false,
+                    password: None,
+                    sets_expire: false,
+                    load: None,
+                }
             }
         };
         Ok(Checked {

@@ -102,6 +102,7 @@ pub fn engine_config(bounds: &Bounds, core: usize) -> EngineConfig {
             advertised_host: String::new(),
             core_ports: (0..cores as u16).map(|core| 7101 + core).collect(),
             shared_port: 7001,
+            speaks_tls: false,
             enabled: bounds.cluster,
         }),
         settings: Arc::new(Fixed::default()),

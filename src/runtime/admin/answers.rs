@@ -1,16 +1,17 @@
 //! What each route answers.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sha2::{Digest, Sha256};
 
+use super::admission::Admission;
 use super::gateway::Gateway;
 use crate::admin::guard;
 use crate::admin::http::{Request, Response};
 use crate::admin::routes::{self, Action, Found, Needs, Route, quoted};
 use crate::admin::{dashboard, dashboard_policy};
-use crate::command::{Op, spec_of};
 use crate::config::{SETTINGS, Store};
 use crate::limits::{ADMIN_BODY_BYTES_MAX, CORE_SILENT_MS_MAX};
 use crate::metrics::CRABCACHE_VERSION;
@@ -37,6 +38,7 @@ pub struct Answers {
     shared: Arc<Shared>,
     shutdown: Arc<Shutdown>,
     store: Arc<Store>,
+    admission: Admission,
     started: Instant,
     dashboard: String,
     dashboard_policy: String,
@@ -48,10 +50,11 @@ impl Answers {
         shared: Arc<Shared>,
         shutdown: Arc<Shutdown>,
         store: Arc<Store>,
+        admission: Admission,
         started: Instant,
     ) -> Answers {
         let dashboard_policy = dashboard_policy(sha256_base64);
-        Answers { gateway, shared, shutdown, store, started, dashboard: dashboard(), dashboard_policy }
+        Answers { gateway, shared, shutdown, store, admission, started, dashboard: dashboard(), dashboard_policy }
     }
 
     pub fn body_bytes_max(&self) -> usize {
@@ -62,7 +65,7 @@ impl Answers {
         self.gateway.rest(now);
     }
 
-    pub fn answer(&mut self, request: &Request) -> Answer {
+    pub fn answer(&mut self, request: &Request, peer: IpAddr) -> Answer {
         if !guard::is_host_ours(request, &self.store.current().admin_hosts) {
             return Response::text(421, "this host is not served here (--admin-hosts)").into();
         }
@@ -73,7 +76,9 @@ impl Answers {
             }
             Found::Nothing => return Response::text(404, "there is nothing here; / lists what there is").into(),
         };
-        if guard::is_foreign(request) {
+        // A link that leads here may be followed; nothing behind it is read by the page where it stands.
+        let is_followed = route.needs == Needs::Nothing && guard::is_navigation(request);
+        if guard::is_foreign(request) && !is_followed {
             return Response::text(403, "requests from other pages are not answered").into();
         }
         let key = match captures.as_slice() {
@@ -83,10 +88,18 @@ impl Answers {
             },
             _ => None,
         };
-        if let Err(refused) = self.admit(request, route, key.as_deref()) {
-            return refused.into();
+        let admitted = match self.admission.admit(request, peer, route, key.as_deref()) {
+            Ok(admitted) => admitted,
+            Err(refused) => return refused.into(),
+        };
+        let answer = self.carry_out(request, route, &key.unwrap_or_default());
+        if let (Some(token), Answer::Response(response)) = (admitted, &answer) {
+            self.admission.charge(&token, (request.body.len() + response.body.len()) as u64);
         }
-        let key = key.unwrap_or_default();
+        answer
+    }
+
+    fn carry_out(&mut self, request: &Request, route: &Route, key: &[u8]) -> Answer {
         match route.action {
             Action::Index => Response::text(200, routes::index()).into(),
             Action::Metrics => self.metrics(request).into(),
@@ -101,39 +114,9 @@ impl Answers {
                 .with("content-security-policy", &self.dashboard_policy)
                 .into(),
             Action::Events => Answer::Events(Response::new(200, "text/event-stream", self.event())),
-            Action::ReadKey => self.read(&key).into(),
-            Action::WriteKey => self.write(&key, request).into(),
-            Action::DeleteKey => self.delete(&key).into(),
-        }
-    }
-
-    /// Whether the token that came along, or none, is enough.
-    fn admit(&self, request: &Request, route: &Route, key: Option<&[u8]>) -> Result<(), Response> {
-        let access = self.store.access();
-        if route.needs == Needs::Nothing || route.needs == Needs::Token && !access.is_required() {
-            return Ok(());
-        }
-        if !access.is_required() {
-            return Err(Response::text(
-                403,
-                "changes over HTTP need a token, and none is set up (--token, --tokens-file)",
-            ));
-        }
-        let unauthorized = |why: &str| Response::text(401, why).with("www-authenticate", "Bearer realm=\"crabcache\"");
-        let Some(secret) = guard::bearer(request) else { return Err(unauthorized("a token is needed")) };
-        let Some(token) = access.find(None, secret.as_bytes()) else { return Err(unauthorized("no such token")) };
-        let command = match route.action {
-            Action::ReadKey => Op::Get,
-            Action::WriteKey => Op::Set,
-            Action::DeleteKey => Op::Del,
-            Action::Config => Op::ConfigGet,
-            Action::HotKeys => Op::HotKeys,
-            _ => Op::Stats,
-        };
-        let key_allowed = key.is_none_or(|key| token.allows_key(key));
-        match token.allows(spec_of(command)) && key_allowed {
-            true => Ok(()),
-            false => Err(Response::text(403, "the token does not allow this")),
+            Action::ReadKey => self.read(key).into(),
+            Action::WriteKey => self.write(key, request).into(),
+            Action::DeleteKey => self.delete(key).into(),
         }
     }
 
@@ -278,6 +261,14 @@ impl Answers {
     }
 
     fn read(&mut self, key: &[u8]) -> Response {
+        // What is too long to be written over HTTP is too long to be read: it would lie here more than once.
+        match self.call(&[b"STRLEN", key]) {
+            Ok(Reply::Int(len)) if len > ADMIN_BODY_BYTES_MAX as i64 => {
+                return Response::text(413, format!("the value has {len} bytes; HTTP gives {ADMIN_BODY_BYTES_MAX}"));
+            }
+            Ok(_) => {}
+            Err(refused) => return refused,
+        }
         let value = match self.call(&[b"GET", key]) {
             Ok(Reply::Nil) => return Response::text(404, "there is no such key"),
             Ok(Reply::Owned(value)) => value,

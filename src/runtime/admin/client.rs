@@ -27,6 +27,8 @@ pub struct Client {
     /// No more requests are taken; closed when all has been sent.
     is_closing: bool,
     is_gone: bool,
+    /// It sends no more, and may still want answers.
+    input_ended: bool,
     events: bool,
     last_progress: Instant,
     /// Of the request that is not whole yet.
@@ -45,6 +47,7 @@ impl Client {
             sent: 0,
             is_closing: false,
             is_gone: false,
+            input_ended: false,
             events: false,
             last_progress: now,
             request_began: None,
@@ -56,9 +59,8 @@ impl Client {
         for _ in 0..RECEIVES_PER_TURN {
             match self.stream.read(&mut piece) {
                 Ok(0) => {
-                    // Whoever sends no more may still want the answer.
-                    self.is_closing = true;
-                    self.is_gone |= self.events || !self.has_output();
+                    self.input_ended = true;
+                    self.is_gone |= self.events;
                     return;
                 }
                 Ok(len) => {
@@ -86,6 +88,10 @@ impl Client {
         }
         match self.requests.next(body_bytes_max) {
             Step::Request(request) => Progress::Request(request),
+            Step::More | Step::Continue if self.input_ended => {
+                self.is_closing = true;
+                Progress::Nothing
+            }
             Step::More => Progress::Nothing,
             Step::Continue => {
                 self.out.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
@@ -114,6 +120,11 @@ impl Client {
         }
     }
 
+    /// When it has last sent or taken something.
+    pub fn last_progress(&self) -> Instant {
+        self.last_progress
+    }
+
     pub fn wants_events(&self) -> bool {
         self.events && !self.is_gone
     }
@@ -128,7 +139,7 @@ impl Client {
     }
 
     pub fn wants_input(&self) -> bool {
-        !self.is_closing && !self.is_gone
+        !self.is_closing && !self.is_gone && !self.input_ended
     }
 
     pub fn has_output(&self) -> bool {
@@ -170,5 +181,83 @@ impl Client {
             || (self.is_closing && !self.has_output())
             || self.request_began.is_some_and(|began| !self.events && late(began, ADMIN_REQUEST_MS_MAX))
             || late(self.last_progress, ADMIN_IDLE_MS_MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+    use crate::limits::ADMIN_BODY_BYTES_MAX;
+
+    /// A client and the other end of its connection.
+    fn client(now: Instant) -> (Client, TcpStream) {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let other = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let stream = listener.accept().unwrap().0;
+        (Client::new(stream, "127.0.0.1".parse().unwrap(), now).unwrap(), other)
+    }
+
+    /// Receives until there is something.
+    fn receive(client: &mut Client, now: Instant) {
+        while client.last_progress != now {
+            client.receive(now);
+        }
+    }
+
+    #[test]
+    fn a_request_that_does_not_come_to_its_end_and_a_silent_client_are_left() {
+        let start = Instant::now();
+        let after = |ms| start + Duration::from_millis(ms);
+        let (mut slow, mut other) = client(start);
+        for (second, piece) in [b"GET", b" /l", b"ive"].into_iter().enumerate() {
+            other.write_all(piece).unwrap();
+            let now = after(1000 + second as u64 * 4000);
+            receive(&mut slow, now);
+            assert!(!slow.is_over(now));
+        }
+        // However lately it has sent something.
+        assert!(!slow.is_over(after(1000 + ADMIN_REQUEST_MS_MAX)) && slow.is_over(after(1001 + ADMIN_REQUEST_MS_MAX)));
+        let (silent, _other) = client(start);
+        assert!(!silent.is_over(after(ADMIN_IDLE_MS_MAX)) && silent.is_over(after(ADMIN_IDLE_MS_MAX + 1)));
+    }
+
+    /// `printf … | nc -N` got no answer when the end came together with the request.
+    #[test]
+    fn whoever_sends_no_more_gets_his_answers() {
+        let now = Instant::now();
+        let (mut client, mut other) = client(now);
+        let request = b"GET /livez HTTP/1.1\r\nhost: localhost\r\n\r\n";
+        other.write_all(&[&request[..], request].concat()).unwrap();
+        other.shutdown(std::net::Shutdown::Write).unwrap();
+        while !client.input_ended {
+            client.receive(now);
+        }
+        for _ in 0..2 {
+            let Progress::Request(request) = client.next_request(ADMIN_BODY_BYTES_MAX) else { panic!("a request") };
+            client.answer(&request, Answer::Response(Response::text(200, "ok")), now);
+        }
+        assert!(matches!(client.next_request(ADMIN_BODY_BYTES_MAX), Progress::Nothing) && !client.is_over(now));
+        client.send(now);
+        assert!(client.is_over(now));
+        drop(client);
+        let mut text = String::new();
+        other.read_to_string(&mut text).unwrap();
+        assert_eq!(text.matches("HTTP/1.1 200 OK").count(), 2, "{text}");
+    }
+
+    #[test]
+    fn a_listener_that_does_not_keep_up_is_closed() {
+        let now = Instant::now();
+        let (mut client, _other) = client(now);
+        client.events = true;
+        let event = vec![b'e'; ADMIN_OUTPUT_BYTES_MAX / 4];
+        for _ in 0..4 {
+            assert!(client.wants_events());
+            client.push_event(&event);
+        }
+        client.push_event(b"one more");
+        assert!(!client.wants_events() && client.is_over(now));
     }
 }

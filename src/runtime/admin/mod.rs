@@ -6,6 +6,7 @@
 //!                              └──────────── one poll(2) for all ────────────┘
 //! ```
 
+mod admission;
 mod answers;
 mod client;
 mod gateway;
@@ -15,6 +16,7 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::AsFd;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -24,14 +26,19 @@ use super::core::Shared;
 use super::doorbell::Doorbell;
 use super::refusal::Refusal;
 use super::signals::Shutdown;
+use crate::allowlist::Allowlist;
 use crate::config::{Config, Store};
+use crate::engine::commons::Commons;
 use crate::limits::{ADMIN_BUFFERED_BYTES_MAX, ADMIN_CLIENTS_MAX};
+use admission::Admission;
 use answers::Answers;
 use client::{Client, Progress};
 use gateway::Gateway;
 
 /// Longest the thread waits: bounds how late it sees that the server ends.
 const WAIT_MAX: Duration = Duration::from_millis(250);
+/// Requests of one client before others have their turn.
+const REQUESTS_PER_TURN: usize = 16;
 const EVENTS_EVERY: Duration = Duration::from_secs(1);
 /// How long accepting rests when there are no descriptors.
 const ACCEPT_REST: Duration = Duration::from_millis(100);
@@ -67,7 +74,19 @@ pub struct Parts {
     pub doorbells: Arc<[Doorbell]>,
     pub shutdown: Arc<Shutdown>,
     pub store: Arc<Store>,
+    pub commons: Arc<Commons>,
     pub started: Instant,
+}
+
+static REFUSED: AtomicU64 = AtomicU64::new(0);
+
+/// Connections and requests refused since the start: for their address, their secret, or because they were too many.
+pub fn refused() -> u64 {
+    REFUSED.load(Ordering::Relaxed)
+}
+
+fn count_refusal() {
+    REFUSED.fetch_add(1, Ordering::Relaxed);
 }
 
 /// Starts the thread, if there is anything to listen on. It ends with the process.
@@ -88,16 +107,21 @@ pub fn start(parts: Parts) {
 }
 
 fn serve(parts: Parts) {
-    let Parts { listeners, shared, doorbells, shutdown, store, started } = parts;
+    let Parts { listeners, shared, doorbells, shutdown, store, commons, started } = parts;
     let gateway = Gateway::new(shared.clone(), doorbells);
-    let mut answers = Answers::new(gateway, shared, shutdown.clone(), store, started);
+    let admission = Admission::new(store.clone(), commons, started);
+    let mut answers = Answers::new(gateway, shared, shutdown.clone(), store.clone(), admission, started);
+    let mut access = store.access();
     let mut clients: Vec<Client> = Vec::new();
     let mut accept_from = Instant::now();
     let mut events_at = Instant::now();
+    // Somebody may have whole requests left.
+    let mut is_behind = false;
     while !shutdown.is_requested() {
         let now = Instant::now();
-        let accepting = clients.len() < ADMIN_CLIENTS_MAX && now >= accept_from;
-        let ready = match wait(&listeners, accepting, &clients) {
+        let accepting = now >= accept_from;
+        let patience = if std::mem::take(&mut is_behind) { Duration::ZERO } else { WAIT_MAX };
+        let ready = match wait(&listeners, accepting, &clients, patience) {
             Ok(ready) => ready,
             Err(error) => {
                 error!("the admin HTTP ends: {error}");
@@ -106,7 +130,7 @@ fn serve(parts: Parts) {
         };
         if accepting {
             for listener in &listeners {
-                accept_from = accept(listener, &mut clients).unwrap_or(accept_from);
+                accept_from = accept(listener, &mut clients, &store.allowlist()).unwrap_or(accept_from);
             }
         }
         let now = Instant::now();
@@ -114,9 +138,14 @@ fn serve(parts: Parts) {
             if ready {
                 client.receive(now);
             }
-            while let Progress::Request(request) = client.next_request(answers.body_bytes_max()) {
-                let answer = answers.answer(&request);
+            for turn in 1.. {
+                let Progress::Request(request) = client.next_request(answers.body_bytes_max()) else { break };
+                let answer = answers.answer(&request, client.peer);
                 client.answer(&request, answer, now);
+                if turn == REQUESTS_PER_TURN {
+                    is_behind = true;
+                    break;
+                }
             }
         }
         if now >= events_at {
@@ -126,6 +155,12 @@ fn serve(parts: Parts) {
                 clients.iter_mut().filter(|client| client.wants_events()).for_each(|client| client.push_event(&event));
             }
             answers.rest(now);
+            // Whoever listens has shown his token long ago: he has to show it again where tokens have changed.
+            let access_now = store.access();
+            if access_now.tokens() != access.tokens() {
+                access = access_now;
+                clients.iter_mut().filter(|client| client.wants_events()).for_each(Client::abandon);
+            }
         }
         bound_buffers(&mut clients);
         clients.iter_mut().for_each(|client| client.send(now));
@@ -134,7 +169,7 @@ fn serve(parts: Parts) {
 }
 
 /// Waits until somebody has something to say or can take more. Which clients can be read from.
-fn wait(listeners: &[TcpListener], accepting: bool, clients: &[Client]) -> io::Result<Vec<bool>> {
+fn wait(listeners: &[TcpListener], accepting: bool, clients: &[Client], patience: Duration) -> io::Result<Vec<bool>> {
     let mut fds: Vec<PollFd> = Vec::with_capacity(clients.len() + listeners.len());
     for client in clients {
         let mut flags = PollFlags::empty();
@@ -145,7 +180,7 @@ fn wait(listeners: &[TcpListener], accepting: bool, clients: &[Client]) -> io::R
     if accepting {
         fds.extend(listeners.iter().map(|listener| PollFd::new(listener.as_fd(), PollFlags::POLLIN)));
     }
-    let timeout = PollTimeout::try_from(WAIT_MAX).unwrap_or(PollTimeout::ZERO);
+    let timeout = PollTimeout::try_from(patience).unwrap_or(PollTimeout::ZERO);
     match poll(&mut fds, timeout) {
         Ok(_) | Err(nix::errno::Errno::EINTR) => {}
         Err(error) => return Err(error.into()),
@@ -155,13 +190,25 @@ fn wait(listeners: &[TcpListener], accepting: bool, clients: &[Client]) -> io::R
 }
 
 /// Takes whoever is there. When to try again, if accepting failed.
-fn accept(listener: &TcpListener, clients: &mut Vec<Client>) -> Option<Instant> {
-    while clients.len() < ADMIN_CLIENTS_MAX {
+fn accept(listener: &TcpListener, clients: &mut Vec<Client>, allowlist: &Allowlist) -> Option<Instant> {
+    for _ in 0..ADMIN_CLIENTS_MAX {
         match listener.accept() {
-            Ok((stream, peer)) => match Client::new(stream, peer.ip().to_canonical(), Instant::now()) {
-                Ok(client) => clients.push(client),
-                Err(error) => warn!("a client of the admin HTTP is lost: {error}"),
-            },
+            Ok((stream, peer)) => {
+                let peer = peer.ip().to_canonical();
+                // Whoever asks from this machine itself is let in, so that no list silences the health checks.
+                if !peer.is_loopback() && !allowlist.admits(peer) {
+                    count_refusal();
+                    info!("client {peer} of the admin HTTP is refused: its address is not allowed (--allow, --deny)");
+                    continue;
+                }
+                match Client::new(stream, peer, Instant::now()) {
+                    Ok(client) => clients.push(client),
+                    Err(error) => warn!("a client of the admin HTTP is lost: {error}"),
+                }
+                if clients.len() > ADMIN_CLIENTS_MAX {
+                    make_room(clients);
+                }
+            }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return None,
             // Gone before it was accepted.
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
@@ -172,6 +219,16 @@ fn accept(listener: &TcpListener, clients: &mut Vec<Client>) -> Option<Instant> 
         }
     }
     None
+}
+
+/// Whoever has been silent for longest goes: silent clients must not keep a health check waiting.
+fn make_room(clients: &mut Vec<Client>) {
+    let silent = clients.iter().enumerate().min_by_key(|(_, client)| client.last_progress()).map(|(index, _)| index);
+    if let Some(index) = silent {
+        count_refusal();
+        let client = clients.swap_remove(index);
+        warn!("the admin HTTP has {ADMIN_CLIENTS_MAX} clients: the one of {} is closed for the next", client.peer);
+    }
 }
 
 /// All clients together hold no more than their bound: whoever holds most goes.

@@ -43,6 +43,10 @@ impl Core {
             (true, then) => Some(Filter::Proxy { header: Vec::new(), then }),
             (false, beginning) => self.filter_for(beginning),
         };
+        if beginning == Beginning::Tls && !behind_proxy && (filter.is_none() || !self.engine.begin_handshake(index)) {
+            // There is no TLS any more, or there are too many handshakes of its address.
+            return self.drop_connection(index);
+        }
         if let Some(filter) = filter {
             let generation = self.engine.connection(index).map_or(0, |connection| connection.generation);
             if !matches!(filter, Filter::Undecided) {
@@ -85,10 +89,8 @@ impl Core {
         match &self.filters[index as usize] {
             Some(Filter::Tls(_)) => {}
             Some(Filter::Undecided) if self.ring.bytes(buffer).first() == Some(&FIRST_BYTE) => {
-                let Some(filter) = self.filter_for(Beginning::Tls) else { return false };
-                let generation = self.engine.connection(index).map_or(0, |connection| connection.generation);
-                self.handshakes.push_back((index, generation, Instant::now() + HANDSHAKE));
-                self.set_filter(index, filter);
+                self.end_filter(index);
+                self.begin_filter(index, false, Beginning::Tls);
             }
             Some(Filter::Proxy { .. }) => {
                 let input = self.ring.bytes(buffer).to_vec();
@@ -100,11 +102,60 @@ impl Core {
                 return false;
             }
         }
-        if let Some(Some(Filter::Tls(session))) = self.filters.get_mut(index as usize) {
-            let taken = session.take_in(self.ring.bytes(buffer));
-            self.taken_in(index, taken);
-        }
+        self.take_in(index, buffer);
         true
+    }
+
+    /// Received bytes of a TLS connection. Handshakes have their turn when there is time: whoever is through his is not
+    /// kept waiting by those who come.
+    fn take_in(&mut self, index: u32, buffer: u16) {
+        let Some(Some(Filter::Tls(session))) = self.filters.get_mut(index as usize) else { return };
+        let input = self.ring.bytes(buffer);
+        let was_waiting = session.has_waiting();
+        if was_waiting || session.is_handshaking() && self.handshakes_left == 0 {
+            if !session.keep_waiting(input) {
+                self.engine.counters.tls_failures += 1;
+                self.drop_connection(index);
+            } else if !was_waiting {
+                let generation = self.engine.connection(index).map_or(0, |connection| connection.generation);
+                self.shelved.push_back((index, generation));
+            }
+            return;
+        }
+        self.handshakes_left -= session.is_handshaking() as usize;
+        let taken = session.take_in(input);
+        self.taken_in(index, taken);
+    }
+
+    /// Those whose handshakes have waited come before others.
+    pub(super) fn go_on_with_handshakes(&mut self) {
+        while self.handshakes_left > 0
+            && let Some((index, generation)) = self.shelved.pop_front()
+        {
+            let is_there = self.engine.connection(index).is_some_and(|connection| connection.generation == generation);
+            if let Some(Some(Filter::Tls(session))) = self.filters.get_mut(index as usize)
+                && is_there
+            {
+                self.handshakes_left -= 1;
+                let has_ended = session.has_end_waiting;
+                let taken = session.take_in_waiting();
+                self.taken_in(index, taken);
+                if has_ended {
+                    self.engine.end_of_input(index);
+                }
+            }
+        }
+    }
+
+    /// Whether the end of what a client sends comes behind something that waits.
+    pub(super) fn ends_later(&mut self, index: u32) -> bool {
+        match self.filters.get_mut(index as usize) {
+            Some(Some(Filter::Tls(session))) if session.has_waiting() => {
+                session.has_end_waiting = true;
+                true
+            }
+            _ => false,
+        }
     }
 
     fn take_header(&mut self, index: u32, input: &[u8]) {
@@ -170,6 +221,7 @@ impl Core {
             self.engine.counters.tls_handshakes += 1;
             let names = session.names();
             self.engine.identify(index, &names);
+            self.engine.end_handshake(index);
         }
         if !plain.is_empty() {
             self.engine.receive_owned(index, plain, &self.ring);

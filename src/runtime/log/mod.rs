@@ -109,7 +109,9 @@ pub fn write_in_background() {
             QUEUE.write_one(&mut stderr(), LOOK_EVERY, &mut told, tell);
             if looked.elapsed() >= LOOK_EVERY {
                 looked = Instant::now();
-                for (said, held_back) in limiter().due(looked) {
+                // Not held while lines are made of it.
+                let due = limiter().due(looked);
+                for (said, held_back) in due {
                     emit(&said, held_back);
                 }
             }
