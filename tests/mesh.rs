@@ -19,6 +19,7 @@ use crabcache::engine::commons::Commons;
 use crabcache::engine::debug::DebugAccess;
 use crabcache::engine::journal::Durable;
 use crabcache::engine::memory::MemoryPool;
+use crabcache::engine::serving::{Serving, Ways};
 use crabcache::engine::settings::Fixed;
 use crabcache::engine::{Engine, EngineConfig, Peer};
 use crabcache::hash::KeyHasher;
@@ -46,6 +47,8 @@ struct Plan {
     /// Boxes between two cores, and boxes that may wait for the way to be free.
     capacity: usize,
     waiting_max: usize,
+    /// Replies beyond which a box goes home in parts.
+    part_bytes: usize,
     value_bytes: usize,
 }
 
@@ -55,6 +58,8 @@ struct Shown {
     answered: AtomicU64,
     turns: AtomicU64,
     sleeps: AtomicU64,
+    /// Parts of boxes that came home before the rest.
+    parts: AtomicU64,
     is_asleep: AtomicBool,
     is_done: AtomicBool,
 }
@@ -200,6 +205,7 @@ fn engine_config(plan: &Plan, core: usize) -> EngineConfig {
         output_hard_bytes: limits::OUTPUT_HARD_BYTES,
         mesh_in_flight_max: plan.capacity,
         mesh_waiting_max: plan.waiting_max,
+        mesh_part_bytes: plan.part_bytes,
         fills: crabcache::filling::FillBounds::default(),
         topology: Arc::new(Topology {
             cores,
@@ -222,6 +228,7 @@ fn engine_config(plan: &Plan, core: usize) -> EngineConfig {
 struct Core {
     engine: Engine,
     mesh: MeshPort,
+    serving: Serving,
     doorbells: Arc<[Doorbell]>,
     clients: Vec<Client>,
     random: Random,
@@ -267,6 +274,7 @@ impl Core {
                 || self.engine.has_resumable()
                 || self.engine.has_postponed()
                 || self.mesh.has_arrivals()
+                || self.serving.has_begun()
                 || self.clients.iter().any(|client| client.left > 0 && client.under_way.len() < client.window);
             if busy {
                 continue;
@@ -315,12 +323,10 @@ impl Core {
     fn exchange(&mut self) {
         for core in 0..self.mesh.cores() {
             while let Some(batch) = self.mesh.returned(core) {
+                self.shared.cores[self.index].parts.fetch_add(batch.is_part() as u64, Ordering::Relaxed);
                 self.engine.absorb(core as u32, batch);
             }
-            while let Some(mut batch) = self.mesh.inbound(core) {
-                self.engine.serve(&mut batch);
-                self.mesh.give_back(core, batch);
-            }
+            self.serving.serve(&mut self.engine, &mut self.mesh, core, usize::MAX);
         }
         for core in 0..self.mesh.cores() {
             while let Some(batch) = self.engine.ship(core as u32) {
@@ -342,7 +348,8 @@ impl Core {
 }
 
 /// Carries a plan out; returns how often cores slept.
-fn carry_out(plan: Plan, seed: u64) -> u64 {
+/// How often the cores slept, and how many parts of boxes came home.
+fn carry_out(plan: Plan, seed: u64) -> (u64, u64) {
     let doorbells: Arc<[Doorbell]> = (0..plan.cores).map(|_| Doorbell::new().expect("an eventfd")).collect();
     let shared =
         Arc::new(Shared { cores: (0..plan.cores).map(|_| Shown::default()).collect(), done: AtomicUsize::new(0) });
@@ -353,6 +360,7 @@ fn carry_out(plan: Plan, seed: u64) -> u64 {
             let core = Core {
                 engine: Engine::new(engine_config(&plan, index)),
                 mesh,
+                serving: Serving::new(plan.cores),
                 doorbells,
                 clients: (0..clients).map(|client| Client::new(index * 1000 + client, &plan)).collect(),
                 random: Random(seed << 8 | index as u64),
@@ -371,7 +379,8 @@ fn carry_out(plan: Plan, seed: u64) -> u64 {
     }
     let answered: u64 = shared.cores.iter().map(|core| core.answered.load(Ordering::Relaxed)).sum();
     assert_eq!(answered, (plan.cores_with_clients * plan.clients * plan.commands) as u64, "seed {seed}, {plan:?}");
-    shared.cores.iter().map(|core| core.sleeps.load(Ordering::Relaxed)).sum()
+    let sum = |of: fn(&Shown) -> &AtomicU64| shared.cores.iter().map(|core| of(core).load(Ordering::Relaxed)).sum();
+    (sum(|core| &core.sleeps), sum(|core| &core.parts))
 }
 
 /// Returns when all threads have ended or one has failed; panics when nothing moves any more.
@@ -476,15 +485,17 @@ fn no_wake_up_is_lost_while_cores_fall_asleep_after_every_command() {
             window: 1,
             capacity: 1,
             waiting_max: 0,
+            part_bytes: limits::MESH_PART_BYTES,
             value_bytes: 10,
         };
-        sleeps += carry_out(plan, seed);
+        sleeps += carry_out(plan, seed).0;
     }
     assert!(sleeps > 200 * 60, "cores slept only {sleeps} times");
 }
 
 #[test]
 fn cores_flooding_each_other_through_single_boxes_come_to_an_end() {
+    let mut parts = 0;
     for seed in 0..60 {
         let cores = 2 + seed as usize % 4;
         let plan = Plan {
@@ -495,10 +506,12 @@ fn cores_flooding_each_other_through_single_boxes_come_to_an_end() {
             window: 30,
             capacity: 1 + seed as usize % 2,
             waiting_max: 0,
+            part_bytes: [0, 30_000, limits::MESH_PART_BYTES][seed as usize % 3],
             value_bytes: 20_000,
         };
-        carry_out(plan, seed);
+        parts += carry_out(plan, seed).1;
     }
+    assert!(parts > 1000, "only {parts} parts");
 }
 
 #[test]
@@ -512,6 +525,7 @@ fn many_more_cores_than_cpus() {
             window: 1 + seed as usize % 5,
             capacity: 1,
             waiting_max: seed as usize % 2,
+            part_bytes: 10_000 * (seed as usize % 3),
             value_bytes: 40_000,
         };
         carry_out(plan, seed);

@@ -201,6 +201,11 @@ impl Batch {
         !self.reply_ends.is_empty()
     }
 
+    /// Whether it is one that [`Batch::part`] has taken out of another.
+    pub fn is_part(&self) -> bool {
+        self.is_part
+    }
+
     /// Takes out what has been answered so far, to be sent home alone.
     pub fn part(&mut self) -> Box<Batch> {
         Box::new(Batch {

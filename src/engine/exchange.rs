@@ -5,7 +5,6 @@ use super::journal::Gate;
 use super::{Engine, holding};
 use crate::command::Route;
 use crate::connection::Closing;
-use crate::limits;
 use crate::metrics::ErrorCode;
 use crate::proto;
 use crate::reply::Reply;
@@ -46,7 +45,7 @@ impl Engine {
         let mut gates = std::mem::take(&mut batch.gates);
         let mut put_off = Vec::new();
         for (place, command) in batch.commands.iter().enumerate() {
-            if replies.len() > limits::MESH_PART_BYTES {
+            if replies.len() > self.config.mesh_part_bytes {
                 break;
             }
             let args = batch.args_of(command);

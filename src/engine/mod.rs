@@ -62,6 +62,7 @@ pub mod notices;
 mod portions;
 mod pubsub;
 mod rates;
+pub mod serving;
 pub mod settings;
 mod share;
 mod slow;
@@ -112,6 +113,8 @@ pub struct EngineConfig {
     pub subscriber_soft_bytes: usize,
     pub mesh_in_flight_max: usize,
     pub mesh_waiting_max: usize,
+    /// Replies beyond which a batch goes home in parts.
+    pub mesh_part_bytes: usize,
     /// How many keys may be filled in at once, and how many clients wait for that.
     pub fills: FillBounds,
     /// Which cores have subscribers for what.

@@ -1,20 +1,25 @@
 //! One core: its ring, its engine, its end of the mesh, and the turn that drives them.
 
+mod arrivals;
+mod drain;
 mod filters;
+mod shared;
+mod sleep;
 
 use std::collections::VecDeque;
 use std::io;
-use std::net::SocketAddr;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::unix::net::UnixStream;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use rustls::ServerConfig;
 use tracing::{debug, warn};
 
+use self::arrivals::Listener;
+use self::drain::Drain;
 use self::filters::{Beginning, Filter};
+pub use self::shared::Shared;
 use super::background::Background;
 use super::bridge::{Bridge, let_executor_in};
 use super::doorbell::Doorbell;
@@ -22,7 +27,6 @@ use super::host::Ready;
 use super::listen::CoreListeners;
 use super::mesh::MeshPort;
 use super::process;
-use super::pulse::Pulses;
 use super::ring::{Event, NetRing, RingStats, Stopped};
 use super::signals::Shutdown;
 use super::spin::Spin;
@@ -32,10 +36,8 @@ use crate::allowlist::{Allowlist, Network};
 use crate::clock::Now;
 use crate::config::{Store, TlsPort};
 use crate::connection::{Closing, Received};
-use crate::engine::batch::Batch;
-use crate::engine::clients::Address;
-use crate::engine::notices::Notice;
-use crate::engine::{Engine, EngineConfig, Peer};
+use crate::engine::serving::Serving;
+use crate::engine::{Engine, EngineConfig};
 use crate::limits;
 
 /// Received bytes after which a turn applies and answers before it looks at more.
@@ -45,13 +47,9 @@ const TURN_BATCHES: usize = 4;
 /// A value with more than this still to come is received straight into its memory; below, stopping and
 /// starting the multishot receive costs more than the copy.
 const DIRECT_RECEIVE_BYTES_MIN: usize = 128 * 1024;
-/// Longest sleep, and with it the longest that housekeeping waits on an idle core.
-const SLEEP_MAX: Duration = Duration::from_millis(100);
 /// Longest sleep after a turn with sends: bounds what one reader that stops reading can cost the others,
 /// because a wait counts on sends being done at once.
 const SLEEP_AFTER_SENDS: Duration = Duration::from_millis(1);
-/// The same while keys expire: their memory is due back within a second.
-const SLEEP_WITH_HOUSEKEEPING: Duration = Duration::from_millis(50);
 const TICK: Duration = Duration::from_millis(1);
 /// Ticks over which the ring counts active sockets.
 const PERIOD_TICKS: u32 = 8;
@@ -65,57 +63,7 @@ const RELEASED_BY_TICK: usize = 1 << 20;
 const YIELD_EVERY: Duration = Duration::from_millis(2);
 /// How long a listener rests after accepting failed for want of descriptors or memory.
 const ACCEPT_REST: Duration = Duration::from_millis(50);
-const DRAIN_STALL: Duration = Duration::from_millis(limits::DRAIN_STALL_MS_MAX);
-const DRAIN: Duration = Duration::from_millis(limits::DRAIN_MS_MAX);
 const LINGER: Duration = Duration::from_millis(limits::LINGER_MS_MAX);
-
-/// State that all cores see. Touched when clients come and go, never per command.
-pub struct Shared {
-    pub clients: AtomicUsize,
-    pub clients_max: usize,
-    /// Cores that have no connections left at shutdown.
-    pub drained: AtomicUsize,
-    pub pulses: Arc<Pulses>,
-    /// Clients of this process that wait to be served.
-    invited: Mutex<Vec<UnixStream>>,
-    has_invited: AtomicBool,
-}
-
-impl Shared {
-    pub fn new(clients_max: usize, pulses: Arc<Pulses>) -> Shared {
-        Shared {
-            clients: AtomicUsize::new(0),
-            clients_max,
-            drained: AtomicUsize::new(0),
-            pulses,
-            invited: Mutex::default(),
-            has_invited: AtomicBool::new(false),
-        }
-    }
-
-    /// `client` is served as if it had connected, by whichever core is rung next.
-    pub fn invite(&self, client: UnixStream) {
-        self.invited.lock().unwrap_or_else(PoisonError::into_inner).push(client);
-        self.has_invited.store(true, Ordering::Release);
-    }
-
-    fn take_invited(&self) -> Vec<UnixStream> {
-        match self.has_invited.swap(false, Ordering::AcqRel) {
-            true => std::mem::take(&mut *self.invited.lock().unwrap_or_else(PoisonError::into_inner)),
-            false => Vec::new(),
-        }
-    }
-}
-
-/// A socket to accept on.
-struct Listener {
-    socket: OwnedFd,
-    /// Whether it is the core's own port.
-    own_port: bool,
-    beginning: Beginning,
-    /// Path, for Unix sockets.
-    unix_path: Option<Arc<str>>,
-}
 
 /// What a core runs on.
 pub struct CoreParts {
@@ -177,20 +125,11 @@ struct Core {
     behind: bool,
     /// Connections whose replies wait for those of other cores, until the next tick.
     withheld: Vec<(u32, u32)>,
-    /// By core: its batch that has been served in part.
-    serving: Vec<Option<Box<Batch>>>,
+    serving: Serving,
     ticks: u32,
     draining: Option<Drain>,
     drained: bool,
     log: Option<CoreLog>,
-}
-
-/// The end: connections take their last replies.
-struct Drain {
-    since: Instant,
-    /// When the last of it was taken, and how much had been sent by then.
-    moved: Instant,
-    bytes_sent: u64,
 }
 
 /// Serves until a stop is requested and every connection has its replies.
@@ -284,7 +223,6 @@ impl Core {
         for listener in &listeners {
             ring.add_listener(listener.socket.as_raw_fd(), listener.unix_path.is_none());
         }
-        let serving = (0..parts.mesh.cores()).map(|_| None).collect();
         Ok(Core {
             store_version: parts.store.version(),
             allowlist: parts.store.allowlist(),
@@ -298,6 +236,7 @@ impl Core {
             core: parts.engine.core as usize,
             engine: Engine::new(parts.engine),
             ring,
+            serving: Serving::new(parts.mesh.cores()),
             mesh: parts.mesh,
             listeners,
             shared: parts.shared,
@@ -313,7 +252,6 @@ impl Core {
             lingering: VecDeque::new(),
             behind: false,
             withheld: Vec::new(),
-            serving,
             ticks: 0,
             draining: None,
             drained: false,
@@ -324,72 +262,6 @@ impl Core {
     fn clock(&self, now: Instant) -> Now {
         let (unix_ms, unix_us_part) = process::wall_clock();
         Now { unix_ms, unix_us_part, uptime_us: (now - self.started).as_micros() as u64 }
-    }
-
-    /// Enters the ring; with a `wait`, until something happens.
-    fn enter(&mut self, wait: Duration) -> io::Result<()> {
-        self.engine.counters.turns += 1;
-        if wait.is_zero() {
-            return self.ring.poll();
-        }
-        if let Some(bound) = self.spin.begin(self.ring.active_sockets()) {
-            self.ring.poll()?;
-            let found = self.ring.has_events() || self.look_for_work(bound);
-            self.spin.end(found);
-            if found {
-                return self.ring.poll();
-            }
-        }
-        if !self.mesh.fall_asleep() {
-            return self.ring.poll();
-        }
-        if self.engine.has_open_gates() {
-            self.mesh.wake_up();
-            return self.ring.poll();
-        }
-        self.engine.counters.sleeps += 1;
-        let entered = self.ring.wait(wait);
-        self.mesh.wake_up();
-        entered
-    }
-
-    /// Looks for up to `bound` whether there is anything to do.
-    fn look_for_work(&mut self, bound: Duration) -> bool {
-        let until = Instant::now() + bound;
-        loop {
-            for _ in 0..32 {
-                if self.ring.is_ready() || self.mesh.has_arrivals() {
-                    return true;
-                }
-                std::hint::spin_loop();
-            }
-            if Instant::now() >= until {
-                return false;
-            }
-        }
-    }
-
-    /// Whether there was nothing that had to be done at once.
-    async fn sleep_in_executor(&mut self, bridge: &Bridge, bound: Duration) -> io::Result<bool> {
-        self.ring.poll()?;
-        if self.ring.has_events() || !self.mesh.fall_asleep() {
-            return Ok(false);
-        }
-        if self.engine.has_open_gates() {
-            self.mesh.wake_up();
-            return Ok(false);
-        }
-        self.engine.counters.sleeps += 1;
-        let log = self.log.as_ref();
-        let logged = async {
-            match log {
-                Some(log) => log.wait().await,
-                None => std::future::pending().await,
-            }
-        };
-        let slept = bridge.sleep(&mut self.ring, bound, logged).await;
-        self.mesh.wake_up();
-        slept
     }
 
     // ---- input ----------------------------------------------------------------------------------
@@ -494,83 +366,6 @@ impl Core {
                 self.shared.clients.fetch_sub(1, Ordering::Relaxed);
             }
             Event::Doorbell => self.welcome_invited(),
-        }
-    }
-
-    fn accepted(&mut self, listener: u32, socket: OwnedFd) {
-        if self.draining.is_some() {
-            return;
-        }
-        let (peer, local) = match &self.listeners[listener as usize].unix_path {
-            Some(_) => (None, None),
-            None => super::sockets::addresses(socket.as_fd()),
-        };
-        let behind_proxy = peer.is_some_and(|peer| self.proxies.iter().any(|network| network.contains(peer.ip())));
-        if let Some(peer) = peer
-            && !behind_proxy
-        {
-            if !self.allowlist.is_empty() && !self.allowlist.admits(peer.ip()) {
-                self.engine.counters.connections_refused_by_address += 1;
-                let client = peer.to_string();
-                self.engine
-                    .note(|| Notice::Refused { client, why: "its address is not allowed (--allow, --deny)".into() });
-                return;
-            }
-            if self.engine.is_flooded_by(peer.ip()) {
-                super::sockets::reset(&socket);
-                let client = peer.ip().to_string();
-                self.engine.note(|| Notice::Refused { client, why: "too many connections of its address".into() });
-                return;
-            }
-        }
-        if self.shared.clients.fetch_add(1, Ordering::Relaxed) >= self.shared.clients_max {
-            self.shared.clients.fetch_sub(1, Ordering::Relaxed);
-            self.engine.counters.connections_refused += 1;
-            super::sockets::refuse(&socket);
-            let clients_max = self.shared.clients_max;
-            warn!("a client is refused: there are {clients_max} already, as many as there may be (--max-clients)");
-            return;
-        }
-        let listener = &self.listeners[listener as usize];
-        let (address, local_address) = match &listener.unix_path {
-            Some(path) => (Address::Unix(path.clone()), Address::Unix(path.clone())),
-            None => {
-                let unknown = SocketAddr::from(([0, 0, 0, 0], 0));
-                (Address::Tcp(peer.unwrap_or(unknown)), Address::Tcp(local.unwrap_or(unknown)))
-            }
-        };
-        let peer = Peer {
-            address,
-            local_address,
-            descriptor: socket.as_raw_fd(),
-            own_port: listener.own_port,
-            is_trusted: false,
-        };
-        let beginning = listener.beginning;
-        let index = self.ring.add_socket(socket);
-        self.engine.open(index, peer);
-        if behind_proxy || beginning != Beginning::Plain {
-            self.begin_filter(index, behind_proxy, beginning);
-        }
-    }
-
-    /// Clients of this process itself: beyond the bound of clients, because an operator has to get in when it is reached.
-    fn welcome_invited(&mut self) {
-        for client in self.shared.take_invited() {
-            self.shared.clients.fetch_add(1, Ordering::Relaxed);
-            let address = Address::Unix("admin".into());
-            let descriptor = client.as_raw_fd();
-            let index = self.ring.add_socket(client.into());
-            self.engine.open(
-                index,
-                Peer {
-                    address: address.clone(),
-                    local_address: address,
-                    descriptor,
-                    own_port: false,
-                    is_trusted: true,
-                },
-            );
         }
     }
 
@@ -695,20 +490,7 @@ impl Core {
                 let Some(batch) = self.mesh.returned(core) else { break };
                 self.engine.absorb(core as u32, batch);
             }
-            for _ in 0..TURN_BATCHES {
-                let Some(mut batch) = self.serving[core].take().or_else(|| self.mesh.inbound(core)) else { break };
-                // Replies that could not leave yet come before the next ones.
-                if !batch.has_answers() && self.engine.serve(&mut batch) {
-                    self.mesh.give_back(core, batch);
-                    continue;
-                }
-                if self.mesh.has_room_for_part(core) {
-                    let part = batch.part();
-                    self.mesh.give_back(core, part);
-                }
-                self.serving[core] = Some(batch);
-                break;
-            }
+            self.serving.serve(&mut self.engine, &mut self.mesh, core, TURN_BATCHES);
         }
         for core in 0..cores {
             while let Some(batch) = self.engine.ship(core as u32) {
@@ -774,57 +556,6 @@ impl Core {
         self.behind |= super::pages::release_some(RELEASED_BY_TICK);
     }
 
-    /// Whether there is something to do without waiting for anybody.
-    fn is_busy(&self) -> bool {
-        self.ring.has_events()
-            || self.engine.has_resumable()
-            || self.engine.has_postponed()
-            || self.engine.has_dirty()
-            || !self.exhausted.is_empty()
-            || !self.arrivals.is_empty()
-            || !self.shelved.is_empty()
-            || self.mesh.has_arrivals()
-            || self.serving.iter().any(Option::is_some)
-            || self.engine.can_ship()
-            || self.log.as_ref().is_some_and(CoreLog::has_work)
-            || self.behind
-    }
-
-    /// How long nothing has to happen.
-    fn sleep_bound(&self) -> Duration {
-        let bound = self.sleep_bound_of_loop();
-        match self.engine.wakes_at_us() {
-            Some(due_us) => {
-                bound.min(Duration::from_micros(due_us.saturating_sub(self.engine.now().uptime_us)).max(TICK))
-            }
-            None => bound,
-        }
-    }
-
-    fn sleep_bound_of_loop(&self) -> Duration {
-        if self.draining.is_some()
-            || !self.withheld.is_empty()
-            || self.ring.has_starved_sends()
-            || !self.resting.is_empty()
-            || self.engine.has_delays()
-        {
-            TICK
-        } else if self.engine.has_housekeeping() || !self.lingering.is_empty() || !self.handshakes.is_empty() {
-            self.until_log_due(SLEEP_WITH_HOUSEKEEPING)
-        } else {
-            self.until_log_due(SLEEP_MAX)
-        }
-    }
-
-    /// No longer than until the log has something to do.
-    fn until_log_due(&self, bound: Duration) -> Duration {
-        match self.engine.log_due_us() {
-            Some(0) => TICK,
-            Some(due_us) => bound.min(Duration::from_micros(due_us)),
-            None => bound,
-        }
-    }
-
     // ---- the log --------------------------------------------------------------------------------
 
     /// The log's part of a turn. Whether keys are still being loaded.
@@ -846,53 +577,5 @@ impl Core {
             Some(log) => log.end(&mut self.engine),
             None => true,
         }
-    }
-
-    // ---- the end --------------------------------------------------------------------------------
-
-    /// No new connections; those there are get the replies they are owed and are closed.
-    fn begin_drain(&mut self, now: Instant) {
-        self.draining = Some(Drain { since: now, moved: now, bytes_sent: self.ring.stats.bytes_sent });
-        self.ring.stop_accepting();
-        self.resting.clear();
-        self.arrivals.clear();
-        let open: Vec<u32> = self.ring.open_indexes().collect();
-        for index in open {
-            self.engine.finish(index);
-        }
-    }
-
-    fn end_without_replies(&mut self) {
-        let open: Vec<u32> = self.ring.open_indexes().collect();
-        match open.len() {
-            0 => {}
-            1 => warn!("1 client has not taken its replies, and is closed without them"),
-            count => warn!("{count} clients have not taken their replies, and are closed without them"),
-        }
-        for index in open {
-            self.drop_connection(index);
-        }
-    }
-
-    /// Whether every core has drained. Until then this one serves what others forward.
-    fn is_drained(&mut self, now: Instant) -> bool {
-        let Some(drain) = &mut self.draining else { return false };
-        if !self.ring.is_accepting() {
-            // Who comes now is refused by the kernel.
-            self.listeners.clear();
-        }
-        if self.ring.stats.bytes_sent != drain.bytes_sent {
-            drain.bytes_sent = self.ring.stats.bytes_sent;
-            drain.moved = now;
-        }
-        if now - drain.moved >= DRAIN_STALL || now - drain.since >= DRAIN {
-            self.end_without_replies();
-        }
-        let own = !self.ring.is_accepting() && self.ring.open_sockets() == 0 && self.engine.is_quiet();
-        if own && !self.drained {
-            self.drained = true;
-            self.shared.drained.fetch_add(1, Ordering::AcqRel);
-        }
-        self.shared.drained.load(Ordering::Acquire) == self.mesh.cores()
     }
 }

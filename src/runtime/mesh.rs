@@ -18,6 +18,7 @@ use rtrb::{Consumer, Producer, RingBuffer};
 
 use super::doorbell::Doorbell;
 use crate::engine::batch::Batch;
+use crate::engine::serving::Ways;
 
 /// Whether a core is asleep, or about to be, and has to be rung. A cache line of its own each.
 #[repr(align(128))]
@@ -94,30 +95,10 @@ impl MeshPort {
         assert!(peer.forward.push(batch).is_ok(), "more batches out than the ring holds");
     }
 
-    /// Sends a served batch home.
-    pub fn give_back(&mut self, core: usize, batch: Box<Batch>) {
-        let peer = self.peer(core);
-        peer.pushed = true;
-        assert!(peer.back.push(batch).is_ok(), "more batches back than went out");
-    }
-
-    /// Whether there is room for a part of a batch, besides all that have to be given back: when the other core has taken
-    /// what came before.
-    pub fn has_room_for_part(&mut self, core: usize) -> bool {
-        let back = &self.peer(core).back;
-        back.slots() == back.buffer().capacity()
-    }
-
     /// The next batch of ours that `core` has served.
     #[inline]
     pub fn returned(&mut self, core: usize) -> Option<Box<Batch>> {
         self.peers[core].as_mut()?.returned.pop().ok()
-    }
-
-    /// The next batch that `core` wants served.
-    #[inline]
-    pub fn inbound(&mut self, core: usize) -> Option<Box<Batch>> {
-        self.peers[core].as_mut()?.inbound.pop().ok()
     }
 
     /// Whether anything waits for this core.
@@ -167,5 +148,23 @@ impl MeshPort {
 
     pub fn wake_up(&self) {
         self.sleeping[self.core].0.store(false, Ordering::Relaxed);
+    }
+}
+
+impl Ways for MeshPort {
+    #[inline]
+    fn inbound(&mut self, core: usize) -> Option<Box<Batch>> {
+        self.peers[core].as_mut()?.inbound.pop().ok()
+    }
+
+    fn has_room_for_part(&mut self, core: usize) -> bool {
+        let back = &self.peer(core).back;
+        back.slots() == back.buffer().capacity()
+    }
+
+    fn give_back(&mut self, core: usize, batch: Box<Batch>) {
+        let peer = self.peer(core);
+        peer.pushed = true;
+        assert!(peer.back.push(batch).is_ok(), "more batches back than went out");
     }
 }

@@ -163,6 +163,7 @@ fn engine_config(
         commons,
         mesh_in_flight_max,
         mesh_waiting_max,
+        mesh_part_bytes: limits::MESH_PART_BYTES,
         fills: FillBounds::default(),
         topology: Arc::new(topology),
         settings: setup.store.clone(),
