@@ -60,6 +60,9 @@ pub struct Resumed {
     pub free: Vec<u32>,
     /// File numbers from here on are not in use.
     pub next_file: u32,
+    /// Earlier records are not needed by this log alone. But those behind `confirmed` may still tell the logs of other
+    /// cores that their transactions are whole: the files that hold them are given up like those of a running server.
+    pub horizon: u64,
     /// All cores' logs say that transactions are whole that begin up to here.
     pub confirmed: u64,
 }
@@ -289,7 +292,12 @@ impl Writer {
             is_preparing: false,
             is_removing: false,
             closed: closed
-                .map(|(file, last_sequence)| Closed { file, last_sequence, progress: 0, is_dead: false })
+                .map(|(file, last_sequence)| Closed {
+                    file,
+                    last_sequence,
+                    progress: 0,
+                    is_dead: last_sequence < resumed.horizon,
+                })
                 .collect(),
             free: resumed.free.into(),
             next_file: resumed.next_file,

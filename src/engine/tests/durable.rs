@@ -350,7 +350,7 @@ fn run_transfers(seed: u64) {
 
 #[test]
 fn transfers_between_cores_are_whole_or_not_at_all_in_every_mode() {
-    let rounds = if cfg!(debug_assertions) { 40 } else { 4_000 };
+    let rounds = if cfg!(debug_assertions) { 100 } else { 4_000 };
     for seed in 0..rounds {
         run_transfers(seed);
     }

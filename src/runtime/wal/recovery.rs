@@ -472,7 +472,7 @@ fn resume(segments: &[SegmentFile], found: &Found, blank: Option<&Vec<u32>>) -> 
     let blank = blank.cloned().unwrap_or_default();
     let in_chain = |file: u32| found.dropped.contains(&file) || found.chain.iter().any(|&(other, _)| other == file);
     let dropped = found.dropped.iter().map(|&file| (file, found.next_sequence - 1));
-    let needed = |&&(_, last): &&(u32, u64)| last >= found.horizon;
+    let needed = |&&(_, last): &&(u32, u64)| last >= found.horizon.min(found.confirmed + 1);
     let mut free: Vec<u32> = found.chain.iter().filter(|link| !needed(link)).map(|&(file, _)| file).collect();
     free.extend(segments.iter().map(|segment| segment.file).filter(|&file| !in_chain(file)));
     let files = segments.iter().map(|segment| segment.file).chain(blank);
@@ -481,6 +481,7 @@ fn resume(segments: &[SegmentFile], found: &Found, blank: Option<&Vec<u32>>) -> 
         next_number: segments.iter().map(|segment| segment.header.number + 1).max().unwrap_or(1),
         // What was dropped goes when what follows it cannot be taken back any more.
         closed: found.chain.iter().filter(needed).copied().chain(dropped).collect(),
+        horizon: found.horizon,
         confirmed: found.confirmed,
         free,
         next_file: files.map(|file| file + 1).max().unwrap_or(0),

@@ -102,11 +102,12 @@ pub fn resume(disk: &Disk, found: &Found) -> Resumed {
     let whole = disk.files().map(|(_, bytes)| bytes.len()).max().unwrap_or(0);
     let (mut closed, mut free) = (Vec::new(), Vec::new());
     for &(file, last) in &found.chain {
-        if last < found.horizon { free.push(file) } else { closed.push((file, last)) }
+        if last < found.horizon.min(found.confirmed + 1) { free.push(file) } else { closed.push((file, last)) }
     }
     closed.extend(found.dropped.iter().map(|&file| (file, found.next_sequence - 1)));
     free.extend(disk.files().map(|(file, _)| file).filter(|file| !used.contains(file) && size(*file) == whole));
-    Resumed { next_sequence: found.next_sequence, next_number, closed, free, next_file, confirmed: found.confirmed }
+    let Found { next_sequence, horizon, confirmed, .. } = *found;
+    Resumed { next_sequence, next_number, closed, free, next_file, horizon, confirmed }
 }
 
 fn effect_of(change: Change<'_>) -> Effect {
