@@ -122,7 +122,8 @@ fn what_clients_hold_is_seen() {
         number(&stats["total"]["counters"], "client_bytes")
     };
     let deadline = Instant::now() + PATIENCE;
-    while held(&mut client) < 1_500_000 {
+    // What arrives where it belongs is counted a MiB at a time; the rest waits with the kernel.
+    while held(&mut client) < 400_000 {
         assert!(Instant::now() < deadline, "{} bytes are held", held(&mut client));
         std::thread::sleep(Duration::from_millis(10));
     }
@@ -130,7 +131,7 @@ fn what_clients_hold_is_seen() {
     slow.send(&vec![b'v'; 500_000]);
     slow.send(b"\r\n");
     assert_eq!(slow.reply(), Value::ok());
-    while held(&mut client) > 1_000_000 {
+    while held(&mut client) > 300_000 {
         assert!(Instant::now() < deadline, "{} bytes are held", held(&mut client));
         std::thread::sleep(Duration::from_millis(10));
     }
