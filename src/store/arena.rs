@@ -136,8 +136,6 @@ pub struct Arena {
     /// Numbers of chunks that were given back.
     vacant: Vec<u32>,
     chunks: usize,
-    /// The one that was taken last.
-    newest: usize,
     /// Bytes of live items by kind, values apart not among them.
     live: [u64; KINDS.len()],
     used_bytes: u64,
@@ -167,7 +165,6 @@ impl Arena {
             away: Vec::new(),
             vacant: Vec::new(),
             chunks: 0,
-            newest: 0,
             live: [0; KINDS.len()],
             used_bytes: 0,
             items: 0,
@@ -369,9 +366,6 @@ impl Arena {
         // The last chunk may be allowed in part: its segments come to memory one by one.
         let is_whole = self.bytes() + CHUNK_BYTES as u64 <= self.bytes_max;
         let chunk = Chunk::new()?;
-        // All segments with memory are in use, and those of the last chunk nearly full.
-        self.memory.get_mut(self.newest).into_iter().flatten().for_each(Chunk::settle);
-        self.newest = index;
         let per_chunk = CHUNK_BYTES >> self.segment_bits;
         let first = (index * per_chunk) as u32;
         if self.vacant.pop().is_some() {

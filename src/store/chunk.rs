@@ -34,8 +34,9 @@ unsafe impl<T: Plain + Send> Send for Chunk<T> {}
 impl<T: Plain> Chunk<T> {
     pub const LEN: usize = CHUNK_BYTES / size_of::<T>();
 
-    /// `None` when the kernel has no more memory for us. Only what is touched takes memory, page by page: the first
-    /// touch of a huge page took up to 10 ms in a virtual machine.
+    /// `None` when the kernel has no more memory for us. Only what is touched takes memory, page by page. Huge
+    /// pages are not asked for: the first touch of one took up to 10 ms in a virtual machine, and a look-up
+    /// whose item was prefetched is no faster with them.
     pub fn new() -> Option<Chunk<T>> {
         #[cfg(test)]
         if !tests::take_one_of_the_limit() {
@@ -65,16 +66,6 @@ impl<T: Plain> Chunk<T> {
     }
 }
 
-impl<T: Plain> Chunk<T> {
-    /// Lets the kernel put a huge page in the place of the small ones, by and by and on a thread of its own (khugepaged):
-    /// look-ups get faster by a tenth. The chunk must have been written to from end to end, because a huge page
-    /// is resident as a whole.
-    pub fn settle(&mut self) {
-        // SAFETY: the range is the chunk, whose bytes stay as they are. The advice may be refused.
-        unsafe { libc::madvise(self.start.as_ptr().cast(), CHUNK_BYTES, libc::MADV_HUGEPAGE) };
-    }
-}
-
 impl Chunk<u8> {
     /// Gives the whole pages of a range back to the kernel; they read as zeroes from now on, until they are
     /// written to.
@@ -82,12 +73,9 @@ impl Chunk<u8> {
         assert!(range.start <= range.end && range.end <= CHUNK_BYTES);
         let start = range.start.next_multiple_of(PAGE_BYTES);
         let len = (range.end / PAGE_BYTES * PAGE_BYTES).saturating_sub(start);
-        // SAFETY: the ranges lie in the chunk, which `&mut self` says nobody else looks at; zeroed pages are
-        // valid bytes. A huge page would bring back what is given up.
-        unsafe {
-            libc::madvise(self.start.as_ptr().cast(), CHUNK_BYTES, libc::MADV_NOHUGEPAGE);
-            libc::madvise(self.start.as_ptr().add(start.min(CHUNK_BYTES)).cast(), len, libc::MADV_DONTNEED);
-        }
+        // SAFETY: the range lies in the chunk, which `&mut self` says nobody else looks at; zeroed pages are
+        // valid bytes.
+        unsafe { libc::madvise(self.start.as_ptr().add(start.min(CHUNK_BYTES)).cast(), len, libc::MADV_DONTNEED) };
     }
 }
 
@@ -142,9 +130,6 @@ impl<T: Plain> Row<T> {
     fn extend(&mut self, len: usize) -> bool {
         while self.chunks.len() * Chunk::<T>::LEN < len {
             let Some(chunk) = Chunk::new() else { return false };
-            if self.touched >= self.chunks.len() * Chunk::<T>::LEN {
-                self.chunks.last_mut().into_iter().for_each(Chunk::settle);
-            }
             self.chunks.push(chunk);
         }
         self.touched = len;
@@ -218,18 +203,6 @@ pub(super) mod tests {
 
     pub fn give_one_back() {
         LIMIT.set(LIMIT.get() + 1);
-    }
-
-    #[test]
-    fn a_settled_chunk_keeps_its_bytes_and_gives_back_ranges() {
-        let mut chunk = Chunk::<u8>::new().unwrap();
-        chunk.fill(7);
-        chunk.settle();
-        assert!(chunk.iter().all(|&byte| byte == 7));
-        chunk.discard(PAGE_BYTES..3 * PAGE_BYTES);
-        chunk.settle();
-        assert!(chunk[PAGE_BYTES..3 * PAGE_BYTES].iter().all(|&byte| byte == 0));
-        assert!(chunk[..PAGE_BYTES].iter().chain(&chunk[3 * PAGE_BYTES..]).all(|&byte| byte == 7));
     }
 
     #[test]
