@@ -213,7 +213,7 @@ fn engine_config(plan: &Plan, core: usize) -> EngineConfig {
             seed: [7; 20],
             advertised_host: String::new(),
             core_ports: vec![0; plan.cores],
-            shared_port: 0,
+            speaks_plain: true,
             speaks_tls: false,
             enabled: false,
         }),

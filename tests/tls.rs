@@ -212,6 +212,70 @@ fn tls_has_a_port_of_its_own() {
     assert_eq!(of_core.call("PING"), Value::Simple(b"PONG".to_vec()));
 }
 
+/// `port 0` beside a port of TLS, as in Redis: plain text is answered nowhere, TLS on that port and those of the cores.
+#[test]
+fn a_server_can_speak_tls_alone() {
+    let certificates = Certificates::new("alone");
+    let ports = Ports::take();
+    let tls_port = ports.data();
+    let server = start(&certificates, &tls_port.to_string(), &["--port", "0"]);
+    assert!(server.log().contains(&format!("listening on TLS alone on 127.0.0.1:{tls_port}; its")), "{}", server.log());
+    let ca = certificates.path("ca.crt");
+    let cli = |port: u16, more: &[&str], command: &str| {
+        let port = port.to_string();
+        let arguments = [&["-p", &port, "--tls", "--cacert", &ca], more].concat();
+        run("redis-cli", &[&arguments[..], &command.split(' ').collect::<Vec<_>>()].concat(), "").trim().to_string()
+    };
+    assert_eq!(cli(tls_port, &[], "SET greeting hello"), "OK");
+    assert_eq!(cli(tls_port, &[], "CONFIG GET *port"), format!("admin-port\noff\nport\n0\ntls-port\n{tls_port}"));
+    assert!(cli(tls_port, &[], "INFO server").contains(&format!("tcp_port:{tls_port}\r\n")));
+    // The ports of cores, which cluster clients are sent to, are as strict.
+    for key in 0..20 {
+        assert_eq!(cli(ports.core(0), &["-c"], &format!("SET key:{key} v")), "OK");
+    }
+    let shards = cli(tls_port, &[], "CLUSTER SHARDS");
+    assert!(shards.contains("tls-port") && !shards.lines().any(|line| line.trim() == "port"), "{shards}");
+    for port in [tls_port, ports.core(0), ports.core(1)] {
+        let mut stranger = TcpStream::connect(("127.0.0.1", port)).expect("connect");
+        stranger.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        stranger.write_all(b"*1\r\n$4\r\nPING\r\n").expect("send");
+        let mut said = Vec::new();
+        let _ = stranger.read_to_end(&mut said);
+        assert!(!said.windows(4).any(|four| four == b"PONG"), "{said:?}");
+    }
+    assert_eq!(listening_ports(server.pid()), [tls_port, ports.core(0), ports.core(1)]);
+    // It needs its files, which is found out before it runs.
+    let arguments = ["--port", "0", "--tls-port", "7001", "--check-config"];
+    let refused = harness::run_to_end(harness::command(&arguments));
+    assert_eq!(refused.code(), Some(2), "{}", refused.stderr);
+    assert!(refused.stderr.contains("--tls-cert-file"), "{}", refused.stderr);
+    let flags = certificates.flags();
+    let whole = [&arguments[..], &flags.iter().map(String::as_str).collect::<Vec<_>>()].concat();
+    assert_eq!(harness::run_to_end(harness::command(&whole)).code(), Some(0));
+}
+
+/// The TCP ports that a process listens on, in order, each once.
+fn listening_ports(pid: u32) -> Vec<u16> {
+    let sockets: Vec<String> = std::fs::read_dir(format!("/proc/{pid}/fd"))
+        .expect("its descriptors")
+        .filter_map(|descriptor| std::fs::read_link(descriptor.ok()?.path()).ok())
+        .map(|target| target.display().to_string())
+        .collect();
+    let table = std::fs::read_to_string(format!("/proc/{pid}/net/tcp")).expect("its sockets");
+    let mut ports: Vec<u16> = table
+        .lines()
+        .filter_map(|line| {
+            let words: Vec<&str> = line.split_ascii_whitespace().collect();
+            let is_its = *words.get(3)? == "0A" && sockets.contains(&format!("socket:[{}]", words.get(9)?));
+            let (_, port) = words[1].rsplit_once(':')?;
+            is_its.then(|| u16::from_str_radix(port, 16).expect("a port"))
+        })
+        .collect();
+    ports.sort_unstable();
+    ports.dedup();
+    ports
+}
+
 /// The handshake of a client that trusts the authority, and PING in it.
 fn ping_by_tls(address: SocketAddr, trust: &Arc<rustls::ClientConfig>) -> std::io::Result<[u8; 7]> {
     let name = "127.0.0.1".try_into().expect("a name");

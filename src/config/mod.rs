@@ -270,7 +270,7 @@ impl Config {
             let least = MEMORY_BYTES_PER_CORE_MIN;
             return Err(self.error("max-memory", format!("{name} {bytes}: a core needs at least {least} (16mb)")));
         }
-        if let TlsPort::Own(port @ 1..) = self.tls_port
+        if let TlsPort::Own(port) = self.tls_port
             && port == self.port
         {
             let text = format!("{} is the port of plain connections: write shared", self.name("tls-port"));
@@ -382,18 +382,42 @@ impl Config {
         self.unix_socket.clone().map(|path| UnixSocket { path, mode: self.unix_socket_perm })
     }
 
+    /// The port of plain connections, 0 for any free one; none for a server that speaks TLS alone, which is written as in
+    /// Redis: `port 0` beside a port of TLS.
+    pub fn data_port(&self) -> Option<u16> {
+        match self.tls_port {
+            TlsPort::Own(_) if self.port == 0 => None,
+            _ => Some(self.port),
+        }
+    }
+
+    /// Whether plain text is spoken on any TCP port.
+    pub fn speaks_plain(&self) -> bool {
+        self.data_port().is_some()
+    }
+
+    /// How many ports all cores listen on together.
+    pub fn shared_ports(&self) -> usize {
+        self.speaks_plain() as usize + matches!(self.tls_port, TlsPort::Own(_)) as usize
+    }
+
     /// The port of each of `cores` cores, 0 for any free one; none with the cluster switched off.
     pub fn core_ports(&self, cores: usize) -> Result<Vec<u16>, ConfigError> {
         if !self.cluster {
             return Ok(Vec::new());
         }
-        let (base, origin) = match self.core_port_base {
-            None if self.port == 0 => return Ok(vec![0; cores]),
-            Some(0) => return Ok(vec![0; cores]),
-            None => (self.port as usize + CORE_PORT_OFFSET as usize, "the data port + 100"),
-            Some(base) => (base as usize, "--core-port-base"),
+        let (port, key, origin) = match (self.data_port(), self.tls_port) {
+            (None, TlsPort::Own(port)) => (port, "tls-port", "the port of TLS + 100"),
+            (port, _) => (port.unwrap_or_default(), "port", "the data port + 100"),
         };
-        let key = if self.core_port_base.is_some() { "core-port-base" } else { "port" };
+        let (base, key, origin) = match self.core_port_base {
+            Some(base) => (base as usize, "core-port-base", "--core-port-base"),
+            None if port == 0 => (0, key, origin),
+            None => (port as usize + CORE_PORT_OFFSET as usize, key, origin),
+        };
+        if base == 0 {
+            return Ok(vec![0; cores]);
+        }
         let last = base + cores - 1;
         if last > u16::MAX as usize {
             return Err(self.error(
@@ -406,15 +430,16 @@ impl Config {
             ));
         }
         let ports = base as u16..=last as u16;
-        if ports.contains(&self.port) {
-            return Err(self.error(
-                key,
-                format!(
-                    "the ports of {cores} cores ({base} to {last}, from {origin}) overlap the data port {}: \
-                     set another --core-port-base or --port",
-                    self.port
-                ),
-            ));
+        let tls_port = if let TlsPort::Own(port) = self.tls_port { Some(port) } else { None };
+        let others = [(self.data_port(), "data port", "--port"), (tls_port, "port of TLS", "--tls-port")];
+        for (port, what, flag) in others.into_iter().filter_map(|(port, what, flag)| Some((port?, what, flag))) {
+            if ports.contains(&port) {
+                let text = format!(
+                    "the ports of {cores} cores ({base} to {last}, from {origin}) overlap the {what} {port}: \
+                     set another --core-port-base or {flag}"
+                );
+                return Err(self.error(key, text));
+            }
         }
         Ok(ports.collect())
     }
@@ -475,6 +500,25 @@ mod tests {
         assert_eq!(ports(&["--port", "0"], 2).unwrap(), [0, 0]);
         assert_eq!(ports(&["--port", "9000", "--core-port-base", "0"], 2).unwrap(), [0, 0]);
         assert!(ports(&["--cluster", "no"], 2).unwrap().is_empty());
+        let overlap = ports(&["--port", "9000", "--tls-port", "9101"], 2).unwrap_err();
+        assert!(overlap.contains("overlap the port of TLS 9101"), "{overlap}");
+    }
+
+    #[test]
+    fn no_port_beside_one_of_tls_is_a_server_of_tls_alone() {
+        let alone = check(&["--port", "0", "--tls-port", "9000"]).unwrap();
+        assert_eq!((alone.data_port(), alone.shared_ports()), (None, 1));
+        assert_eq!(alone.core_ports(2).unwrap(), [9100, 9101]);
+        let passing = check(&["--port", "0", "--tls-port", "65500"]).unwrap().core_ports(2).unwrap_err();
+        assert!(passing.to_string().contains("from the port of TLS + 100"), "{passing}");
+        for (args, port, shared_ports) in [
+            (&["--port", "0", "--tls-port", "shared"][..], 0, 1),
+            (&["--port", "0", "--tls-port", "0"], 0, 1),
+            (&["--port", "9000", "--tls-port", "9001"], 9000, 2),
+        ] {
+            let both = check(args).unwrap();
+            assert_eq!((both.data_port(), both.shared_ports()), (Some(port), shared_ports), "{args:?}");
+        }
     }
 
     #[test]

@@ -135,7 +135,7 @@ macro_rules! settings {
 
 settings! {
     ["Network"]
-    /// Port for every client; 0 takes any free one
+    /// Port for every client; 0 takes any free one, or, where TLS has a port of its own, none: then plain text is not spoken
     port "port": Number<u16>, "7001", "PORT", restart, redis "port";
 
     /// Addresses to listen on, v4 or v6, several allowed
@@ -260,7 +260,7 @@ settings! {
 
     ["TLS"]
     /// Where TLS is spoken: on a port of its own, on every TCP port beside plain connections (the first byte tells), or nowhere;
-    /// the ports of cores speak both wherever TLS is spoken at all
+    /// the ports of cores speak both wherever both are spoken at all
     tls_port "tls-port": TlsPortKind, "off", "PORT|shared|off", restart, redis "tls-port";
 
     /// File with the certificate of the server and those that lead to its authority, PEM

@@ -33,8 +33,8 @@ pub struct Topology {
     pub advertised_host: String,
     /// The port of its own that each core listens on, by core.
     pub core_ports: Vec<u16>,
-    pub shared_port: u16,
-    /// Whether the ports of cores speak TLS beside plain text: whoever came by TLS is named ports that he can go on with.
+    /// What the ports of cores speak: everybody is named ports that he can go on with as he came.
+    pub speaks_plain: bool,
     pub speaks_tls: bool,
     pub enabled: bool,
 }
@@ -181,10 +181,10 @@ fn shards(topology: &Topology, local_host: &str) -> Reply<'static> {
     let host = topology.host(local_host);
     let shard = |core| {
         let range = slot::slots_of_core(core, topology.cores);
-        let mut node = vec![
-            (Reply::text("id"), Reply::text(topology.node_id(core))),
-            (Reply::text("port"), Reply::Int(topology.port(core).into())),
-        ];
+        let mut node = vec![(Reply::text("id"), Reply::text(topology.node_id(core)))];
+        if topology.speaks_plain {
+            node.push((Reply::text("port"), Reply::Int(topology.port(core).into())));
+        }
         if topology.speaks_tls {
             node.push((Reply::text("tls-port"), Reply::Int(topology.port(core).into())));
         }
@@ -225,7 +225,7 @@ mod tests {
             seed: *b"\x01\x23\x45\x67\x89\xab\xcd\xef\x01\x23\x45\x67\x89\xab\xcd\xef\x10\x20\x30\x40",
             advertised_host: String::new(),
             core_ports: (0..cores).map(|core| 7101 + core as u16).collect(),
-            shared_port: 7001,
+            speaks_plain: true,
             speaks_tls: false,
             enabled: true,
         }
@@ -311,6 +311,9 @@ mod tests {
         let text = format!("{:?}", ask(Op::ClusterShards, &topology));
         let port = |name: &str| format!("{:?}", (Reply::text(name.to_owned()), Reply::Int(7102)));
         assert!(text.contains(&port("port")) && text.contains(&port("tls-port")), "{text}");
+        let topology = Topology { speaks_plain: false, ..topology };
+        let text = format!("{:?}", ask(Op::ClusterShards, &topology));
+        assert!(!text.contains(&port("port")) && text.contains(&port("tls-port")), "{text}");
     }
 
     #[test]

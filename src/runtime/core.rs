@@ -213,7 +213,10 @@ impl Core {
         let either_if = |speaks_tls| if speaks_tls { Beginning::Either } else { Beginning::Plain };
         let on_shared = either_if(config.tls_port == TlsPort::Shared);
         // Cluster clients with TLS are sent there as well, whatever port they came to first.
-        let on_own = either_if(config.tls_port != TlsPort::Off);
+        let on_own = match config.speaks_plain() {
+            true => either_if(config.tls_port != TlsPort::Off),
+            false => Beginning::Tls,
+        };
         let tcp = |own_port, beginning| move |socket| Listener { socket, own_port, beginning, unix_path: None };
         let mut listeners: Vec<Listener> = shared.into_iter().map(tcp(false, on_shared)).collect();
         listeners.extend(own.into_iter().map(tcp(true, on_own)));

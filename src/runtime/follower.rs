@@ -116,7 +116,7 @@ impl Follower for ServerFollower {
 
     fn in_effect(&self, setting: &Setting, config: &Config) -> Option<String> {
         Some(match setting.key {
-            "port" => self.addresses.port.to_string(),
+            "port" => self.addresses.port.unwrap_or(0).to_string(),
             "cores" => self.cores.to_string(),
             "max-clients" => self.clients_max.to_string(),
             "max-client-memory" if !matches!(config.client_memory_max, MemorySize::Bytes(_)) => {

@@ -377,19 +377,23 @@ fn count(count: usize, what: &str) -> String {
     format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
-/// `127.0.0.1:7001, [::1]:7001 and /run/c.sock; cores on 7101-7102`
+/// `127.0.0.1:7001, [::1]:7001, /run/c.sock; its cores on ports 7101-7102`, `TLS alone on 127.0.0.1:7001`
 struct Reach<'a>(&'a Addresses);
 
 impl fmt::Display for Reach<'_> {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Addresses { bind, port, core_ports, unix_socket, tls_port } = self.0;
+        // Of two ports the addresses stand with the plain one.
+        let (first, beginning) = if port.is_some() { (port, "") } else { (tls_port, "TLS alone on ") };
+        write!(out, "{beginning}")?;
         for (index, &ip) in bind.iter().enumerate() {
-            write!(out, "{}{}", if index == 0 { "" } else { ", " }, std::net::SocketAddr::new(ip, *port))?;
+            let address = std::net::SocketAddr::new(ip, first.unwrap_or_default());
+            write!(out, "{}{address}", if index == 0 { "" } else { ", " })?;
         }
         if let Some(path) = unix_socket {
             write!(out, ", {}", path.display())?;
         }
-        if let Some(port) = tls_port {
+        if let (Some(_), Some(port)) = (port, tls_port) {
             write!(out, "; TLS on port {port}")?;
         }
         let consecutive = core_ports.windows(2).all(|pair| pair[0].checked_add(1) == Some(pair[1]));
@@ -440,7 +444,7 @@ mod tests {
     fn addresses_are_shown_as_one_would_type_them() {
         let mut addresses = Addresses {
             bind: vec!["127.0.0.1".parse().unwrap(), "::1".parse().unwrap()],
-            port: 7001,
+            port: Some(7001),
             core_ports: vec![7101, 7102, 7103],
             unix_socket: Some("/run/c.sock".into()),
             tls_port: None,
@@ -451,6 +455,10 @@ mod tests {
         assert!(Reach(&addresses).to_string().ends_with("; its cores on ports 7101,7103"));
         addresses.core_ports.clear();
         assert!(Reach(&addresses).to_string().ends_with("/run/c.sock"));
+        addresses.tls_port = Some(7002);
+        assert!(Reach(&addresses).to_string().ends_with("/run/c.sock; TLS on port 7002"));
+        addresses.port = None;
+        assert_eq!(Reach(&addresses).to_string(), "TLS alone on 127.0.0.1:7002, [::1]:7002, /run/c.sock");
     }
 
     #[test]

@@ -42,9 +42,9 @@ pub const KEEPALIVE: Duration = Duration::from_secs(300);
 const FREE_PORT_ATTEMPTS: usize = 20;
 
 /// The listeners of one core.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct CoreListeners {
-    /// The data port, once per address: foreign keys are forwarded.
+    /// The data port, once per address: foreign keys are forwarded. Empty where TLS alone is spoken.
     pub shared: Vec<OwnedFd>,
     /// The port of this core's own, once per address: foreign keys are answered with MOVED. Empty without a
     /// cluster.
@@ -59,7 +59,8 @@ pub struct CoreListeners {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Addresses {
     pub bind: Vec<IpAddr>,
-    pub port: u16,
+    /// The data port; none where TLS alone is spoken.
+    pub port: Option<u16>,
     /// The port of each core; empty without a cluster.
     pub core_ports: Vec<u16>,
     pub unix_socket: Option<PathBuf>,
@@ -79,19 +80,18 @@ pub struct Listeners {
 /// Takes every port and the unix socket. `core_ports` has a port for each core (0: any free one), or is
 /// empty.
 pub fn open(config: &Config, cores: usize, core_ports: &[u16]) -> Result<Listeners, Refusal> {
-    let (port, first) = claim_data_port(&config.bind, config.port, "--port")?;
     let mut addresses = Addresses {
         bind: config.bind.clone(),
-        port,
+        port: None,
         core_ports: Vec::with_capacity(core_ports.len()),
         unix_socket: config.unix_socket.clone(),
         tls_port: None,
     };
-    let mut per_core = Vec::with_capacity(cores);
-    per_core.push(CoreListeners { shared: first, own: Vec::new(), tls: Vec::new(), unix: None });
-    for _ in 1..cores {
-        let shared = config.bind.iter().map(|&ip| join(SocketAddr::new(ip, port))).collect::<Result<_, _>>()?;
-        per_core.push(CoreListeners { shared, own: Vec::new(), tls: Vec::new(), unix: None });
+    let mut per_core: Vec<CoreListeners> = (0..cores).map(|_| CoreListeners::default()).collect();
+    if let Some(wanted) = config.data_port() {
+        let (port, sockets) = claim_shared_port(&config.bind, wanted, "--port", cores)?;
+        addresses.port = Some(port);
+        per_core.iter_mut().zip(sockets).for_each(|(core, sockets)| core.shared = sockets);
     }
     for (core, &wanted) in per_core.iter_mut().zip(core_ports) {
         let (port, own) = claim_port(&config.bind, wanted, "--core-port-base")?;
@@ -99,12 +99,9 @@ pub fn open(config: &Config, cores: usize, core_ports: &[u16]) -> Result<Listene
         core.own = own.into_iter().map(OwnedFd::from).collect();
     }
     if let TlsPort::Own(wanted) = config.tls_port {
-        let (port, first) = claim_data_port(&config.bind, wanted, "--tls-port")?;
+        let (port, sockets) = claim_shared_port(&config.bind, wanted, "--tls-port", cores)?;
         addresses.tls_port = Some(port);
-        per_core[0].tls = first;
-        for core in &mut per_core[1..] {
-            core.tls = config.bind.iter().map(|&ip| join(SocketAddr::new(ip, port))).collect::<Result<_, _>>()?;
-        }
+        per_core.iter_mut().zip(sockets).for_each(|(core, sockets)| core.tls = sockets);
     }
     let mut unix_socket_file = None;
     if let Some(unix) = &config.unix_socket() {
@@ -118,13 +115,27 @@ pub fn open(config: &Config, cores: usize, core_ports: &[u16]) -> Result<Listene
     Ok(Listeners { addresses, per_core, unix_socket_file })
 }
 
-/// The data port on every address, so that nobody else listens there; others of ours may join afterwards.
-fn claim_data_port(bind: &[IpAddr], wanted: u16, flag: &'static str) -> Result<(u16, Vec<OwnedFd>), Refusal> {
-    let (port, sockets) = claim_port(bind, wanted, flag)?;
-    for socket in &sockets {
+/// A port that all cores listen on, with the sockets of each core, one per address. Taken by the first so that nobody else
+/// listens there; those of the others join it.
+fn claim_shared_port(
+    bind: &[IpAddr],
+    wanted: u16,
+    flag: &'static str,
+    cores: usize,
+) -> Result<(u16, Vec<Vec<OwnedFd>>), Refusal> {
+    let (port, first) = claim_port(bind, wanted, flag)?;
+    for socket in &first {
         socket.set_reuse_port(true).map_err(|error| failed(&format!("port {port}"), "sharing", error))?;
     }
-    Ok((port, sockets.into_iter().map(OwnedFd::from).collect()))
+    let mut sockets = vec![first.into_iter().map(OwnedFd::from).collect()];
+    for _ in 1..cores {
+        let join = |&ip| {
+            let address = SocketAddr::new(ip, port);
+            listener(address, true).map(OwnedFd::from).map_err(|error| explain_bind(address, flag, error))
+        };
+        sockets.push(bind.iter().map(join).collect::<Result<_, _>>()?);
+    }
+    Ok((port, sockets))
 }
 
 /// One exclusive listener per address, all on the same port: `wanted`, or any that is free for 0.
@@ -152,11 +163,6 @@ fn claim_port(bind: &[IpAddr], wanted: u16, flag: &'static str) -> Result<(u16, 
             Err((address, error)) => return Err(explain_bind(address, flag, error)),
         }
     }
-}
-
-/// One more listener of the data port.
-fn join(address: SocketAddr) -> Result<OwnedFd, Refusal> {
-    listener(address, true).map(OwnedFd::from).map_err(|error| explain_bind(address, "--port", error))
 }
 
 fn listener(address: SocketAddr, reuse_port: bool) -> io::Result<Socket> {
@@ -318,7 +324,7 @@ mod tests {
     fn the_kernel_spreads_clients_over_the_listeners_of_the_data_port() {
         let listeners = open(&config(), 4, &[0; 4]).unwrap();
         let clients: Vec<TcpStream> =
-            (0..200).map(|_| TcpStream::connect((LOOPBACK, listeners.addresses.port)).unwrap()).collect();
+            (0..200).map(|_| TcpStream::connect((LOOPBACK, listeners.addresses.port.unwrap())).unwrap()).collect();
         let counts: Vec<usize> = listeners.per_core.iter().map(|core| accepted(&core.shared[0])).collect();
         assert_eq!(counts.iter().sum::<usize>(), clients.len());
         // Each of 200 goes to one of four by hash: under 15 for one of them has a chance of one in 10^11.
@@ -372,7 +378,7 @@ mod tests {
     #[test]
     fn a_port_of_a_running_server_is_refused_to_a_second_one() {
         let running = open(&config(), 2, &[]).unwrap();
-        let port = running.addresses.port;
+        let port = running.addresses.port.unwrap();
         assert!(open(&Config { port, ..config() }, 2, &[]).is_err());
         drop(running);
         assert!(open(&Config { port, ..config() }, 2, &[]).is_ok());
@@ -386,7 +392,7 @@ mod tests {
             Err(refusal) => return println!("skipped, no IPv6 here: {refusal}"),
         };
         for ip in bind {
-            TcpStream::connect((ip, listeners.addresses.port)).unwrap();
+            TcpStream::connect((ip, listeners.addresses.port.unwrap())).unwrap();
             TcpStream::connect((ip, listeners.addresses.core_ports[1])).unwrap();
         }
         assert_eq!(listeners.per_core[0].shared.len(), 2);
@@ -402,7 +408,7 @@ mod tests {
     #[test]
     fn accepted_connections_inherit_no_delay_and_keepalive() {
         let listeners = open(&config(), 1, &[]).unwrap();
-        let _client = TcpStream::connect((LOOPBACK, listeners.addresses.port)).unwrap();
+        let _client = TcpStream::connect((LOOPBACK, listeners.addresses.port.unwrap())).unwrap();
         let listener = TcpListener::from(listeners.per_core[0].shared[0].try_clone().unwrap());
         let accepted = Socket::from(listener.accept().unwrap().0);
         assert!(accepted.tcp_nodelay().unwrap());

@@ -41,7 +41,7 @@ pub fn check(config: &Config) -> Result<Ground, Refusal> {
     let kernel = Kernel::check()?;
     let cpus = cpus::place(&config.cores, &cpus::allowed())?;
     let core_ports = config.core_ports(cpus.len())?;
-    let listeners = cpus.len() * config.bind.len() * (1 + config.cluster as usize)
+    let listeners = cpus.len() * config.bind.len() * (config.shared_ports() + config.cluster as usize)
         + cpus.len() * config.unix_socket.is_some() as usize;
     let descriptors = Descriptors::check(cpus.len(), listeners, config.clients_max)?;
     if config.is_given("max-clients") && descriptors.clients_max < config.clients_max {

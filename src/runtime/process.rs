@@ -34,7 +34,8 @@ pub fn facts(
     let fixed = ServerFacts {
         pid: std::process::id(),
         run_id: run_id.iter().map(|byte| format!("{byte:02x}")).collect(),
-        port: setup.addresses.port,
+        // As in Redis: of a server that speaks TLS alone it is that port.
+        port: setup.addresses.port.or(setup.addresses.tls_port).unwrap_or_default(),
         cores: setup.cores as u32,
         kernel: kernel(),
         executable: std::env::current_exe().map(|path| path.display().to_string()).unwrap_or_default(),

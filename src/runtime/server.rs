@@ -142,7 +142,7 @@ fn engine_config(
         seed: *run_id,
         advertised_host: config.advertise_address.clone().unwrap_or_default(),
         core_ports: setup.addresses.core_ports.clone(),
-        shared_port: setup.addresses.port,
+        speaks_plain: config.speaks_plain(),
         speaks_tls: config.tls_port != TlsPort::Off,
         enabled: config.cluster,
     };

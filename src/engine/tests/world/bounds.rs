@@ -91,7 +91,7 @@ pub fn engine_config(bounds: &Bounds, core: usize) -> EngineConfig {
             seed: [7; 20],
             advertised_host: String::new(),
             core_ports: (0..cores as u16).map(|core| 7101 + core).collect(),
-            shared_port: 7001,
+            speaks_plain: true,
             speaks_tls: false,
             enabled: bounds.cluster,
         }),
