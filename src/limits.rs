@@ -61,8 +61,11 @@ pub const BEFORE_AUTH_VALUE_BYTES_MAX: usize = 16 * 1024;
 pub const RECV_BUFFER_BYTES: usize = 16 * 1024;
 pub const RECV_BUFFERS: u16 = 512;
 
-/// Unsent bytes of one connection above which its commands wait and its reading pauses.
-pub const OUTPUT_SOFT_BYTES: usize = 1024 * 1024;
+/// Unsent bytes of one connection above which its commands wait and its reading pauses. So replies leave in portions
+/// of about this size, and the same few buffers, warm in the caches, serve every connection.
+pub const OUTPUT_SOFT_BYTES: usize = 128 * 1024;
+/// A connection that has been paused for this long has a slow reader, and is counted.
+pub const SLOW_READER_MS_MIN: u64 = 1;
 /// Unsent bytes of one connection, beyond one value of the largest size, above which it is closed and
 /// counted.
 pub const OUTPUT_HARD_BYTES: usize = 256 * 1024 * 1024;

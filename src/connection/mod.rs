@@ -178,6 +178,8 @@ pub struct Connection {
     awaited_bytes: usize,
     /// While its output is above the hard bound: since when it has taken nothing of it, and what it had taken by then.
     pub overdue: Option<(u64, Taken)>,
+    /// When its commands began to wait for its output to leave, unless that has been counted.
+    pub output_paused_us: Option<u64>,
     /// What it has taken of the send that is under way.
     pub taken_of_send: u64,
     pub closing: Closing,
@@ -280,6 +282,7 @@ impl Connection {
             reply_bytes_expected: limits::REPLY_BYTES_EXPECTED_FIRST,
             awaited_bytes: 0,
             overdue: None,
+            output_paused_us: None,
             taken_of_send: 0,
             closing: Closing::No,
             replies: Replies::On,

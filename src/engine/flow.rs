@@ -103,8 +103,31 @@ impl Engine {
             && connection.closing != Closing::Now
         {
             connection.pause.add(Pause::OUTPUT);
-            self.counters.slow_reader_pauses += 1;
+            connection.output_paused_us = Some(self.now.uptime_us);
+            self.output_paused.push((index, connection.generation));
         }
+    }
+
+    /// Whose replies left at once has only got them in portions; whoever is still paused reads slowly.
+    pub(super) fn count_slow_readers(&mut self) {
+        let mut paused = std::mem::take(&mut self.output_paused);
+        let now_us = self.now.uptime_us;
+        paused.retain(|&(index, generation)| {
+            let Some(connection) = self.connection(index).filter(|it| it.generation == generation) else {
+                return false;
+            };
+            let Some(since_us) = connection.output_paused_us else { return false };
+            if !connection.pause.has(Pause::OUTPUT) {
+                return false;
+            }
+            if now_us.saturating_sub(since_us) < limits::SLOW_READER_MS_MIN * 1000 {
+                return true;
+            }
+            connection.output_paused_us = None;
+            self.counters.slow_reader_pauses += 1;
+            false
+        });
+        self.output_paused.append(&mut paused);
     }
 
     fn close_overdue(&mut self, index: u32) {

@@ -168,6 +168,8 @@ pub struct Engine {
     mesh_relieved: bool,
     /// Connections whose output is above the hard bound: index, generation.
     overdue: Vec<(u32, u32)>,
+    /// Connections whose commands wait for their output to leave, or did so a moment ago: index, generation.
+    output_paused: Vec<(u32, u32)>,
     ranges: Vec<ArgRange>,
     now: Now,
     next_client_id: u64,
@@ -290,6 +292,7 @@ impl Engine {
             mesh_paused: Vec::new(),
             mesh_relieved: false,
             overdue: Vec::new(),
+            output_paused: Vec::new(),
             ranges: Vec::new(),
             now: Now::default(),
             next_client_id: config.core as u64 + 1,
@@ -441,6 +444,9 @@ impl Engine {
         }
         self.config.commons.publish_keys(self.config.core, self.shard.len(), self.shard.namespaced());
         self.bound_clients();
+        if !self.output_paused.is_empty() {
+            self.count_slow_readers();
+        }
         if !self.overdue.is_empty() {
             self.close_stalled();
         }

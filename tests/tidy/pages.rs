@@ -79,7 +79,8 @@ fn spellings(name: &str, value: u64) -> Vec<String> {
         }
     }
     if name.contains("_MS_") {
-        spellings = vec![format!("{} s", value / 1000)];
+        spellings =
+            vec![if value.is_multiple_of(1000) { format!("{} s", value / 1000) } else { format!("{value} ms") }];
     }
     spellings
 }

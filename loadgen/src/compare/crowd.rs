@@ -16,6 +16,7 @@ use super::Findings;
 use super::options::Checked;
 use super::round::wait_for_quiet;
 use super::server::{Server, ServerOptions};
+use super::turns::servers_in_turn;
 use crate::failure::{Failure, explain};
 use crate::report::json::percentiles;
 use crate::report::svg::{Bar, Bars};
@@ -48,38 +49,33 @@ pub fn measure(subscribers: usize, checked: &Checked) -> Result<(), Failure> {
     );
     let mut rows = Vec::new();
     let mut groups = Vec::new();
-    for leg in &checked.legs {
-        for round in 0..checked.pairs {
-            // A B, B A …
-            for server in if round % 2 == 0 { [&leg.a, &leg.b] } else { [&leg.b, &leg.a] } {
-                let mut bars = Vec::new();
-                for ((bytes, burst), told) in BURSTS.into_iter().zip(measure_one(server, subscribers, checked)?) {
-                    let us_per_delivery = told.cpu_ns as f64 / 1e3 / told.deliveries as f64;
-                    writeln!(
-                        table,
-                        "| {} | {bytes} B | {burst} | {:.0} | {us_per_delivery:.3} | {:.2} | {:.2} | {:.2} |",
-                        server.name,
-                        told.deliveries as f64 / told.seconds,
-                        told.burst.p50,
-                        told.burst.p99,
-                        told.burst.max
-                    )
-                    .expect("a string grows");
-                    rows.push(json!({
-                        "server": server.name,
-                        "subscribers": subscribers,
-                        "message_bytes": bytes,
-                        "burst": burst,
-                        "deliveries": told.deliveries,
-                        "seconds": told.seconds,
-                        "server_cpu_ns": told.cpu_ns,
-                        "burst_ms": percentiles(&told.burst),
-                    }));
-                    bars.push(Bar { value: us_per_delivery, interval: None });
-                }
-                groups.push((server.name.clone(), bars));
-            }
+    for server in servers_in_turn(checked) {
+        let mut bars = Vec::new();
+        for ((bytes, burst), told) in BURSTS.into_iter().zip(measure_one(server, subscribers, checked)?) {
+            let us_per_delivery = told.cpu_ns as f64 / 1e3 / told.deliveries as f64;
+            writeln!(
+                table,
+                "| {} | {bytes} B | {burst} | {:.0} | {us_per_delivery:.3} | {:.2} | {:.2} | {:.2} |",
+                server.name,
+                told.deliveries as f64 / told.seconds,
+                told.burst.p50,
+                told.burst.p99,
+                told.burst.max
+            )
+            .expect("a string grows");
+            rows.push(json!({
+                "server": server.name,
+                "subscribers": subscribers,
+                "message_bytes": bytes,
+                "burst": burst,
+                "deliveries": told.deliveries,
+                "seconds": told.seconds,
+                "server_cpu_ns": told.cpu_ns,
+                "burst_ms": percentiles(&told.burst),
+            }));
+            bars.push(Bar { value: us_per_delivery, interval: None });
         }
+        groups.push((server.name.clone(), bars));
     }
     let series = BURSTS.iter().map(|(bytes, burst)| format!("{burst} × {bytes} B")).collect();
     let title = "Server CPU per delivery".into();

@@ -5,6 +5,7 @@ use super::accounting::Census;
 use super::options::{Checked, Fill, Leg};
 use super::round::{self, ours, wait_for_quiet};
 use super::server::{Server, ServerOptions};
+use super::turns::in_turn;
 use crate::failure::Failure;
 use crate::keys::Distribution;
 use crate::plan::{Arrivals, Pace, Plan, Until};
@@ -28,16 +29,12 @@ pub struct FillResult {
     pub b: Vec<Filling>,
 }
 
-/// A B, B A, …; each time a server that was just started.
+/// In turns, each time a server that was just started.
 pub fn measure(leg: &Leg, fill: &Fill, checked: &Checked) -> Result<FillResult, Failure> {
     let mut result = FillResult { leg: leg.clone(), a: Vec::new(), b: Vec::new() };
     for round in 0..checked.pairs {
-        for turn in 0..2 {
-            if (round + turn) % 2 == 0 {
-                result.a.push(fill_one(&leg.a, fill, checked)?);
-            } else {
-                result.b.push(fill_one(&leg.b, fill, checked)?);
-            }
+        for (server, fillings) in in_turn(round, [(&leg.a, &mut result.a), (&leg.b, &mut result.b)]) {
+            fillings.push(fill_one(server, fill, checked)?);
         }
     }
     Ok(result)

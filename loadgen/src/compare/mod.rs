@@ -22,7 +22,9 @@ mod report;
 pub mod round;
 pub mod server;
 pub mod statistics;
+mod steady;
 mod storm;
+mod turns;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -38,6 +40,7 @@ use options::{Cell, Checked, Leg, Subject};
 use round::{Round, Verdict};
 use server::Server;
 use statistics::Ratio;
+use turns::in_turn;
 
 /// How often a disturbed pair of rounds is repeated, per pair wanted.
 const ATTEMPTS_PER_PAIR: usize = 3;
@@ -166,7 +169,7 @@ fn measure(leg: &Leg, checked: &Checked, results: &mut Vec<LegResult>) -> Result
     Ok(())
 }
 
-/// A B, B A, A B …: each pair starts with the one that the last ended with, so that drift cancels.
+/// As many undisturbed pairs of rounds as are wanted.
 fn pairs_of(
     a: &Server,
     b: &Server,
@@ -181,21 +184,17 @@ fn pairs_of(
             break;
         }
         round::wait_for_quiet(everyone, checked)?;
-        let order = if attempt % 2 == 0 { [a, b] } else { [b, a] };
         let mut rounds = Vec::with_capacity(2);
-        for server in order {
+        for server in in_turn(attempt, [a, b]) {
             server.resume()?;
             rounds.push(round::run(server, cell, everyone, checked)?);
             server.pause()?;
         }
-        if attempt % 2 == 1 {
-            rounds.reverse();
-        }
-        let [first, second] = <[Round; 2]>::try_from(rounds).expect("two rounds were run");
-        match (first.verdict(checked), second.verdict(checked)) {
+        let [of_a, of_b] = in_turn(attempt, <[Round; 2]>::try_from(rounds).expect("two rounds were run"));
+        match (of_a.verdict(checked), of_b.verdict(checked)) {
             (Verdict::Good, Verdict::Good) => {
-                pairs.a.push(first);
-                pairs.b.push(second);
+                pairs.a.push(of_a);
+                pairs.b.push(of_b);
             }
             (Verdict::Discard(why), _) | (_, Verdict::Discard(why)) => {
                 say::tell(format_args!("#   discarded: {why}"));

@@ -7,7 +7,6 @@
 //! ```
 
 use std::collections::VecDeque;
-use std::fmt::Write as _;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,25 +16,19 @@ use hdrhistogram::Histogram;
 use serde_json::json;
 
 use super::Findings;
-use super::options::{Cell, Checked};
-use super::round::{self, wait_for_quiet};
+use super::options::Checked;
+use super::round::wait_for_quiet;
 use super::server::{Server, ServerOptions};
-use super::storm::steady_plan;
+use super::steady::{self, CONNECTIONS, SETTLING};
+use super::turns::servers_in_turn;
 use crate::failure::Failure;
 use crate::generator::Load;
-use crate::keys::Distribution;
 use crate::plan::Endpoint;
 use crate::report::json::percentiles;
 use crate::report::svg::{Bar, Bars};
 use crate::report::{Percentiles, say};
 use crate::system;
-use crate::workload::{Action, Sizes};
 
-const VALUE_BYTES: usize = 32;
-const STEADY_KEYS: u64 = 100_000;
-const CONNECTIONS: usize = 50;
-/// Connections are new, caches cold: not looked at.
-const SETTLING: Duration = Duration::from_secs(1);
 const MEASURED: Duration = Duration::from_secs(6);
 /// Newcomers whose replies are awaited at a time.
 const UNDER_WAY: usize = 64;
@@ -62,26 +55,21 @@ pub fn measure(per_second: f64, requests_per_second: f64, checked: &Checked) -> 
     );
     let mut rows = Vec::new();
     let mut groups = Vec::new();
-    for leg in &checked.legs {
-        for round in 0..checked.pairs {
-            // A B, B A …
-            for server in if round % 2 == 0 { [&leg.a, &leg.b] } else { [&leg.b, &leg.a] } {
-                let outcome = measure_one(server, per_second, requests_per_second, checked)?;
-                push_rows(&mut table, server, &outcome);
-                rows.push(json!({
-                    "server": server.name,
-                    "requests_per_second": requests_per_second,
-                    "newcomers_per_second": outcome.per_second,
-                    "newcomers_lost": outcome.lost,
-                    "calm_ms": percentiles(&outcome.calm),
-                    "stormy_ms": percentiles(&outcome.stormy),
-                    "newcomers_ms": percentiles(&outcome.newcomers),
-                    "server_cpu_shares": outcome.cpu,
-                }));
-                let bar = |latency: &Percentiles| Bar { value: latency.p99, interval: None };
-                groups.push((server.name.clone(), vec![bar(&outcome.calm), bar(&outcome.stormy)]));
-            }
-        }
+    for server in servers_in_turn(checked) {
+        let outcome = measure_one(server, per_second, requests_per_second, checked)?;
+        push_rows(&mut table, server, &outcome);
+        rows.push(json!({
+            "server": server.name,
+            "requests_per_second": requests_per_second,
+            "newcomers_per_second": outcome.per_second,
+            "newcomers_lost": outcome.lost,
+            "calm_ms": percentiles(&outcome.calm),
+            "stormy_ms": percentiles(&outcome.stormy),
+            "newcomers_ms": percentiles(&outcome.newcomers),
+            "server_cpu_shares": outcome.cpu,
+        }));
+        let bar = |latency: &Percentiles| Bar { value: latency.p99, interval: None };
+        groups.push((server.name.clone(), vec![bar(&outcome.calm), bar(&outcome.stormy)]));
     }
     let (title, series) = ("p99 of the steady load".into(), ["calm", "stormy"].map(str::to_owned).to_vec());
     Findings { table, rows, chart: Bars { title, y_label: "ms", series, groups } }.publish(checked)
@@ -94,12 +82,7 @@ fn push_rows(table: &mut String, server: &ServerOptions, outcome: &Outcome) {
         ("stormy", &outcome.stormy, format!("{stormy_cpu} | {:.0}, {}", outcome.per_second, outcome.lost)),
         ("newcomers", &outcome.newcomers, " | ".to_owned()),
     ] {
-        writeln!(
-            table,
-            "| {} | {name} | {:.3} | {:.3} | {:.3} | {:.3} | {rest} |",
-            server.name, latency.p50, latency.p99, latency.p999, latency.max
-        )
-        .expect("a string grows");
+        steady::push_row(table, &server.name, name, latency, &rest);
     }
 }
 
@@ -111,24 +94,13 @@ fn measure_one(
 ) -> Result<Outcome, Failure> {
     let server = Server::start(options)?;
     wait_for_quiet(&[&server], checked)?;
-    let steady = Cell {
-        mix: vec![(Action::Get, 1)],
-        pipeline: 1,
-        connections: CONNECTIONS,
-        sizes: Sizes::Fixed(VALUE_BYTES),
-        keys: STEADY_KEYS,
-        distribution: Distribution::Uniform,
-    };
-    round::load_keys(&server, &steady, checked)?;
-    let mut load = Load::connect(steady_plan(&server, &steady, requests_per_second, checked))?;
-    load.go();
-    super::sleep(SETTLING)?;
-    load.cut()?;
+    steady::load_keys(&server, checked)?;
+    let mut load = steady::begin(&server, requests_per_second, checked)?;
     let measured = |load: &mut Load| {
         let (cpu_ns, began) = (server.cpu_ns(), Instant::now());
         super::sleep(MEASURED)?;
         let share = (server.cpu_ns() - cpu_ns) as f64 / began.elapsed().as_nanos() as f64;
-        Ok::<_, Failure>((Percentiles::of(&load.cut()?.total().latency_ns), share))
+        Ok::<_, Failure>((steady::look(load)?, share))
     };
     let (calm, calm_cpu) = measured(&mut load)?;
     let stop = AtomicBool::new(false);

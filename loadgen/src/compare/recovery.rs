@@ -10,6 +10,7 @@ use super::Findings;
 use super::memory;
 use super::options::Checked;
 use super::server::Server;
+use super::turns::in_turn;
 use crate::failure::Failure;
 use crate::report::say;
 use crate::report::svg::{Bar, Bars};
@@ -36,12 +37,11 @@ pub fn measure(keyspaces: &[u64], checked: &Checked) -> Result<(), Failure> {
                 server.pause()?;
             }
             for round in 0..checked.pairs {
-                // A B, B A …
-                for turn in [round % 2, (round + 1) % 2] {
-                    let server = if turn == 0 { &mut a } else { &mut b };
+                let [of_a, of_b] = &mut seconds;
+                for (server, seconds) in in_turn(round, [(&mut a, of_a), (&mut b, of_b)]) {
                     server.resume()?;
-                    seconds[turn].push(server.restart()?.as_secs_f64());
-                    say::tell(format_args!("# {}: {keys} keys in {:.3} s", server.name(), seconds[turn][round]));
+                    seconds.push(server.restart()?.as_secs_f64());
+                    say::tell(format_args!("# {}: {keys} keys in {:.3} s", server.name(), seconds[round]));
                     check_count(server, keys)?;
                     server.pause()?;
                 }

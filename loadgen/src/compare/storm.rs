@@ -1,7 +1,6 @@
 //! `loadgen compare ttl-storm`: a steady load of GET while millions of other keys expire within one second. What the
 //! clients notice, and how long the memory stays.
 
-use std::fmt::Write as _;
 use std::net::TcpStream;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -9,30 +8,22 @@ use serde_json::json;
 
 use super::Findings;
 use super::memory::{self, Expiry};
-use super::options::{Cell, Checked};
-use super::round::{self, wait_for_quiet};
+use super::options::Checked;
+use super::round::wait_for_quiet;
 use super::server::{Server, ServerOptions};
+use super::steady::{self, CONNECTIONS, VALUE_BYTES};
+use super::turns::servers_in_turn;
 use crate::failure::Failure;
-use crate::generator::Load;
-use crate::keys::Distribution;
-use crate::plan::{Arrivals, Pace, Plan, Until};
 use crate::report::json::percentiles;
 use crate::report::svg::{Bar, Bars};
 use crate::report::{Percentiles, say};
 use crate::session::Session;
-use crate::workload::{Action, Sizes};
 
 const KEY_BYTES: usize = 16;
-const VALUE_BYTES: usize = 32;
-/// Keys that are asked for and stay.
-const STEADY_KEYS: u64 = 100_000;
-const CONNECTIONS: usize = 50;
 const EXPIRY_SPREAD_MS: u64 = 1000;
 /// From the end of loading to the first expiry; and how long the load goes on after the last.
 const BEFORE: Duration = Duration::from_secs(5);
 const AFTER: Duration = Duration::from_secs(10);
-/// Connections are new, caches cold: not looked at.
-const SETTLING: Duration = Duration::from_secs(1);
 const ASKED_EVERY: Duration = Duration::from_millis(20);
 /// Keys that are loaded per second at least: until then nothing may expire.
 const LOADED_PER_SECOND_MIN: u64 = 100_000;
@@ -50,35 +41,31 @@ struct Storm {
 pub fn measure(keys: u64, requests_per_second: f64, checked: &Checked) -> Result<(), Failure> {
     let mut table = format!(
         "{keys} keys ({KEY_BYTES} B, values of {VALUE_BYTES} B) expire within {EXPIRY_SPREAD_MS} ms, while {CONNECTIONS} connections send \
-         {requests_per_second:.0} GETs per second for {STEADY_KEYS} others (open loop, timed from when each was due). Stormy: from the \
+         {requests_per_second:.0} GETs per second for {} others (open loop, timed from when each was due). Stormy: from the \
          first expiry on, {} s.\n\n\
          | server | | p50 ms | p99 ms | p99.9 ms | max ms | last key gone after | RSS MiB before, after | server CPU s |\n\
          |---|---|--:|--:|--:|--:|--:|--:|--:|\n",
+        steady::KEYS,
         AFTER.as_secs() + EXPIRY_SPREAD_MS / 1000
     );
     let mut rows = Vec::new();
     let mut groups = Vec::new();
-    for leg in &checked.legs {
-        for round in 0..checked.pairs {
-            // A B, B A …
-            for server in if round % 2 == 0 { [&leg.a, &leg.b] } else { [&leg.b, &leg.a] } {
-                let storm = measure_one(server, keys, requests_per_second, checked)?;
-                push_rows(&mut table, server, &storm);
-                rows.push(json!({
-                    "server": server.name,
-                    "keys": keys,
-                    "requests_per_second": requests_per_second,
-                    "calm_ms": percentiles(&storm.calm),
-                    "stormy_ms": percentiles(&storm.stormy),
-                    "gone_after_seconds": storm.gone_after.map(|time| time.as_secs_f64()),
-                    "resident_bytes_before": storm.resident_bytes[0],
-                    "resident_bytes_after": storm.resident_bytes[1],
-                    "server_cpu_ns": storm.cpu_ns,
-                }));
-                let bar = |latency: &Percentiles| Bar { value: latency.p999, interval: None };
-                groups.push((server.name.clone(), vec![bar(&storm.calm), bar(&storm.stormy)]));
-            }
-        }
+    for server in servers_in_turn(checked) {
+        let storm = measure_one(server, keys, requests_per_second, checked)?;
+        push_rows(&mut table, server, &storm);
+        rows.push(json!({
+            "server": server.name,
+            "keys": keys,
+            "requests_per_second": requests_per_second,
+            "calm_ms": percentiles(&storm.calm),
+            "stormy_ms": percentiles(&storm.stormy),
+            "gone_after_seconds": storm.gone_after.map(|time| time.as_secs_f64()),
+            "resident_bytes_before": storm.resident_bytes[0],
+            "resident_bytes_after": storm.resident_bytes[1],
+            "server_cpu_ns": storm.cpu_ns,
+        }));
+        let bar = |latency: &Percentiles| Bar { value: latency.p999, interval: None };
+        groups.push((server.name.clone(), vec![bar(&storm.calm), bar(&storm.stormy)]));
     }
     let (title, series) = ("p99.9 of the steady load".into(), ["calm", "stormy"].map(str::to_owned).to_vec());
     Findings { table, rows, chart: Bars { title, y_label: "ms", series, groups } }.publish(checked)
@@ -93,12 +80,7 @@ fn push_rows(table: &mut String, server: &ServerOptions, storm: &Storm) {
         ("calm", &storm.calm, "| | |".to_owned()),
         ("stormy", &storm.stormy, format!("{gone} | {before}, {after} | {seconds:.2}")),
     ] {
-        writeln!(
-            table,
-            "| {} | {name} | {:.3} | {:.3} | {:.3} | {:.3} | {rest} |",
-            server.name, latency.p50, latency.p99, latency.p999, latency.max
-        )
-        .expect("a string grows");
+        steady::push_row(table, &server.name, name, latency, &rest);
     }
 }
 
@@ -110,15 +92,7 @@ fn measure_one(
 ) -> Result<Storm, Failure> {
     let server = Server::start(options)?;
     wait_for_quiet(&[&server], checked)?;
-    let steady = Cell {
-        mix: vec![(Action::Get, 1)],
-        pipeline: 1,
-        connections: CONNECTIONS,
-        sizes: Sizes::Fixed(VALUE_BYTES),
-        keys: STEADY_KEYS,
-        distribution: Distribution::Uniform,
-    };
-    round::load_keys(&server, &steady, checked)?;
+    steady::load_keys(&server, checked)?;
     let loading = Duration::from_secs(keys.div_ceil(LOADED_PER_SECOND_MIN));
     let first_expiry = SystemTime::now() + loading + BEFORE;
     let unix_ms = first_expiry.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
@@ -135,21 +109,18 @@ fn measure_one(
     let (resident_before, cpu_ns) = (server.resident_bytes(), server.cpu_ns());
     let first_expiry = Instant::now() + first_expiry.duration_since(SystemTime::now()).unwrap_or_default();
     let last_expiry = first_expiry + Duration::from_millis(EXPIRY_SPREAD_MS);
-    let mut load = Load::connect(steady_plan(&server, &steady, requests_per_second, checked))?;
-    load.go();
-    super::sleep(SETTLING)?;
-    load.cut()?;
+    let mut load = steady::begin(&server, requests_per_second, checked)?;
     super::sleep(first_expiry.saturating_duration_since(Instant::now()))?;
-    let calm = load.cut()?;
+    let calm = steady::look(&mut load)?;
     let gone_at = wait_until_gone(&server, last_expiry + AFTER)?;
     super::sleep((last_expiry + AFTER).saturating_duration_since(Instant::now()))?;
-    let stormy = load.cut()?;
+    let stormy = steady::look(&mut load)?;
     let (resident_after, cpu_ns) = (server.resident_bytes(), server.cpu_ns() - cpu_ns);
     load.stop();
     load.finish()?;
     let storm = Storm {
-        calm: Percentiles::of(&calm.total().latency_ns),
-        stormy: Percentiles::of(&stormy.total().latency_ns),
+        calm,
+        stormy,
         gone_after: gone_at.map(|at| at.saturating_duration_since(last_expiry)),
         resident_bytes: [resident_before, resident_after],
         cpu_ns,
@@ -167,7 +138,7 @@ fn measure_one(
 /// Asks for the number of keys until only those are left that stay.
 fn wait_until_gone(server: &Server, until: Instant) -> Result<Option<Instant>, Failure> {
     let mut session = Session::open(&server.target())?;
-    let nothing_else = format!(":{STEADY_KEYS}\r\n").into_bytes();
+    let nothing_else = format!(":{}\r\n", steady::KEYS).into_bytes();
     while Instant::now() < until {
         if session.ask("DBSIZE", &["DBSIZE"])? == nothing_else {
             return Ok(Some(Instant::now()));
@@ -175,22 +146,4 @@ fn wait_until_gone(server: &Server, until: Instant) -> Result<Option<Instant>, F
         super::sleep(ASKED_EVERY)?;
     }
     Ok(None)
-}
-
-/// A load that goes on until it is stopped.
-pub fn steady_plan(server: &Server, steady: &Cell, requests_per_second: f64, checked: &Checked) -> Plan {
-    Plan {
-        target: server.target(),
-        workload: round::workload(steady.mix.clone(), steady.sizes, steady.keys, steady.distribution),
-        threads: checked.threads,
-        cpus: checked.generator_cpus.clone(),
-        connections: steady.connections,
-        pipeline: steady.pipeline,
-        keep_alive: true,
-        pace: Pace::Open { requests_per_second, arrivals: Arrivals::Poisson },
-        until: Until::Time(AFTER * 10),
-        seed: round::SEED,
-        cluster: false,
-        verifier: None,
-    }
 }
