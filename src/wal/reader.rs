@@ -89,15 +89,23 @@ pub struct Found {
     pub confirmed: u64,
 }
 
+impl Found {
+    /// Whether records are missing that are needed: the oldest that a header calls so was durable then.
+    pub fn begins_too_late(&self) -> bool {
+        let needed = self.horizon.max(1);
+        self.first > needed || self.chain.is_empty() && needed > 1
+    }
+}
+
 /// Damage that only salvage goes past.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Damage {
     Lost(Lost),
-    /// The log begins too late.
+    /// The log begins too late, or nothing can be read of it.
     Beginning {
         place: Place,
         needed: u64,
-        first: u64,
+        first: Option<u64>,
     },
     /// A record verifies, and this version does not know what it means.
     Foreign {
@@ -147,13 +155,16 @@ impl Walker {
             segments[at + 1..].iter().any(|newer| newer.first.is_some_and(|other| other <= first))
         };
         let at = (0..segments.len()).find(|&at| segments[at].first.is_some_and(|first| !is_dropped(at, first)));
-        let expected = at.and_then(|at| segments[at].first).unwrap_or(1);
+        // A segment is given up only when a header says so. Unless one does, a log without its first record was never
+        // durable, and is empty whatever survived of it; or it is damaged, and later groups call that record durable.
+        let is_whole = |at: &usize| found.horizon > 1 || segments[*at].first == Some(1);
+        let begins_at = at.filter(is_whole);
+        let expected = begins_at.and_then(|at| segments[at].first).unwrap_or(found.horizon.max(1));
         found.first = expected;
         found.next_sequence = expected;
-        let state = match at {
+        let state = match begins_at {
             Some(_) => State::Following,
             None if segments.is_empty() => State::Ended,
-            // No segment begins with a record; but one may have, and others behind it.
             None => {
                 let broken = Place { file: segments[0].file, offset: BLOCK_BYTES as u64 };
                 State::Searching { broken, broken_at: 0, hop: None, groups: 0 }
@@ -161,7 +172,7 @@ impl Walker {
         };
         let mut walker = Walker {
             segments,
-            at: at.unwrap_or(0),
+            at: begins_at.unwrap_or(0),
             offset: BLOCK_BYTES,
             expected,
             newer: 0,
@@ -184,7 +195,7 @@ impl Walker {
     pub fn at_the_end(mut self) -> Walker {
         let confirmed = self.segments.iter().map(|segment| segment.confirmed).max().unwrap_or(0);
         let start = self.segments.iter().rposition(|segment| segment.first.is_some_and(|first| first <= confirmed));
-        if let Some(start) = start.filter(|&start| start > self.at) {
+        if let Some(start) = start.filter(|&start| start > self.at && matches!(self.state, State::Following)) {
             self.at = start;
             self.expected = self.segments[start].first.unwrap_or(1);
             self.found.first = self.expected;
@@ -344,7 +355,12 @@ impl Walker {
             self.at = broken_at;
         }
         if !self.salvage {
-            return Err(Damage::Lost(lost));
+            let begins = self.segments[broken_at].first.filter(|_| self.found.chain.is_empty());
+            return Err(match begins {
+                // The segment can be read, and is not the one that should be there.
+                Some(_) => Damage::Beginning { place: lost.from, needed: self.expected, first: begins },
+                None => Damage::Lost(lost),
+            });
         }
         self.found.lost.push(lost);
         sink(Item::Gap);
@@ -360,13 +376,16 @@ impl Walker {
         debug_assert!(matches!(self.state, State::Ended));
         self.found.next_sequence = self.expected;
         let needed = self.found.horizon.max(1);
-        if self.found.first > needed && !self.salvage {
+        if self.found.begins_too_late() && !self.salvage {
             let place = self
                 .found
                 .chain
                 .first()
-                .map_or(Place { file: 0, offset: 0 }, |&(file, _)| Place { file, offset: BLOCK_BYTES as u64 });
-            return Err(Damage::Beginning { place, needed, first: self.found.first });
+                .map(|&(file, _)| file)
+                .or_else(|| self.segments.first().map(|segment| segment.file))
+                .map_or(Place { file: 0, offset: 0 }, |file| Place { file, offset: BLOCK_BYTES as u64 });
+            let first = (!self.found.chain.is_empty()).then_some(self.found.first);
+            return Err(Damage::Beginning { place, needed, first });
         }
         Ok(self.found)
     }

@@ -195,7 +195,7 @@ enum Last {
 }
 
 enum Step {
-    Prepare { file: u32, create: bool, seed: u32 },
+    Prepare { file: u32, create: bool, seed: u32, oldest_needed: u64 },
     Write,
     Sync,
     Remove { file: u32 },
@@ -243,6 +243,8 @@ pub struct Writer {
     next_number: u64,
     /// Earlier records are not needed, once the group with that record is durable.
     horizon: u64,
+    /// The same as the newest header says it: no file is removed before.
+    headed: u64,
     announced: Option<(u64, u64)>,
     progress: u64,
     steps: Vec<(u64, Step)>,
@@ -302,7 +304,9 @@ impl Writer {
             free: resumed.free.into(),
             next_file: resumed.next_file,
             next_number: resumed.next_number.max(1),
-            horizon: 0,
+            // What recovery gave up at once, its files are free.
+            horizon: resumed.horizon.min(resumed.confirmed + 1),
+            headed: 0,
             announced: None,
             progress: 0,
             steps: Vec::new(),
@@ -487,9 +491,12 @@ impl Writer {
             }
             (Step::Write, Ok(())) => self.write_done(),
             (Step::Sync, Ok(())) => self.file_synced(now),
-            (Step::Prepare { file, create, seed }, result) => {
+            (Step::Prepare { file, create, seed, oldest_needed }, result) => {
                 self.is_preparing = false;
                 self.is_full = result.is_err();
+                if result.is_ok() {
+                    self.headed = oldest_needed;
+                }
                 match result {
                     Ok(()) if self.current.is_none() => {
                         self.current = Some(Current { file, seed, offset: BLOCK_BYTES as u64 });

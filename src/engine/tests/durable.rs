@@ -21,6 +21,7 @@ use crate::wal::replay::Replay;
 use crate::wal::survey::{self, Survey};
 use crate::wal::tests::disk::Disk;
 use crate::wal::tests::life::{resume, segments, walk};
+use crate::wal::tests::seeds;
 use crate::wal::writer::{Operation, Writer, WriterConfig};
 
 const SEGMENT_BYTES: u64 = 64 * 1024;
@@ -294,8 +295,7 @@ fn run_schedule(seed: u64) {
 
 #[test]
 fn what_clients_were_told_is_true_after_the_power_failed() {
-    let rounds = if cfg!(debug_assertions) { 150 } else { 10_000 };
-    for seed in 0..rounds {
+    for seed in seeds(150, 10_000) {
         run_schedule(seed);
     }
 }
@@ -350,8 +350,7 @@ fn run_transfers(seed: u64) {
 
 #[test]
 fn transfers_between_cores_are_whole_or_not_at_all_in_every_mode() {
-    let rounds = if cfg!(debug_assertions) { 100 } else { 4_000 };
-    for seed in 0..rounds {
+    for seed in seeds(100, 4_000) {
         run_transfers(seed);
     }
 }

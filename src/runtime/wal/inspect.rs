@@ -129,10 +129,14 @@ fn examine(layout: &Layout, shows: bool, out: &mut impl Write) -> Result<bool, S
             )
             .map_err(failed)?;
         }
-        if found.first > found.horizon.max(1) {
+        if found.begins_too_late() {
             sound = false;
             let needed = first_needed.unwrap_or(1).max(1);
-            writeln!(out, "core {core}: begins with record {}, and {needed} is needed", found.first).map_err(failed)?;
+            match found.records {
+                0 => writeln!(out, "core {core}: nothing can be read, and record {needed} is needed"),
+                _ => writeln!(out, "core {core}: begins with record {}, and {needed} is needed", found.first),
+            }
+            .map_err(failed)?;
         }
         let end = match found.end {
             _ if found.is_clean => "ended in order".to_owned(),

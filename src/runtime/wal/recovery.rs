@@ -526,10 +526,13 @@ fn describe(damage: &Damage, plan: &Plan, core: u32) -> String {
             lost.sequences.0,
             lost.sequences.1 - 1
         ),
-        Damage::Beginning { place, needed, first } => format!(
+        Damage::Beginning { place, needed, first: Some(first) } => format!(
             "the log of core {core} begins too late: {} starts with record {first}, and record {needed} is needed; \
              {SALVAGE}",
             shown(plan, core, *place)
+        ),
+        Damage::Beginning { needed, first: None, .. } => format!(
+            "nothing can be read of the log of core {core}, and its records from {needed} on were durable; {SALVAGE}"
         ),
         Damage::Foreign { place, code } => format!(
             "{} has a record of type {code} at byte {}: it was written by a newer program, use that",

@@ -1,6 +1,9 @@
 use super::super::reader::{Damage, Walker};
+use super::super::segment::Header;
+use super::super::writer::Work;
 use super::disk::Disk;
 use super::life::{Effect, Keys, Life, Recovered, config, recover, resume, segments, walk};
+use super::seeds;
 use crate::clock::Now;
 use crate::limits::LARGE_VALUE_BYTES_MIN;
 use crate::random::{Announced, Random};
@@ -91,10 +94,82 @@ fn run_schedule(seed: u64) {
 
 #[test]
 fn no_crash_takes_what_was_durable_nor_tears_what_was_not() {
-    let rounds = if cfg!(debug_assertions) { 200 } else { 20_000 };
-    for seed in 0..rounds {
+    for seed in seeds(200, 20_000) {
         run_schedule(seed);
     }
+}
+
+/// A start was refused because the log began too late: of two segments without a sync the power cut took the first.
+#[test]
+fn what_never_was_durable_may_lose_its_beginning() {
+    run_schedule(2953);
+}
+
+/// A log of two segments, and nothing of it was ever synced.
+fn unsynced_log() -> (Disk, Life) {
+    let mut random = Random::new(15);
+    let mut disk = Disk::default();
+    let mut life = Life::begin(config(SEGMENT_BYTES, None), recover(&disk, false).unwrap(), START, false);
+    life.log(vec![Effect::Set(b"key".to_vec(), vec![1; 3 * SEGMENT_BYTES as usize / 2], None)]);
+    while segments(&disk).iter().filter(|segment| segment.first.is_some()).count() < 2 {
+        life.turn(&mut disk, &mut random);
+        assert_eq!(life.writer.durable(), 0);
+    }
+    (disk, life)
+}
+
+#[test]
+fn a_lost_beginning_is_damage_only_if_it_was_durable() {
+    let is_first = |disk: &Disk| segments(disk).iter().map(|segment| segment.first).collect::<Vec<_>>();
+    let (mut disk, _) = unsynced_log();
+    disk.flip(0, 4096 + 30, 1);
+    assert!(matches!(is_first(&disk)[..], [None, Some(2..), ..]));
+    for salvage in [false, true] {
+        let Recovered { keys, found, .. } = recover(&disk, salvage).unwrap();
+        assert!(keys.is_empty() && found.next_sequence == 1 && found.lost.is_empty());
+        assert!(found.end.unwrap().1 > 0, "groups behind it are dropped");
+    }
+
+    let (mut disk, mut life) = unsynced_log();
+    let mut random = Random::new(16);
+    let group = life.writer.sync_all();
+    life.turn_until(&mut disk, &mut random, |writer| writer.durable() >= group);
+    life.log(vec![Effect::Set(b"other".to_vec(), b"value".to_vec(), None)]);
+    let group = life.writer.sync_all();
+    life.turn_until(&mut disk, &mut random, |writer| writer.durable() >= group);
+    disk.flip(0, 4096 + 30, 1);
+    assert!(matches!(recover(&disk, false), Err(Damage::Lost(_))));
+    assert_eq!(recover(&disk, true).unwrap().found.lost.len(), 1);
+    disk.forget(0);
+    assert!(matches!(recover(&disk, false), Err(Damage::Beginning { needed: 1, first: Some(2..), .. })));
+    assert_eq!(recover(&disk, true).unwrap().found.lost.len(), 1);
+}
+
+/// Removed files leave a beginning that a header explains, also when nothing is written afterwards.
+#[test]
+fn what_is_given_up_is_removed_and_missed_by_nobody() {
+    let mut random = Random::new(17);
+    let mut disk = Disk::default();
+    let mut life = Life::begin(config(SEGMENT_BYTES, None), recover(&disk, false).unwrap(), START, true);
+    for key in 0..200 {
+        life.log(vec![Effect::Set(format!("key:{key}").into_bytes(), vec![1; 10_000], None)]);
+        life.turn_until(&mut disk, &mut random, |writer| !writer.is_overfull());
+    }
+    assert!(disk.files().count() > 10);
+    life.log(vec![Effect::Flush]);
+    for _ in 0..1_000 {
+        life.turn(&mut disk, &mut random);
+        assert!(recover(&disk, false).is_ok());
+    }
+    assert!(disk.files().count() <= 4, "{}", disk.files().count());
+    assert!(recover(&disk, false).unwrap().keys.is_empty());
+    // Where nothing can be read but headers, they say that something is missing.
+    let lengths: Vec<(u32, usize)> = disk.files().map(|(file, bytes)| (file, bytes.len())).collect();
+    for (file, bytes) in lengths {
+        (4096..bytes).step_by(4096).for_each(|block| disk.flip(file, block, 1));
+    }
+    assert!(matches!(recover(&disk, false), Err(Damage::Beginning { needed: 2.., first: None, .. })));
+    assert!(recover(&disk, true).unwrap().keys.is_empty());
 }
 
 /// In steady churn the files stay below twice what is alive and two segments.
@@ -278,9 +353,11 @@ fn what_was_dropped_is_no_beginning() {
     life.log(vec![Effect::Set(b"new".to_vec(), b"life".to_vec(), None)]);
     let group = life.writer.open_number();
     life.turn_until(&mut disk, &mut random, |writer| writer.durable() >= group);
-    disk.forget(first);
+    let reused = Header { number: 99, oldest_needed: 3, ..segments(&disk)[0].header };
+    disk.carry_out(&Work::Prepare { file: first, create: false, header: reused.to_block() }).unwrap();
     let walker = Walker::new(segments(&disk), false);
-    let newest = walker.segments().iter().map(|segment| segment.header.number).max();
+    let begun = walker.segments().iter().filter(|segment| segment.first.is_some());
+    let newest = begun.map(|segment| segment.header.number).max();
     let wanted = walker.wanted().map(|at| walker.segments()[at].header.number);
     assert_eq!(wanted, newest, "where the log has gone on, not what was dropped");
 }

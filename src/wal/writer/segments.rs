@@ -10,6 +10,8 @@ use crate::wal::segment::{Header, VERSION};
 /// again, later if one has to be made, because copying may free one by then.
 const REUSE_AT_PERCENT: u64 = 50;
 const CREATE_AT_PERCENT: u64 = 65;
+/// Files that are kept to be used again.
+const FREE_MAX: usize = 1;
 
 impl Writer {
     /// Files of this log, as bytes on disk.
@@ -82,7 +84,12 @@ impl Writer {
     }
 
     pub(super) fn poll_prepare(&mut self, now: Now) -> Option<(Step, Work)> {
-        if self.is_preparing || self.spare.is_some() || self.is_removing || self.retry_at_us.is_some() {
+        if self.is_preparing || self.is_removing || self.retry_at_us.is_some() {
+            return None;
+        }
+        // Before files are removed a header has to say that they are not needed: that of the spare, written anew.
+        let must_say = self.headed < self.horizon && self.free.len() > FREE_MAX;
+        if self.spare.is_some() && !must_say {
             return None;
         }
         let percent = match self.free.is_empty() {
@@ -93,10 +100,11 @@ impl Writer {
         };
         let current = self.current.as_ref();
         let is_wanted = current.is_none_or(|current| current.offset >= self.config.segment_bytes / 100 * percent);
-        if !is_wanted {
+        if !is_wanted && !must_say {
             return None;
         }
-        let (file, create) = match self.free.pop_front() {
+        let spare = self.spare.take().map(|(file, _)| file);
+        let (file, create) = match spare.or_else(|| self.free.pop_front()) {
             Some(file) => (file, false),
             None => {
                 self.next_file += 1;
@@ -115,15 +123,14 @@ impl Writer {
         };
         self.next_number += 1;
         self.is_preparing = true;
-        self.counters.segments_used_again += !create as u64;
-        let step = Step::Prepare { file, create, seed: header.seed() };
+        self.counters.segments_used_again += (!create && spare.is_none()) as u64;
+        let step = Step::Prepare { file, create, seed: header.seed(), oldest_needed: header.oldest_needed };
         Some((step, Work::Prepare { file, create, header: header.to_block() }))
     }
 
-    /// One file is kept for the next segment.
     pub(super) fn poll_remove(&mut self) -> Option<(Step, Work)> {
         // Oldest first, and each gone for good before the next, so that what is left is the end of the log.
-        if self.is_removing || self.is_preparing || self.free.len() < 2 {
+        if self.is_removing || self.is_preparing || self.free.len() <= FREE_MAX || self.headed < self.horizon {
             return None;
         }
         let file = self.free.pop_front()?;
