@@ -78,24 +78,13 @@ pub struct Operation {
 pub enum Work {
     /// The file gets this first block. If `create`, it is made before: as long as said in the header, with
     /// zeros all through, and its name durable. Done when the block is durable.
-    Prepare {
-        file: u32,
-        create: bool,
-        header: Vec<u8>,
-    },
-    Write {
-        file: u32,
-        offset: u64,
-        bytes: Vec<u8>,
-    },
+    Prepare { file: u32, create: bool, header: Vec<u8> },
+    /// If `durable`, these bytes are durable when it is done; others that were written before may not be.
+    Write { file: u32, offset: u64, bytes: Vec<u8>, durable: bool },
     /// Everything written to the file becomes durable.
-    Sync {
-        file: u32,
-    },
+    Sync { file: u32 },
     /// Done when the name is gone for good.
-    Remove {
-        file: u32,
-    },
+    Remove { file: u32 },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -161,6 +150,8 @@ struct Flight {
     taken: bool,
     /// Writes of it that are out or have to be repeated.
     writes: usize,
+    /// It is one write, and durable when that is done.
+    durable: bool,
 }
 
 struct Current {
@@ -420,7 +411,7 @@ impl Writer {
         if self.retry_at_us.is_none()
             && let Some((file, offset, bytes)) = self.again.pop_front()
         {
-            return Some((Step::Write, Work::Write { file, offset, bytes }));
+            return Some((Step::Write, Work::Write { file, offset, bytes, durable: false }));
         }
         let flight = self.flight.as_ref()?;
         if flight.taken || flight.writes >= WRITES_MAX || !self.again.is_empty() {
@@ -430,14 +421,25 @@ impl Writer {
         self.counters.bytes_written += bytes.len() as u64;
         let flight = self.flight.as_mut().expect("it was filled from");
         flight.writes += 1;
+        // One write that is durable when it is done saves the sync behind it, if that would make nothing else durable.
+        flight.durable = flight.taken && flight.writes == 1 && self.sync_wanted && self.unsynced.is_empty();
+        let durable = flight.durable;
+        if !durable {
+            self.note_unsynced(file, now);
+        }
+        Some((Step::Write, Work::Write { file, offset, bytes, durable }))
+    }
+
+    /// The flight writes to this file what only a sync makes durable.
+    fn note_unsynced(&mut self, file: u32, now: Now) {
+        let number = self.flight.as_ref().expect("it writes").number;
         if self.unsynced.is_empty() {
             self.unsynced_since_us = now.uptime_us;
         }
         match self.unsynced.iter_mut().find(|(other, _)| *other == file) {
-            Some((_, group)) => *group = flight.number,
-            None => self.unsynced.push((file, flight.number)),
+            Some((_, group)) => *group = number,
+            None => self.unsynced.push((file, number)),
         }
-        Some((Step::Write, Work::Write { file, offset, bytes }))
     }
 
     fn poll_sync(&mut self, now: Now) -> Option<(Step, Work)> {
@@ -450,6 +452,7 @@ impl Writer {
         }
         if self.unsynced.is_empty() {
             self.sync_wanted = false;
+            self.sync_at_us = None;
             return None;
         }
         let interval = self.config.sync_interval_us.map(|interval| self.unsynced_since_us + interval);
@@ -485,11 +488,16 @@ impl Writer {
                 self.failed.get_or_insert("no space while data became durable".into());
             }
             (Step::Write, Err(Failure::NoSpace)) => {
-                let Work::Write { file, offset, bytes } = work else { unreachable!("the step is a write") };
+                let Work::Write { file, offset, bytes, .. } = work else { unreachable!("the step is a write") };
                 self.again.push_back((file, offset, bytes));
+                if self.flight.as_mut().is_some_and(|flight| std::mem::take(&mut flight.durable)) {
+                    // It is written anew, and then synced as any other: nobody can say how far it had come.
+                    self.note_unsynced(file, now);
+                    self.sync_wanted = true;
+                }
                 self.rest(now);
             }
-            (Step::Write, Ok(())) => self.write_done(),
+            (Step::Write, Ok(())) => self.write_done(now),
             (Step::Sync, Ok(())) => self.file_synced(now),
             (Step::Prepare { file, create, seed, oldest_needed }, result) => {
                 self.is_preparing = false;
@@ -530,15 +538,20 @@ impl Writer {
     fn file_synced(&mut self, now: Now) {
         let is_out = self.steps.iter().any(|(_, step)| matches!(step, Step::Sync));
         let Some(syncing) = self.syncing.take_if(|syncing| !is_out && syncing.files_left.is_empty()) else { return };
-        self.counters.syncs += 1;
-        self.counters.last_sync_unix_ms = now.unix_ms;
-        self.durable = syncing.group;
-        self.durable_sequence = syncing.sequence;
-        self.stated_durably = syncing.states;
-        self.unsettled.push_back((syncing.group, syncing.sequence));
+        self.made_durable(syncing.group, syncing.sequence, syncing.states, now);
         // Groups that nobody waits for may have been written meanwhile.
         self.unsynced.retain(|&(_, group)| group > syncing.group);
         self.unsynced_since_us = syncing.since_us;
+    }
+
+    /// All groups up to this one are durable, and with them all records up to `sequence`.
+    fn made_durable(&mut self, group: u64, sequence: u64, states: u64, now: Now) {
+        self.counters.syncs += 1;
+        self.counters.last_sync_unix_ms = now.unix_ms;
+        self.durable = group;
+        self.durable_sequence = sequence;
+        self.stated_durably = states;
+        self.unsettled.push_back((group, sequence));
     }
 
     /// Nothing is written any more.

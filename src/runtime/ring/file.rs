@@ -43,11 +43,14 @@ impl FileOperations {
 }
 
 impl NetRing {
-    /// Writes all of `buffer` at `offset`. Returns the operation's place, by which
-    /// [`FileDone`](super::Event::FileDone) names it.
-    pub fn write_file(&mut self, file: Rc<DmaFile>, buffer: DmaBuffer, offset: u64) -> u32 {
+    /// Writes all of `buffer` at `offset`; if `durable`, it is durable when that is done, which says nothing of what
+    /// was written before. Returns the operation's place, by which [`FileDone`](super::Event::FileDone) names it.
+    pub fn write_file(&mut self, file: Rc<DmaFile>, buffer: DmaBuffer, offset: u64, durable: bool) -> u32 {
         let (descriptor, len) = (types::Fd(file.as_raw_fd()), buffer.len() as u32);
-        let write = opcode::Write::new(descriptor, buffer.as_bytes().as_ptr(), len).offset(offset).build();
+        let write = opcode::Write::new(descriptor, buffer.as_bytes().as_ptr(), len)
+            .offset(offset)
+            .rw_flags(if durable { libc::RWF_DSYNC } else { 0 })
+            .build();
         let place = self.files.add(FileOperation(file, Some(buffer)));
         self.push(write.user_data(user_data(Kind::File, 0, place)));
         place

@@ -123,10 +123,10 @@ impl CoreLog {
     fn submit(&mut self, operation: Operation, ring: &mut NetRing) {
         let place = match &operation.work {
             Work::Prepare { .. } | Work::Remove { .. } => return self.driver.submit(operation),
-            Work::Write { file, offset, bytes } => {
+            Work::Write { file, offset, bytes, durable } => {
                 let file = self.driver.file(*file);
                 let buffer = driver::buffer_of(&file, bytes);
-                ring.write_file(file, buffer, *offset)
+                ring.write_file(file, buffer, *offset, *durable)
             }
             Work::Sync { file } => ring.sync_file(self.driver.file(*file)),
         };

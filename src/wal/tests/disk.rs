@@ -84,10 +84,11 @@ impl Disk {
                 self.write(*file, 0, header)?;
                 self.sync(*file)
             }
-            Work::Write { file, offset, bytes } => {
+            Work::Write { file, offset, bytes, durable } => {
                 assert!(offset.is_multiple_of(BLOCK_BYTES as u64) && bytes.len().is_multiple_of(BLOCK_BYTES));
                 assert!(*offset > 0 && !bytes.is_empty());
-                self.write(*file, *offset as usize, bytes)
+                self.write(*file, *offset as usize, bytes)?;
+                if *durable { self.sync_last_write(*file) } else { Ok(()) }
             }
             Work::Sync { file } => self.sync(*file),
             Work::Remove { file } => {
@@ -121,13 +122,25 @@ impl Disk {
         Ok(())
     }
 
+    /// The last write becomes durable, and nothing that was written before it.
+    fn sync_last_write(&mut self, file: u32) -> Result<(), Failure> {
+        self.syncs += 1;
+        if self.failing_sync == Some(self.syncs) {
+            return Err(Failure::Broken("a sync failed".into()));
+        }
+        let file = self.files.get_mut(&file).expect("it was made");
+        let (offset, bytes) = file.unsynced.pop().expect("it was just written");
+        file.durable[offset..offset + bytes.len()].copy_from_slice(&bytes);
+        Ok(())
+    }
+
     /// The power fails while `under_way` is being done; what is left is what is on the platters.
     pub fn cut_power(&mut self, under_way: &[Work], random: &mut Random) {
         let cut = random.pick(&[Cut::LosesAll, Cut::KeepsAll, Cut::Tears, Cut::Reorders, Cut::KeepsSome]);
         for work in under_way {
             match work {
                 Work::Remove { file } if random.chance(50) => drop(self.files.remove(file)),
-                Work::Write { file, offset, bytes } => {
+                Work::Write { file, offset, bytes, .. } => {
                     if let Some(file) = self.files.get_mut(file) {
                         file.unsynced.push((*offset as usize, bytes.clone()));
                     }

@@ -227,10 +227,17 @@ impl Life {
         }
         if !self.out.is_empty() {
             let Operation { id, work } = self.out.swap_remove(random.below(self.out.len()));
-            let mut result = disk.carry_out(&work);
-            if result.is_ok() && disk.space_bytes.is_some() && random.chance(2) && matches!(work, Work::Write { .. }) {
-                result = Err(Failure::NoSpace);
-            }
+            let finds_no_space = disk.space_bytes.is_some() && random.chance(2);
+            let result = match &work {
+                // It may have come as far as the disk's cache, or nowhere at all.
+                Work::Write { file, offset, bytes, .. } if finds_no_space => {
+                    let (file, offset, bytes) = (*file, *offset, bytes.clone());
+                    let came = random.chance(50);
+                    let plain = Work::Write { file, offset, bytes, durable: false };
+                    if came { disk.carry_out(&plain) } else { Ok(()) }.and(Err(Failure::NoSpace))
+                }
+                work => disk.carry_out(work),
+            };
             self.writer.completed(id, work, result, self.now);
             // Nobody else has a say in it.
             self.writer.settle(self.writer.durable());

@@ -1,6 +1,6 @@
 use super::super::reader::{Damage, Walker};
 use super::super::segment::Header;
-use super::super::writer::Work;
+use super::super::writer::{Failure, Operation, Work, Writer};
 use super::disk::Disk;
 use super::life::{Effect, Keys, Life, Recovered, config, recover, resume, segments, walk};
 use super::seeds;
@@ -360,4 +360,99 @@ fn what_was_dropped_is_no_beginning() {
     let newest = begun.map(|segment| segment.header.number).max();
     let wanted = walker.wanted().map(|at| walker.segments()[at].header.number);
     assert_eq!(wanted, newest, "where the log has gone on, not what was dropped");
+}
+
+/// What the writer wants done now.
+fn wanted(life: &mut Life) -> Vec<Operation> {
+    life.now.uptime_us += 1;
+    std::iter::from_fn(|| life.writer.poll(life.now)).collect()
+}
+
+fn one_set(life: &mut Life, number: usize) {
+    life.log(vec![Effect::Set(format!("key:{number}").into_bytes(), vec![1; 100], None)]);
+}
+
+fn is_write(operation: &Operation, durably: bool) -> bool {
+    matches!(operation.work, Work::Write { durable, .. } if durable == durably)
+}
+
+/// A log whose first segment is there.
+fn ready_log(sync: bool) -> (Disk, Life) {
+    let mut disk = Disk::default();
+    let mut life = Life::begin(config(SEGMENT_BYTES, None), recover(&disk, false).unwrap(), START, sync);
+    life.turn_until(&mut disk, &mut Random::new(1), Writer::is_ready);
+    assert!(life.out.is_empty());
+    (disk, life)
+}
+
+#[test]
+fn a_group_that_is_waited_for_is_one_operation() {
+    let (mut disk, mut life) = ready_log(true);
+    for number in 1..8 {
+        one_set(&mut life, number);
+        let operation = wanted(&mut life).pop().expect("a write");
+        assert!(is_write(&operation, true), "{operation:?}");
+        // What comes meanwhile is the next group.
+        one_set(&mut life, 0);
+        assert!(wanted(&mut life).is_empty());
+        let group = life.writer.open_number() - 1;
+        let result = disk.carry_out(&operation.work);
+        life.writer.completed(operation.id, operation.work, result, life.now);
+        assert_eq!(life.writer.durable(), group);
+        let operation = wanted(&mut life).pop().expect("the next group");
+        let result = disk.carry_out(&operation.work);
+        life.writer.completed(operation.id, operation.work, result, life.now);
+        disk.cut_power(&[], &mut Random::new(number as u64));
+        assert_eq!(recover(&disk, false).unwrap().keys, life.keys);
+    }
+}
+
+/// That a write is durable says nothing of those before it.
+#[test]
+fn a_group_behind_one_that_was_not_synced_is_synced_with_it() {
+    let (mut disk, mut life) = ready_log(false);
+    one_set(&mut life, 1);
+    life.now.uptime_us += 10;
+    let first = wanted(&mut life).pop().expect("its delay is over");
+    assert!(is_write(&first, false));
+    let result = disk.carry_out(&first.work);
+    life.writer.completed(first.id, first.work, result, life.now);
+    one_set(&mut life, 2);
+    let group = life.writer.want_sync();
+    let mut kinds = Vec::new();
+    while life.writer.durable() < group {
+        for operation in wanted(&mut life) {
+            kinds.push(matches!(operation.work, Work::Sync { .. }));
+            assert!(!is_write(&operation, true));
+            let result = disk.carry_out(&operation.work);
+            life.writer.completed(operation.id, operation.work, result, life.now);
+        }
+    }
+    assert_eq!(kinds, [false, true]);
+    disk.cut_power(&[], &mut Random::new(3));
+    assert_eq!(recover(&disk, false).unwrap().keys, life.keys);
+}
+
+/// A write that should have been durable, and found no space, may be there in part: it is made again, and then synced.
+#[test]
+fn a_durable_write_without_space_is_repeated_as_another_one() {
+    let (mut disk, mut life) = ready_log(true);
+    one_set(&mut life, 1);
+    let operation = wanted(&mut life).pop().expect("a write");
+    assert!(is_write(&operation, true));
+    life.writer.completed(operation.id, operation.work, Err(Failure::NoSpace), life.now);
+    assert!(life.writer.refuses() && life.writer.durable() == 0);
+    assert!(wanted(&mut life).is_empty(), "the disk is left alone for a while");
+    life.now.uptime_us += 10;
+    let again = wanted(&mut life).pop().expect("the same once more");
+    assert!(is_write(&again, false));
+    let result = disk.carry_out(&again.work);
+    life.writer.completed(again.id, again.work, result, life.now);
+    assert!(life.writer.durable() == 0 && !life.writer.refuses());
+    let sync = wanted(&mut life).pop().expect("a sync");
+    assert!(matches!(sync.work, Work::Sync { .. }));
+    let result = disk.carry_out(&sync.work);
+    life.writer.completed(sync.id, sync.work, result, life.now);
+    disk.cut_power(&[], &mut Random::new(4));
+    assert_eq!(recover(&disk, false).unwrap().keys, life.keys);
 }

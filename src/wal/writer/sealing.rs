@@ -23,6 +23,7 @@ impl Writer {
             begun: false,
             taken: false,
             writes: 0,
+            durable: false,
         });
         self.open_number += 1;
         self.counters.groups += 1;
@@ -145,12 +146,15 @@ impl Writer {
         self.fill(now)
     }
 
-    pub(super) fn write_done(&mut self) {
+    pub(super) fn write_done(&mut self, now: Now) {
         let flight = self.flight.as_mut().expect("writes are those of the flight");
         flight.writes -= 1;
         if flight.taken && flight.writes == 0 {
             self.written = flight.number;
-            let mut group = self.flight.take().expect("just seen").group;
+            let Flight { mut group, durable, .. } = self.flight.take().expect("just seen");
+            if durable {
+                self.made_durable(self.written, self.next_sequence - 1, self.stated, now);
+            }
             // The next group takes its memory, unless it was a huge one.
             if self.open.is_empty() && group.bytes.capacity() <= 4 * self.config.write_bytes_max {
                 group.bytes.clear();
