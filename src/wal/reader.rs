@@ -146,10 +146,9 @@ impl Walker {
     /// `segments` in any order; all of one core and layout.
     pub fn new(mut segments: Vec<SegmentFile>, salvage: bool) -> Walker {
         segments.sort_by_key(|segment| segment.header.number);
-        let mut found = Found {
-            horizon: segments.iter().map(|segment| segment.header.oldest_needed).max().unwrap_or(0),
-            ..Found::default()
-        };
+        let horizon = segments.iter().map(|segment| segment.header.oldest_needed).max().unwrap_or(0);
+        // Before a header says so all logs have confirmed it.
+        let mut found = Found { horizon, confirmed: horizon.saturating_sub(1), ..Found::default() };
         // Where a log was cut and went on, what was dropped may still be there when all before it is gone.
         let is_dropped = |at: usize, first: u64| {
             segments[at + 1..].iter().any(|newer| newer.first.is_some_and(|other| other <= first))
