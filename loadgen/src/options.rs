@@ -124,9 +124,10 @@ pub struct LoadOptions {
     /// hotset[:FRACTION[:SHARE[:REQUESTS_PER_STEP]]] [default: uniform].
     #[arg(long, value_name = "DISTRIBUTION", help_heading = "Requests")]
     pub keys: Option<Distribution>,
-    /// memtier's way to say it: R (random), S (sequential), G (gaussian), Z (zipf); R:R and the like as well.
+    /// memtier's way to say it: R (random), S (sequential), G (gaussian), Z (zipf), for all or, like S:R, for SET and
+    /// for GET.
     #[arg(long, value_name = "PATTERN", value_parser = parse_pattern, conflicts_with = "keys", help_heading = "Requests")]
-    pub key_pattern: Option<Distribution>,
+    pub key_pattern: Option<KeyPattern>,
     /// Exponent for the pattern Z.
     #[arg(long, value_name = "EXPONENT", value_parser = exponent, conflicts_with = "keys", help_heading = "Requests")]
     pub key_zipf_exp: Option<f64>,
@@ -300,12 +301,21 @@ impl LoadOptions {
     }
 
     fn workloads(&self, names: KeyNames) -> Result<Vec<Workload>, String> {
-        let mut distribution = self.keys.or(self.key_pattern).unwrap_or(Distribution::Uniform);
+        let mut pattern =
+            self.key_pattern.unwrap_or(KeyPattern { sets: self.keys.unwrap_or(Distribution::Uniform), gets: None });
         if let Some(wanted) = self.key_zipf_exp {
-            match &mut distribution {
-                Distribution::Zipf { exponent } => *exponent = wanted,
-                _ => return Err("--key-zipf-exp belongs to --key-pattern Z".into()),
+            let mut exponents = [Some(&mut pattern.sets), pattern.gets.as_mut()]
+                .into_iter()
+                .flatten()
+                .filter_map(|it| match it {
+                    Distribution::Zipf { exponent } => Some(exponent),
+                    _ => None,
+                })
+                .peekable();
+            if exponents.peek().is_none() {
+                return Err("--key-zipf-exp belongs to --key-pattern Z".into());
             }
+            exponents.for_each(|exponent| *exponent = wanted);
         }
         if self.cluster && (self.keyspace > cluster::KEYS_MAX || self.protocol == Protocol::Memcache) {
             return Err(format!("--cluster: up to {} keys, and not with memcached", cluster::KEYS_MAX));
@@ -333,6 +343,7 @@ impl LoadOptions {
                 mix: vec![(Action::Get, 1)],
                 keys: trace.unique,
                 distribution: Distribution::Sequential,
+                distribution_of_reads: None,
                 names,
                 sizes: self.data_size.unwrap_or(Sizes::Fixed(SIZE_DEFAULT)),
                 expire_seconds: self.expire.unwrap_or(60),
@@ -346,7 +357,8 @@ impl LoadOptions {
             name: String::new(),
             mix: Vec::new(),
             keys: self.keyspace,
-            distribution,
+            distribution: pattern.sets,
+            distribution_of_reads: pattern.gets,
             names,
             sizes: self.data_size.or(self.data_size_range).unwrap_or(Sizes::Fixed(size_default)),
             expire_seconds: self.expire.unwrap_or(60),
@@ -389,6 +401,7 @@ pub fn preload_of(plan: &Plan) -> Plan {
     preload.workload.name = "preload".into();
     preload.workload.mix = vec![(Action::Set, 1)];
     preload.workload.distribution = Distribution::Sequential;
+    preload.workload.distribution_of_reads = None;
     preload.workload.fill = false;
     preload.pipeline = 64;
     if !plan.cluster {
@@ -444,7 +457,15 @@ fn parse_ratio(text: &str) -> Result<Mix, String> {
     }
 }
 
-fn parse_pattern(text: &str) -> Result<Distribution, String> {
+/// What `--key-pattern` says.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct KeyPattern {
+    sets: Distribution,
+    /// None: like SET.
+    gets: Option<Distribution>,
+}
+
+fn parse_pattern(text: &str) -> Result<KeyPattern, String> {
     let one = |letter: &str| match letter.to_ascii_uppercase().as_str() {
         "R" => Ok(Distribution::Uniform),
         "S" | "P" => Ok(Distribution::Sequential),
@@ -452,13 +473,9 @@ fn parse_pattern(text: &str) -> Result<Distribution, String> {
         "Z" => Ok(Distribution::Zipf { exponent: 1.0 }),
         _ => Err(format!("{letter:?} is not one of R, S, P, G, Z")),
     };
-    match text.split_once(':') {
-        None => one(text),
-        Some((sets, gets)) => match (one(sets)?, one(gets)?) {
-            (sets, gets) if sets == gets => Ok(gets),
-            _ => Err("one pattern serves SET and GET; two different ones are not supported".into()),
-        },
-    }
+    let (sets, gets) = text.split_once(':').unwrap_or((text, text));
+    let (sets, gets) = (one(sets)?, one(gets)?);
+    Ok(KeyPattern { sets, gets: (gets != sets).then_some(gets) })
 }
 
 #[cfg(test)]
@@ -489,6 +506,9 @@ mod tests {
         let plan = &checked.plans[0];
         assert_eq!(plan.workload.mix, [(Action::Set, 1), (Action::Get, 10)]);
         assert_eq!(plan.workload.distribution, Distribution::Zipf { exponent: 1.1 });
+        assert_eq!(plan.workload.distribution_of_reads, None);
+        let checked = check("--ratio 1:1 --key-pattern S:Z --key-zipf-exp 1.1").unwrap();
+        assert_eq!(checked.plans[0].workload.distributions(), "sequential, reads zipf:1.1");
         assert_eq!(plan.pace, Pace::Open { requests_per_second: 5000.0, arrivals: Arrivals::Even });
     }
 

@@ -257,6 +257,8 @@ pub struct Workload {
     pub mix: Vec<(Action, u32)>,
     pub keys: u64,
     pub distribution: Distribution,
+    /// How reads draw their keys, if not like everything else.
+    pub distribution_of_reads: Option<Distribution>,
     pub names: KeyNames,
     pub sizes: Sizes,
     /// Given by EXPIRE, and by SET if `set_expires`.
@@ -298,6 +300,18 @@ impl Chooser {
 impl Workload {
     pub fn key_stream(&self, random: Random) -> KeyStream {
         KeyStream::new(self.distribution, self.keys, random)
+    }
+
+    pub fn key_stream_of_reads(&self, random: Random) -> Option<KeyStream> {
+        self.distribution_of_reads.map(|distribution| KeyStream::new(distribution, self.keys, random))
+    }
+
+    /// For people: `uniform`, or `sequential, reads zipf:1`.
+    pub fn distributions(&self) -> String {
+        match self.distribution_of_reads {
+            None => self.distribution.to_string(),
+            Some(reads) => format!("{}, reads {reads}", self.distribution),
+        }
     }
 }
 

@@ -311,6 +311,36 @@ fn verify_finds_foreign_and_torn_values() {
     }
 }
 
+/// Every key once, in order, by SETs that are half of all requests; GETs go to a few.
+#[test]
+fn sets_and_gets_may_draw_their_keys_in_different_ways() {
+    let asked: Mutex<[Vec<u64>; 2]> = Mutex::default();
+    let asked = std::sync::Arc::new(asked);
+    let address = fake_resp({
+        let asked = asked.clone();
+        move |words| {
+            let key = std::str::from_utf8(&words[1]).unwrap().trim_start_matches("key:").parse().unwrap();
+            let reads = words[0] == b"GET";
+            asked.lock().unwrap()[usize::from(reads)].push(key);
+            if reads { b"$1\r\nv\r\n".to_vec() } else { b"+OK\r\n".to_vec() }
+        }
+    });
+    let port = port_of(address);
+    for (words, alone) in [(&["--ratio", "1:1"][..], false), (&["-t", "get"], true)] {
+        *asked.lock().unwrap() = Default::default();
+        let pattern = ["--key-pattern", "S:Z", "--key-zipf-exp", "3", "-r", "1000", "-n", "2000", "-c", "1"];
+        loadgen(&[&["-p", &port][..], words, &pattern].concat()).succeeded();
+        let [sets, gets] = &*asked.lock().unwrap();
+        let of_one_key = |keys: &[u64]| {
+            keys.iter().map(|key| keys.iter().filter(|other| *other == key).count()).max().unwrap_or_default()
+        };
+        assert_eq!(sets.len() + gets.len(), 2000);
+        assert!(of_one_key(gets) > gets.len() / 2, "the first of Zipf's ranks has four in five");
+        assert_eq!(sets.is_empty(), alone);
+        assert!(of_one_key(sets) <= 2 && sets[..sets.len() / 2].is_sorted(), "{sets:?}");
+    }
+}
+
 /// A server that keeps the hundred keys last used has exactly the hits that a simulation of it has.
 #[test]
 fn the_hit_ratio_of_a_trace_is_that_of_an_exact_simulation() {

@@ -86,6 +86,7 @@ pub fn workload(mix: Vec<(Action, u32)>, sizes: Sizes, keys: u64, distribution: 
         mix,
         keys,
         distribution,
+        distribution_of_reads: None,
         names: KeyNames { prefix: "key:".into(), digits: 12 },
         sizes,
         expire_seconds: EXPIRE_SECONDS,

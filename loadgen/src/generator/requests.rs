@@ -71,12 +71,15 @@ pub struct Requests {
 /// Where keys and values come from.
 struct Source {
     keys: KeyStream,
+    /// Of reads, if they draw theirs in another way.
+    keys_of_reads: Option<KeyStream>,
     sizes: Sizes,
     random: Random,
     trace: Option<Arc<Trace>>,
     cluster: Option<Arc<Cluster>>,
     verifier: Option<Arc<Verifier>>,
     sequential: bool,
+    sequential_reads: bool,
     /// Sequential, and not even once round: each key is written once at most, whoever does it.
     each_key_once: bool,
     /// For whom, and what, is being written now.
@@ -96,16 +99,20 @@ impl Source {
         if let Some(trace) = &self.trace {
             return trace.key(self.request);
         }
-        let Some(cluster) = &self.cluster else {
-            return self.keys.next(self.request);
+        let (stream, sequential) = match &mut self.keys_of_reads {
+            Some(stream) if self.reads => (stream, self.sequential_reads),
+            _ => (&mut self.keys, self.sequential),
         };
-        if self.sequential {
+        let Some(cluster) = &self.cluster else {
+            return stream.next(self.request);
+        };
+        if sequential {
             let keys = cluster.keys_of(self.node);
             return u64::from(keys[(self.request % keys.len() as u64) as usize]);
         }
         // Each node owns some key, and every distribution reaches every key.
         loop {
-            let key = self.keys.next(self.request);
+            let key = stream.next(self.request);
             if cluster.owns(self.node, key) {
                 return key;
             }
@@ -189,6 +196,7 @@ impl Requests {
         let template = |action: &Action| Template::new(action, workload, plan.target.protocol, fixed_values);
         let templates: Vec<Template> = actions.iter().map(template).collect();
         let uniform = templates.len() == 1 && templates[0].fixed_bytes().is_some() && plan.verifier.is_none();
+        let reads_only = workload.mix.iter().all(|(action, _)| action.is_read());
         let sequential = workload.distribution == Distribution::Sequential;
         let stream = |index| Random::stream(plan.seed, thread as u64 * 3 + index);
         Requests {
@@ -198,18 +206,20 @@ impl Requests {
             choices: stream(0),
             source: Source {
                 keys: workload.key_stream(stream(1)),
+                keys_of_reads: workload.key_stream_of_reads(Random::stream(!plan.seed, thread as u64)),
                 sizes: workload.sizes,
                 random: stream(2),
                 trace: workload.trace.clone(),
                 cluster: shared.cluster.clone(),
                 verifier: plan.verifier.clone(),
                 sequential,
+                sequential_reads: workload.distribution_of_reads == Some(Distribution::Sequential),
                 each_key_once: sequential && matches!(plan.until, Until::Requests(count) if count <= workload.keys),
                 connection: 0,
                 node: 0,
                 request: 0,
                 changes: false,
-                reads: false,
+                reads: uniform && reads_only,
                 last_key: 0,
                 last_write: Expectation { key: 0, version: 0, acknowledged: 0 },
                 expected: Vec::new(),

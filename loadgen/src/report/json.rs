@@ -44,7 +44,7 @@ pub fn test(finished: &Finished) -> Value {
             Until::Time(time) => json!({ "seconds": time.as_secs_f64() }),
         },
         "keys": workload.keys,
-        "distribution": workload.distribution.to_string(),
+        "distribution": workload.distributions(),
         "value_bytes": workload.sizes.to_string(),
         "seed": plan.seed,
         "seconds": record.elapsed.as_secs_f64(),

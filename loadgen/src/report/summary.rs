@@ -23,7 +23,7 @@ pub fn long(finished: &Finished) -> String {
     }
     let _ = writeln!(text, "  keep alive: {}", u8::from(plan.keep_alive));
     let _ = writeln!(text, "  pipeline: {}", plan.pipeline);
-    let _ = writeln!(text, "  keys: {} of {}", plan.workload.distribution, plan.workload.keys);
+    let _ = writeln!(text, "  keys: {} of {}", plan.workload.distributions(), plan.workload.keys);
     let _ = writeln!(text, "  threads: {}", plan.threads);
     if let Pace::Open { requests_per_second, .. } = plan.pace {
         let _ = writeln!(text, "  open loop: {requests_per_second} requests per second, timed from when they were due");

@@ -266,6 +266,7 @@ mod tests {
             mix: vec![],
             keys: 1000,
             distribution: Distribution::Uniform,
+            distribution_of_reads: None,
             names: KeyNames { prefix: "k:".into(), digits: 5 },
             sizes: Sizes::Fixed(3),
             expire_seconds: 60,
