@@ -93,8 +93,8 @@ impl Scopes {
     /// All of what a command needs. Commands about the connection itself need nothing.
     pub fn needed(spec: &Spec) -> Scopes {
         let rules = [
-            // Watching tells whether keys change.
-            (spec.flags.has(Flags::READONLY) || spec.op == Op::Watch, Scopes::READ),
+            // Watching tells whether keys change, and what is hot what they are called.
+            (spec.flags.has(Flags::READONLY) || matches!(spec.op, Op::Watch | Op::HotKeys), Scopes::READ),
             (spec.flags.has(Flags::WRITE), Scopes::WRITE),
             (spec.group == "pubsub", Scopes::PUBSUB),
             (spec.flags.has(Flags::ADMIN), Scopes::ADMIN),
@@ -180,8 +180,11 @@ impl Token {
     /// Whether the command is allowed, whatever its keys. Commands that see or change keys without naming them are not for
     /// tokens that are confined to some keys.
     pub fn allows(&self, spec: &Spec) -> bool {
-        let sees_all_keys = matches!(spec.route, Route::Every | Route::Addressed)
-            && (spec.flags.has(Flags::READONLY) || spec.flags.has(Flags::WRITE));
+        // STATS names the namespaces of everybody.
+        let is_about_keys = spec.flags.has(Flags::READONLY)
+            || spec.flags.has(Flags::WRITE)
+            || matches!(spec.op, Op::HotKeys | Op::Stats);
+        let sees_all_keys = is_about_keys && matches!(spec.route, Route::Every | Route::Addressed);
         self.scopes.has(Scopes::needed(spec)) && (self.keys.is_empty() || !sees_all_keys)
     }
 
@@ -368,10 +371,23 @@ mod tests {
         let reader = token("r", "s", Scopes::READ, &["app:*", "shared"]);
         let operations = reader.operations();
         assert!(operations.has(Op::Get) && operations.has(Op::MGet) && operations.has(Op::Ping));
-        for denied in [Op::Set, Op::Keys, Op::Scan, Op::DbSize, Op::FlushAll, Op::ConfigGet, Op::RandomKey] {
+        // What is hot, and whose namespaces there are, is not for everybody who may read something.
+        for denied in [
+            Op::HotKeys,
+            Op::Stats,
+            Op::Set,
+            Op::Keys,
+            Op::Scan,
+            Op::DbSize,
+            Op::FlushAll,
+            Op::ConfigGet,
+            Op::RandomKey,
+        ] {
             assert!(!operations.has(denied), "{denied:?}");
         }
         assert!(reader.allows_key(b"app:1") && reader.allows_key(b"shared") && !reader.allows_key(b"other:1"));
+        let publisher = token("p", "s", Scopes::PUBSUB, &[]).operations();
+        assert!(publisher.has(Op::Publish) && publisher.has(Op::Stats) && !publisher.has(Op::HotKeys));
         let all = Token::unlimited("default", None);
         assert!(TABLE.iter().all(|spec| all.allows(spec)) && all.allows_key(b"anything"));
         assert!(OpSet::none().is_empty() && !operations.is_empty());

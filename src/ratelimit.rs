@@ -54,6 +54,10 @@ impl Bucket {
         Bucket { rate, level_millionths: Self::full(&rate), filled_us: now_us }
     }
 
+    pub fn rate(&self) -> Rate {
+        self.rate
+    }
+
     fn full(rate: &Rate) -> i64 {
         i64::try_from(rate.burst.max(1).saturating_mul(MILLION)).unwrap_or(i64::MAX)
     }

@@ -94,18 +94,19 @@ const WRONG_PASS: &str = "WRONGPASS invalid username-password pair or user is di
 impl Engine {
     /// A connection begins with what everybody may.
     pub(super) fn begin_access(&mut self, index: u32, is_trusted: bool) {
+        self.settle_bytes(index);
         let (live, now_us) = (self.gatekeeper.live.clone(), self.now.uptime_us);
         let restricted = !is_trusted && (live.access.is_required() || live.restricts_all());
         let Some(connection) = self.connection(index) else { return };
         connection.is_trusted = is_trusted;
-        connection.permit = None;
-        connection.modes.set(Modes::RESTRICTED, restricted);
-        // RESET must not fill the buckets again.
-        if is_trusted {
-            connection.rates = None;
-        } else if connection.rates.is_none() {
-            connection.rates = own_rates(&live.limits, now_us);
+        if connection.permit.take().is_some() {
+            connection.record.user = DEFAULT_USER.into();
         }
+        connection.modes.set(Modes::RESTRICTED, restricted);
+        connection.rates = match is_trusted {
+            true => None,
+            false => own_rates(connection.rates.take(), &live.limits, now_us),
+        };
         if live.access.is_required() && !is_trusted && !self.admits_newcomer(index) {
             self.mark_dirty(index);
         }
@@ -260,6 +261,7 @@ impl Engine {
     }
 
     fn grant(&mut self, index: u32, permit: Option<Arc<Permit>>) {
+        self.settle_bytes(index);
         let restricts_all = self.gatekeeper.live.restricts_all();
         let Some(mut connection) = self.connections[index as usize].take() else { return };
         self.is_newcomer_no_more(&mut connection);
@@ -267,7 +269,6 @@ impl Engine {
         let restricted = restricts_all || permit.as_ref().is_none_or(|permit| !permit.is_unlimited);
         connection.record.user =
             permit.as_ref().map_or(DEFAULT_USER.into(), |permit| permit.token.name.as_str().into());
-        connection.bytes_charged = connection.activity.bytes_received + connection.activity.bytes_sent;
         connection.permit = permit;
         connection.modes.set(Modes::RESTRICTED, restricted && !connection.is_trusted);
     }
@@ -333,7 +334,7 @@ impl Engine {
             if connection.is_trusted {
                 continue;
             }
-            connection.rates = own_rates(&self.gatekeeper.live.limits, self.now.uptime_us);
+            connection.rates = own_rates(connection.rates.take(), &self.gatekeeper.live.limits, self.now.uptime_us);
             match connection.permit.take() {
                 Some(permit) => match self.gatekeeper.renewed(&permit.token) {
                     Some(renewed) => self.grant(index, Some(renewed)),

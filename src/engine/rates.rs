@@ -6,9 +6,10 @@ use std::collections::{BinaryHeap, HashMap};
 use std::net::IpAddr;
 
 use super::Engine;
+use super::access::Permit;
 use super::batch::{Batch, Job, Token};
 use crate::command::{Route, Spec};
-use crate::connection::{Connection, Deferred, OwnRates, Pause};
+use crate::connection::{Connection, Deferred, Modes, OwnRates, Pause};
 use crate::hash::KeyHasher;
 use crate::ratelimit::{Bucket, Holder, Kind, Lease, Limits, Rate, source_of};
 use crate::request::Args;
@@ -36,6 +37,31 @@ impl Shares {
         Shares { tokens: Vec::new(), sources: HashMap::with_hasher(hasher.state()), delayed: BinaryHeap::new() }
     }
 
+    /// The token and the address that a connection's commands are charged to, as far as they have rates.
+    fn accounts_of(
+        &mut self,
+        permit: Option<&Permit>,
+        source: Option<IpAddr>,
+        limits: &Limits,
+        clients: usize,
+    ) -> [Option<(Account, &mut Leases)>; 2] {
+        if self.sources.len() > clients + SOURCES_SPARE {
+            // What is leased is a hundredth of a second's worth; all else stands in the ledger.
+            self.sources.clear();
+        }
+        let token = permit.and_then(|permit| {
+            let (commands, bytes) = (permit.token.commands, permit.token.bytes);
+            let account = Account { holder: permit.holder.clone(), commands, bytes };
+            self.tokens.get_mut(permit.place).map(|leases| (account, leases))
+        });
+        let (commands, bytes) = (limits.address_commands, limits.address_bytes);
+        let source = source.filter(|_| !(commands.is_unlimited() && bytes.is_unlimited())).map(|source| {
+            let account = Account { holder: Holder::Source(source), commands, bytes };
+            (account, self.sources.entry(source).or_default())
+        });
+        [token, source]
+    }
+
     /// There are so many tokens now.
     pub(super) fn follow(&mut self, tokens: usize) {
         self.tokens.clear();
@@ -43,9 +69,13 @@ impl Shares {
     }
 }
 
-/// What a connection may ask for by itself.
-pub(super) fn own_rates(limits: &Limits, now_us: u64) -> Option<Box<OwnRates>> {
+/// What a connection may ask for by itself. It goes on with what it `had` as long as its rates are the same: nobody's budget
+/// is renewed by RESET, or by a change of other settings.
+pub(super) fn own_rates(had: Option<Box<OwnRates>>, limits: &Limits, now_us: u64) -> Option<Box<OwnRates>> {
     let (commands, bytes) = (limits.connection_commands, limits.connection_bytes);
+    if had.as_ref().is_some_and(|had| (had.commands.rate(), had.bytes.rate()) == (commands, bytes)) {
+        return had;
+    }
     let is_limited = !commands.is_unlimited() || !bytes.is_unlimited();
     is_limited
         .then(|| Box::new(OwnRates { commands: Bucket::new(commands, now_us), bytes: Bucket::new(bytes, now_us) }))
@@ -66,46 +96,18 @@ impl Engine {
         let live = self.gatekeeper.live().clone();
         let clients = self.counters.connections_current as usize;
         let connection = self.connections[index as usize].as_deref_mut()?;
-        let moved = connection.activity.bytes_received + connection.activity.bytes_sent;
-        let bytes = moved.saturating_sub(connection.bytes_charged);
-        connection.bytes_charged = moved;
-        let source = connection.source().map(|source| Account {
-            holder: Holder::Source(source),
-            commands: live.limits.address_commands,
-            bytes: live.limits.address_bytes,
-        });
+        let bytes = connection.take_uncharged_bytes();
         let mut wait_ms = None;
         let mut note = |outcome: Result<(), u64>| wait_ms = wait_ms.max(outcome.err());
 
+        let source = connection.source();
         let mut own = connection.rates.as_deref_mut();
         if let Some(own) = &mut own {
             own.bytes.charge(bytes, now_us);
             note(own.commands.check(now_us));
             note(own.bytes.check(now_us));
         }
-        let token = connection.permit.as_ref().map(|permit| {
-            let account =
-                Account { holder: permit.holder.clone(), commands: permit.token.commands, bytes: permit.token.bytes };
-            (account, permit.place)
-        });
-        let shares = &mut self.shares;
-        let is_crowded = shares.sources.len() > clients + SOURCES_SPARE;
-        if is_crowded {
-            // What is leased is a hundredth of a second's worth; all else stands in the ledger.
-            shares.sources.clear();
-        }
-        let mut accounts: [Option<(Account, &mut Leases)>; 2] = [None, None];
-        if let Some((account, place)) = token
-            && let Some(leases) = shares.tokens.get_mut(place)
-        {
-            accounts[0] = Some((account, leases));
-        }
-        if let Some(account) = source
-            && let Holder::Source(source) = account.holder
-            && !(account.commands.is_unlimited() && account.bytes.is_unlimited())
-        {
-            accounts[1] = Some((account, shares.sources.entry(source).or_default()));
-        }
+        let mut accounts = self.shares.accounts_of(connection.permit.as_deref(), source, &live.limits, clients);
         let (commons, core) = (&self.config.commons, self.config.core);
         for (account, leases) in accounts.iter_mut().flatten() {
             let kinds = [(Kind::Commands, account.commands, &mut leases.commands, 0)];
@@ -127,6 +129,29 @@ impl Engine {
             }
         }
         wait_ms
+    }
+
+    /// Charges what the connection has moved to whom it was until now: it is about to be somebody else. Without that
+    /// whoever says who he is between any two commands would move what he likes.
+    pub(super) fn settle_bytes(&mut self, index: u32) {
+        let Some(connection) = self.connections[index as usize].as_deref_mut() else { return };
+        let bytes = connection.take_uncharged_bytes();
+        // Where nothing was limited until now nothing is owed.
+        if bytes == 0 || !connection.modes.has(Modes::RESTRICTED) {
+            return;
+        }
+        let (now_us, source) = (self.now.uptime_us, connection.source());
+        let limits = self.gatekeeper.live().limits;
+        let clients = self.counters.connections_current as usize;
+        if let Some(own) = connection.rates.as_deref_mut() {
+            own.bytes.charge(bytes, now_us);
+        }
+        let accounts = self.shares.accounts_of(connection.permit.as_deref(), source, &limits, clients);
+        for (account, leases) in accounts.into_iter().flatten() {
+            if !account.bytes.is_unlimited() {
+                leases.bytes.charge(bytes);
+            }
+        }
     }
 
     /// Puts the command off until its rate allows it.
@@ -182,6 +207,12 @@ impl Engine {
 }
 
 impl Connection {
+    /// Bytes received and sent since they were last charged.
+    fn take_uncharged_bytes(&mut self) -> u64 {
+        let moved = self.activity.bytes_received + self.activity.bytes_sent;
+        moved.saturating_sub(std::mem::replace(&mut self.bytes_charged, moved))
+    }
+
     /// Whose connections are limited together.
     pub(super) fn source(&self) -> Option<IpAddr> {
         match &self.record.address {

@@ -307,3 +307,76 @@ fn newcomers_of_one_address_are_bounded_until_they_say_who_they_are() {
     assert_eq!(later.iter().map(|&client| is_open(&lab, client)).collect::<Vec<_>>(), [true, true, false]);
     assert_eq!(lab.engines.iter().map(|engine| engine.counters.connections_refused_by_rate).sum::<u64>(), 2);
 }
+
+/// Two commands at once, one per second, and as many kilobytes.
+const SLOW: Rate = Rate { per_second: 1, burst: 2 };
+const NARROW: Rate = Rate { per_second: 1000, burst: 1000 };
+
+fn token(name: &str, commands: Rate, bytes: Rate) -> Token {
+    Token { commands, bytes, ..Token::unlimited(name, Some(format!("{name}-secret").as_bytes())) }
+}
+
+fn is_limited(reply: &str) -> bool {
+    reply.starts_with("-RATELIMITED retry in ")
+}
+
+#[test]
+fn whoever_resets_his_connection_or_says_again_who_he_is_has_no_more_than_before() {
+    let unlimited = Limits::default();
+    let access = Access::new(vec![token("slow", SLOW, Rate::default())], OpSet::none()).unwrap();
+    for live in [
+        Live { limits: Limits { connection_commands: SLOW, ..unlimited }, ..Live::default() },
+        Live { limits: Limits { address_commands: SLOW, ..unlimited }, ..Live::default() },
+        Live { access: Arc::new(access), ..Live::default() },
+    ] {
+        let has_token = live.access.is_required();
+        let mut lab = lab(live);
+        let client = lab.connect(0);
+        let begin = |lab: &mut Lab| {
+            if has_token {
+                assert_eq!(lab.call(client, "AUTH slow-secret"), "+OK\r\n");
+            }
+        };
+        begin(&mut lab);
+        assert_eq!((lab.call(client, "GET a"), lab.call(client, "GET a")), ("$-1\r\n".into(), "$-1\r\n".into()));
+        for _ in 0..5 {
+            assert!(is_limited(&lab.call(client, "GET a")));
+            assert_eq!(lab.call(client, "RESET"), "+RESET\r\n");
+            begin(&mut lab);
+        }
+        lab.pass_ms(1000);
+        assert_eq!(lab.call(client, "GET a"), "$-1\r\n");
+        assert!(is_limited(&lab.call(client, "GET a")));
+    }
+}
+
+/// AUTH between any two commands moved as many bytes as anybody liked.
+#[test]
+fn what_has_been_moved_is_charged_to_whoever_moved_it() {
+    let tokens = vec![
+        token("free", Rate::default(), Rate::default()),
+        token("narrow", Rate::default(), NARROW),
+        token("other", Rate::default(), NARROW),
+    ];
+    let access = Arc::new(Access::new(tokens, OpSet::none()).unwrap());
+    for again in
+        [&["AUTH narrow-secret"][..], &["RESET", "AUTH narrow-secret"], &["AUTH other-secret", "AUTH narrow-secret"]]
+    {
+        let mut lab = lab(Live { access: access.clone(), ..Live::default() });
+        let client = lab.connect(1);
+        lab.call(client, "AUTH free-secret");
+        assert_eq!(lab.call(client, &format!("SET key {}", "v".repeat(5000))), "+OK\r\n");
+        lab.call(client, "AUTH narrow-secret");
+        assert!(lab.call(client, "GET key").starts_with("$5000"), "what another has moved is not his");
+        for word in again {
+            assert!(lab.call(client, word).starts_with('+'), "{word}");
+        }
+        assert!(is_limited(&lab.call(client, "GET key")), "{again:?}");
+        assert!(lab.call(client, "AUTH other-secret").starts_with('+'));
+        assert!(lab.call(client, "GET key").starts_with("$5000"), "{again:?}");
+        // In the end it is paid.
+        lab.call(client, "AUTH narrow-secret");
+        let_pass(&mut lab, 10);
+        assert!(lab.call(client, "GET key").starts_with("$5000"));
+    }
+}
