@@ -238,6 +238,8 @@ fn whoever_has_a_token_changes_what_it_allows() {
         ("GET", "/v1/kv/default/a", &shop, 403),
         ("DELETE", "/v1/kv/shop/empty", &reader, 403),
         ("GET", "/config", &reader, 403),
+        ("GET", "/stats", &shop, 403),
+        ("GET", "/stats", &reader, 200),
         ("GET", "/hotkeys", &ops, 403),
         ("GET", "/config", &ops, 200),
         ("DELETE", "/v1/kv/shop/empty", &shop, 204),
@@ -257,6 +259,41 @@ fn whoever_has_a_token_changes_what_it_allows() {
     let long = "x".repeat(20 << 20);
     assert_eq!(client.call(&format!("SET shop^long {long}")), Value::ok());
     assert_eq!(admin.ask("GET", "/v1/kv/shop/long", &ops, b"").status, 413);
+}
+
+/// Tenants who reached the admin port read each other's names in the metrics.
+#[test]
+fn metrics_name_namespaces_to_whoever_may_know() {
+    let tokens = TokensFile::new("metrics");
+    let admin = Admin::start(&["--tokens-file", tokens.path()]);
+    let mut ops = Client::connect(admin.data);
+    assert_eq!(ops.call("AUTH ops-secret"), Value::ok());
+    assert_eq!(ops.call("SET shop^a b"), Value::ok());
+    let named = "crabcache_namespace_items{namespace=\"shop\"} 1";
+    let metrics = |headers: &str| {
+        let answer = admin.ask("GET", "/metrics", headers, b"");
+        (answer.status, answer.text().contains(named), answer.text().contains("shop"))
+    };
+    let authorized = bearer("ops-secret");
+    assert_eq!(metrics(""), (200, false, false));
+    assert!(admin.get("/metrics").text().contains("crabcache_core_commands_processed_total{core=\"1\"}"));
+    assert_eq!(metrics(&authorized), (200, true, true));
+    // Whoever shows something has to be right, and allowed to: a mistake in a scraper's settings is not hidden.
+    assert_eq!(metrics(&bearer("shop-secret")).0, 403, "a tenant's token");
+    assert_eq!(metrics("authorization: Basic abc\r\n").0, 401);
+    assert_eq!(ops.call("CONFIG SET metrics-without-token all"), Value::ok());
+    assert_eq!(metrics(""), (200, true, true));
+    assert_eq!(ops.call("CONFIG SET metrics-without-token nothing"), Value::ok());
+    assert_eq!((metrics("").0, admin.get("/metrics?compat=redis_exporter").status), (401, 401));
+    assert_eq!((metrics(&authorized), admin.get("/livez").status), ((200, true, true), 200));
+    // Where nobody has to say who he is there is nobody to hide it from, unless STATS is taken away.
+    let open = Admin::start(&[]);
+    assert_eq!(Client::connect(open.data).call("SET shop^a b"), Value::ok());
+    assert!(open.get("/metrics").text().contains(named));
+    let without = Admin::start(&["--disabled-commands", "stats"]);
+    assert_eq!(Client::connect(without.data).call("SET shop^a b"), Value::ok());
+    let page = without.get("/metrics");
+    assert!(page.status == 200 && !page.text().contains("shop"), "{}", page.text());
 }
 
 /// Guessing over HTTP is as slow as over the data port, and rates hold on both.
@@ -286,6 +323,39 @@ fn who_guesses_over_http_has_to_wait() {
     assert!(admin.get("/metrics").text().lines().any(|line| {
         line.strip_prefix("crabcache_http_refused_total ").is_some_and(|count| count.parse::<u64>().unwrap() >= 3)
     }));
+}
+
+/// The lists hold for the admin HTTP as for the data port; but nothing that asks from this machine itself, as health
+/// checks do, is kept out.
+#[test]
+fn the_lists_of_addresses_hold_over_http() {
+    let tokens = TokensFile::new("lists");
+    let bound = ["--tokens-file", tokens.path(), "--admin-bind", "0.0.0.0", "--deny", "0.0.0.0/0"];
+    let server = Server::start(&[&["--cores", "1", "--admin-port", "0"], &bound[..]].concat());
+    let log = server.log();
+    let (_, rest) = log.split_once("admin on http://0.0.0.0:").expect("it says where it listens");
+    let port: u16 = rest.split(['"', '\n']).next().and_then(|port| port.parse().ok()).expect("a port");
+    let admin = Admin { data: server.address(), address: SocketAddr::from(([127, 0, 0, 1], port)), server };
+    assert_eq!(admin.get("/livez").status, 200);
+    let mut refused = admin.server.connect();
+    assert!(matches!(refused.read(&mut [0; 16]), Ok(0) | Err(_)), "nobody comes to the data port");
+    // An address of this machine that is not loopback, if it has any; no packet is sent for this.
+    let own = std::net::UdpSocket::bind("0.0.0.0:0").and_then(|socket| {
+        socket.connect("192.0.2.1:9")?;
+        socket.local_addr()
+    });
+    let Some(own) = own.ok().map(|own| own.ip()).filter(|own| !own.is_loopback()) else { return };
+    let livez = |own| {
+        let mut stream = TcpStream::connect(SocketAddr::new(own, port)).expect("connect");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        let _ = write!(stream, "GET /livez HTTP/1.0\r\n\r\n");
+        let mut text = String::new();
+        let _ = stream.read_to_string(&mut text);
+        text
+    };
+    assert_eq!(livez(own), "");
+    admin.server.wait_for_log("of the admin HTTP is refused: its address is not allowed (--allow, --deny)");
+    assert!(admin.get("/metrics").text().contains("\ncrabcache_http_refused_total 1\n"));
 }
 
 /// A token that is taken away ends what it had begun.

@@ -28,6 +28,8 @@ pub enum Action {
 pub enum Needs {
     /// Nothing: says nothing that an operator would hide.
     Nothing,
+    /// A token, if there are any, for all of it; the settings say what is shown without.
+    TokenForAll,
     /// A token, if there are any.
     Token,
     /// A token, always: it changes something.
@@ -69,7 +71,7 @@ const EVENTS: &str = "text/event-stream";
 
 routes! {
     Get "/" Index Nothing "What there is here" [] [200 TEXT "A line for each route"];
-    Get "/metrics" Metrics Nothing "Metrics for Prometheus"
+    Get "/metrics" Metrics TokenForAll "Metrics for Prometheus; without a token those that name no namespace"
         ["compat": "redis_exporter: the names of that exporter"] [200 TEXT "Prometheus text format 0.0.4"];
     Get "/health" Health Nothing "How the server is"
         [] [200 JSON "It serves", 503 JSON "It does not, or not well; `problems` says why"];
@@ -190,9 +192,11 @@ fn operation(route: &Route) -> String {
     if route.method == Method::Put {
         let _ = write!(json, ",\"requestBody\":{{\"required\":true,\"content\":{{{}:{{}}}}}}", quoted(BYTES));
     }
-    if route.needs != Needs::Nothing {
-        json.push_str(",\"security\":[{\"token\":[]}]");
-    }
+    json.push_str(match route.needs {
+        Needs::Nothing => "",
+        Needs::TokenForAll => ",\"security\":[{},{\"token\":[]}]",
+        Needs::Token | Needs::Change => ",\"security\":[{\"token\":[]}]",
+    });
     json.push_str(",\"responses\":{");
     let mut answers: Vec<(u16, &str, &str)> = route.answers.to_vec();
     if route.needs != Needs::Nothing {

@@ -162,6 +162,20 @@ words! { RateAction:
     "delay" Delay, "They wait until they may";
 }
 
+/// How much of the metrics is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MetricsShown {
+    All,
+    Counts,
+    Nothing,
+}
+
+words! { MetricsShown:
+    "all" All, "Everything";
+    "counts" Counts, "Everything but what names namespaces";
+    "nothing" Nothing, "Nothing, a token is needed";
+}
+
 /// What a write's reply promises.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WalSync {

@@ -11,8 +11,8 @@
 
 use super::value::*;
 use super::{
-    DebugAccess, EvictionPolicy, LogFormat, LogLevel, Origins, RateAction, TlsAuthClients, TlsProtocols, WalRecover,
-    WalSync,
+    DebugAccess, EvictionPolicy, LogFormat, LogLevel, MetricsShown, Origins, RateAction, TlsAuthClients, TlsProtocols,
+    WalRecover, WalSync,
 };
 use crate::limits::{SLOWLOG_LEN_MAX, TTL_JITTER_PERCENT_MAX, VALUE_BYTES_MAX_CEILING};
 
@@ -288,6 +288,9 @@ settings! {
 
     /// Names under which the admin HTTP may be asked for, beside its addresses and localhost
     admin_hosts "admin-hosts": Texts, "", "NAME", live;
+
+    /// What /metrics shows, where there are tokens, to whoever shows none
+    metrics_without_token "metrics-without-token": OneOf<MetricsShown>, "counts", "HOW-MUCH", live;
 
     ["Diagnostics"]
     /// Microseconds from which on a command is slow and SLOWLOG remembers it; 0: every command; below 0: none

@@ -138,7 +138,7 @@ pub enum Page {
     Stats,
     MemoryStats,
     MemoryDoctor,
-    /// STATS PROMETHEUS | EXPORTER
+    /// STATS PROMETHEUS | ANONYMOUS | EXPORTER
     Metrics(Names),
     /// LATENCY HISTOGRAM of these operations.
     Histogram(OpSet),
@@ -152,6 +152,7 @@ impl Page {
             1 => match args.get(0).to_ascii_uppercase().as_slice() {
                 b"JSON" => Ok(Page::Stats),
                 b"PROMETHEUS" => Ok(Page::Metrics(Names::Own)),
+                b"ANONYMOUS" => Ok(Page::Metrics(Names::Anonymous)),
                 b"EXPORTER" => Ok(Page::Metrics(Names::RedisExporter)),
                 _ => Err(ReplyError::Syntax),
             },

@@ -42,6 +42,8 @@ const BUCKETS_NS: [u64; 19] = [
 pub enum Names {
     /// `crabcache_…`
     Own,
+    /// The same, without what names namespaces: for whoever is not to know who else is here.
+    Anonymous,
     /// `redis_…`, and only what redis_exporter has, too.
     RedisExporter,
 }
@@ -52,10 +54,12 @@ pub fn prometheus(facts: &ServerFacts, snapshots: &[CoreSnapshot], names: Names)
     let total = CoreSnapshot::total(snapshots);
     page.server(facts, &total).expect("writing to a String");
     page.commands(&total).expect("writing to a String");
-    if names == Names::Own {
+    if names != Names::RedisExporter {
         page.families(&total).expect("writing to a String");
-        page.namespaces(&total).expect("writing to a String");
         page.cores(snapshots).expect("writing to a String");
+    }
+    if names == Names::Own {
+        page.namespaces(&total).expect("writing to a String");
     }
     page.out
 }
@@ -77,7 +81,7 @@ impl Page {
     /// The lines above the samples of a metric.
     fn head(&mut self, stem: &str, kind: Type, help: &str) -> Result<String, fmt::Error> {
         let name = match self.names {
-            Names::Own => format!("crabcache_{stem}"),
+            Names::Own | Names::Anonymous => format!("crabcache_{stem}"),
             Names::RedisExporter => format!("redis_{stem}"),
         };
         let kind = match kind {
@@ -131,7 +135,7 @@ impl Page {
         self.one("mem_fragmentation_ratio", Gauge, "Resident memory by memory used.", format_args!("{ratio:.4}"))?;
         self.one("cpu_user_seconds_total", Counter, "CPU time in user mode.", seconds(process.cpu_user_us))?;
         self.one("cpu_sys_seconds_total", Counter, "CPU time in the kernel.", seconds(process.cpu_system_us))?;
-        if self.names == Names::Own {
+        if self.names != Names::RedisExporter {
             let (lost, held_back) = (process.log_lines_lost, process.log_lines_held_back);
             self.one("log_lines_lost_total", Counter, "Lines of the log that could not be written.", lost)?;
             self.one("log_lines_held_back_total", Counter, "Lines of the log like many others, held back.", held_back)?;
@@ -160,7 +164,7 @@ impl Page {
             writeln!(self.out, "{expiring}{{db=\"db{number}\"}} {}", database.keys_with_expiry)?;
         }
         let total_errors = match self.names {
-            Names::Own => "error_replies_total",
+            Names::Own | Names::Anonymous => "error_replies_total",
             // As it is called there.
             Names::RedisExporter => "total_error_replies",
         };
@@ -412,6 +416,15 @@ mod tests {
             }
             assert_eq!(last, samples[&format!("crabcache_command_duration_seconds_count{{family=\"{family}\"}}")]);
         }
+    }
+
+    #[test]
+    fn whoever_may_not_know_it_sees_everything_but_namespaces() {
+        let samples = |names| parse(&prometheus(&facts(), &snapshots(), names)).into_keys();
+        let (of_namespaces, others): (Vec<_>, Vec<_>) =
+            samples(Names::Own).partition(|name| name.contains("namespace"));
+        assert_eq!(of_namespaces.len(), NamespaceSnapshot::FIELDS.len());
+        assert!(samples(Names::Anonymous).eq(others));
     }
 
     #[test]

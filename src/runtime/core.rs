@@ -33,7 +33,6 @@ use super::spin::Spin;
 use super::wal::Plan;
 use super::wal::core_log::CoreLog;
 use crate::allowlist::{Allowlist, Network};
-use crate::clock::Now;
 use crate::config::{Store, TlsPort};
 use crate::connection::{Closing, Received};
 use crate::engine::serving::Serving;
@@ -156,7 +155,7 @@ pub async fn run(mut parts: CoreParts, ready: Ready) -> io::Result<()> {
         // 1. One enter: sends leave, completions arrive.
         core.enter(wait)?;
         now = Instant::now();
-        core.engine.set_now(core.clock(now));
+        core.engine.set_now(process::clock(core.started, now));
         // 2. Received bytes become commands, commands are applied or put in an outbox.
         core.turn_began = now;
         core.take_events();
@@ -260,11 +259,6 @@ impl Core {
             drained: false,
             log: None,
         })
-    }
-
-    fn clock(&self, now: Instant) -> Now {
-        let (unix_ms, unix_us_part) = process::wall_clock();
-        Now { unix_ms, unix_us_part, uptime_us: (now - self.started).as_micros() as u64 }
     }
 
     // ---- input ----------------------------------------------------------------------------------

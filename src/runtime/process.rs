@@ -3,7 +3,7 @@
 use std::fs;
 use std::io;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use super::host::CoreSetup;
 use crate::clock::Now;
@@ -78,11 +78,16 @@ fn process_facts() -> ProcessFacts {
     }
 }
 
-/// Milliseconds since 1970, and the microseconds beyond them within their second.
+/// The clock of the cores and of the admin HTTP, which share what is counted by it: as of `now`, by a server that started
+/// at `started`.
 #[inline]
-pub fn wall_clock() -> (u64, u32) {
+pub fn clock(started: Instant, now: Instant) -> Now {
     let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    (wall.as_millis() as u64, wall.subsec_micros())
+    Now {
+        unix_ms: wall.as_millis() as u64,
+        unix_us_part: wall.subsec_micros(),
+        uptime_us: now.saturating_duration_since(started).as_micros() as u64,
+    }
 }
 
 /// What this process may take: the machine's memory, or less if its cgroup or one above it says so.

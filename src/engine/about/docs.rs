@@ -100,7 +100,7 @@ pub(super) fn syntax(op: Op) -> &'static str {
         Op::PubSubChannels | Op::PubSubShardChannels => "[pattern]",
         Op::PubSubNumSub => "[channel]...",
         Op::PubSubShardNumSub => "[shardchannel]...",
-        Op::Stats => "[JSON|PROMETHEUS|EXPORTER]",
+        Op::Stats => "[JSON|PROMETHEUS|ANONYMOUS|EXPORTER]",
         Op::Auth => "[username] password",
         Op::ClientKill => {
             "(ip:port|([ID client-id] [TYPE (NORMAL|MASTER|REPLICA|PUBSUB)] [USER username] [ADDR ip:port] \

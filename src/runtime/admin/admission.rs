@@ -13,11 +13,28 @@ use crate::admin::routes::{Action, Needs, Route};
 use crate::auth::Token;
 use crate::clock::Now;
 use crate::command::{Op, Spec, spec_of};
-use crate::config::Store;
+use crate::config::{MetricsShown, Store};
 use crate::engine::access_log::Reason;
 use crate::engine::commons::Commons;
 use crate::ratelimit::{Holder, Kind};
-use crate::runtime::process::wall_clock;
+use crate::runtime::process;
+
+/// A request that found its route.
+pub struct Visit<'a> {
+    pub request: &'a Request,
+    pub peer: IpAddr,
+    pub route: &'static Route,
+    /// The key it is about, where it is about one.
+    pub key: Option<&'a [u8]>,
+}
+
+/// Whoever has been let in.
+pub struct Admitted {
+    /// Whose rates hold.
+    pub token: Option<Arc<Token>>,
+    /// Whether what names namespaces is among what he sees.
+    pub sees_namespaces: bool,
+}
 
 pub struct Admission {
     store: Arc<Store>,
@@ -44,47 +61,48 @@ impl Admission {
     }
 
     fn now(&self) -> Now {
-        let (unix_ms, unix_us_part) = wall_clock();
-        Now { unix_ms, unix_us_part, uptime_us: self.started.elapsed().as_micros() as u64 }
+        process::clock(self.started, Instant::now())
     }
 
-    /// Whether what came along is enough; and whose token it was.
-    pub fn admit(
-        &self,
-        request: &Request,
-        peer: IpAddr,
-        route: &Route,
-        key: Option<&[u8]>,
-    ) -> Result<Option<Arc<Token>>, Response> {
-        if route.needs == Needs::Nothing {
-            return Ok(None);
-        }
-        let admitted = self.admitted(request, peer, route, key);
+    /// Whether what came along is enough.
+    pub fn admit(&self, visit: &Visit<'_>) -> Result<Admitted, Response> {
+        let needs = match visit.route.needs {
+            Needs::Nothing => return Ok(Admitted { token: None, sees_namespaces: false }),
+            Needs::TokenForAll if self.shows_nothing(visit) => match self.store.current().metrics_without_token {
+                MetricsShown::All => return Ok(Admitted { token: None, sees_namespaces: true }),
+                MetricsShown::Counts => return Ok(Admitted { token: None, sees_namespaces: false }),
+                MetricsShown::Nothing => Needs::Token,
+            },
+            needs => needs,
+        };
+        let admitted = self.admitted(visit, needs);
         if admitted.is_err() {
             count_refusal();
         }
-        admitted
+        admitted.map(|token| Admitted { token, sees_namespaces: true })
     }
 
-    fn admitted(
-        &self,
-        request: &Request,
-        peer: IpAddr,
-        route: &Route,
-        key: Option<&[u8]>,
-    ) -> Result<Option<Arc<Token>>, Response> {
+    /// Whether no token is shown where one would be needed, or nobody may use the command.
+    fn shows_nothing(&self, visit: &Visit<'_>) -> bool {
+        let access = self.store.access();
+        let is_closed = access.is_required() || access.disabled.has(command_of(visit.route.action).op);
+        is_closed && visit.request.header("authorization").is_none()
+    }
+
+    fn admitted(&self, visit: &Visit<'_>, needs: Needs) -> Result<Option<Arc<Token>>, Response> {
+        let &Visit { request, peer, route, key } = visit;
         let (access, spec) = (self.store.access(), command_of(route.action));
         if access.disabled.has(spec.op) {
             let name = spec.name.replace('|', " ");
             return Err(Response::text(403, format!("the command {name} is disabled here (--disabled-commands)")));
         }
         if !access.is_required() {
-            return match route.needs {
+            return match needs {
                 Needs::Change => Err(Response::text(
                     403,
                     "changes over HTTP need a token, and none is set up (--token, --tokens-file)",
                 )),
-                Needs::Nothing | Needs::Token => Ok(None),
+                Needs::Nothing | Needs::TokenForAll | Needs::Token => Ok(None),
             };
         }
         let unauthorized = |why: &str| Response::text(401, why).with("www-authenticate", "Bearer realm=\"crabcache\"");

@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 
 use sha2::{Digest, Sha256};
 
-use super::admission::Admission;
+use super::admission::{Admission, Visit};
 use super::gateway::Gateway;
 use crate::admin::guard;
 use crate::admin::http::{Request, Response};
-use crate::admin::routes::{self, Action, Found, Needs, Route, quoted};
+use crate::admin::routes::{self, Action, Found, Needs, quoted};
 use crate::admin::{dashboard, dashboard_policy};
 use crate::config::{SETTINGS, Store};
 use crate::limits::{ADMIN_BODY_BYTES_MAX, CORE_SILENT_MS_MAX};
@@ -77,7 +77,8 @@ impl Answers {
             Found::Nothing => return Response::text(404, "there is nothing here; / lists what there is").into(),
         };
         // A link that leads here may be followed; nothing behind it is read by the page where it stands.
-        let is_followed = route.needs == Needs::Nothing && guard::is_navigation(request);
+        let is_open = matches!(route.needs, Needs::Nothing | Needs::TokenForAll);
+        let is_followed = is_open && guard::is_navigation(request);
         if guard::is_foreign(request) && !is_followed {
             return Response::text(403, "requests from other pages are not answered").into();
         }
@@ -88,21 +89,23 @@ impl Answers {
             },
             _ => None,
         };
-        let admitted = match self.admission.admit(request, peer, route, key.as_deref()) {
+        let visit = Visit { request, peer, route, key: key.as_deref() };
+        let admitted = match self.admission.admit(&visit) {
             Ok(admitted) => admitted,
             Err(refused) => return refused.into(),
         };
-        let answer = self.carry_out(request, route, &key.unwrap_or_default());
-        if let (Some(token), Answer::Response(response)) = (admitted, &answer) {
+        let answer = self.carry_out(&visit, admitted.sees_namespaces);
+        if let (Some(token), Answer::Response(response)) = (admitted.token, &answer) {
             self.admission.charge(&token, (request.body.len() + response.body.len()) as u64);
         }
         answer
     }
 
-    fn carry_out(&mut self, request: &Request, route: &Route, key: &[u8]) -> Answer {
-        match route.action {
+    fn carry_out(&mut self, visit: &Visit<'_>, sees_namespaces: bool) -> Answer {
+        let (request, key) = (visit.request, visit.key.unwrap_or_default());
+        match visit.route.action {
             Action::Index => Response::text(200, routes::index()).into(),
-            Action::Metrics => self.metrics(request).into(),
+            Action::Metrics => self.metrics(request, sees_namespaces).into(),
             Action::Health => self.health().into(),
             Action::Live => self.live().into(),
             Action::Ready => self.ready().into(),
@@ -145,8 +148,9 @@ impl Answers {
         }
     }
 
-    fn metrics(&mut self, request: &Request) -> Response {
+    fn metrics(&mut self, request: &Request, sees_namespaces: bool) -> Response {
         let format: &[u8] = match request.parameter("compat") {
+            None if !sees_namespaces => b"ANONYMOUS",
             None => b"PROMETHEUS",
             Some("redis_exporter") => b"EXPORTER",
             Some(_) => return Response::text(400, "compat can be redis_exporter"),

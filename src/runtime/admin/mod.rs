@@ -13,7 +13,7 @@ mod gateway;
 pub mod probe;
 
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -195,8 +195,7 @@ fn accept(listener: &TcpListener, clients: &mut Vec<Client>, allowlist: &Allowli
         match listener.accept() {
             Ok((stream, peer)) => {
                 let peer = peer.ip().to_canonical();
-                // Whoever asks from this machine itself is let in, so that no list silences the health checks.
-                if !peer.is_loopback() && !allowlist.admits(peer) {
+                if !lets_in(peer, allowlist) {
                     count_refusal();
                     info!("client {peer} of the admin HTTP is refused: its address is not allowed (--allow, --deny)");
                     continue;
@@ -221,6 +220,11 @@ fn accept(listener: &TcpListener, clients: &mut Vec<Client>, allowlist: &Allowli
     None
 }
 
+/// Whoever asks from this machine itself is let in, so that no list silences the health checks.
+fn lets_in(peer: IpAddr, allowlist: &Allowlist) -> bool {
+    peer.is_loopback() || allowlist.admits(peer)
+}
+
 /// Whoever has been silent for longest goes: silent clients must not keep a health check waiting.
 fn make_room(clients: &mut Vec<Client>) {
     let silent = clients.iter().enumerate().min_by_key(|(_, client)| client.last_progress()).map(|(index, _)| index);
@@ -237,5 +241,30 @@ fn bound_buffers(clients: &mut [Client]) {
         let Some(largest) = clients.iter_mut().max_by_key(|client| client.buffered_bytes()) else { return };
         warn!("the admin HTTP holds too much: {} is closed", largest.peer);
         largest.abandon();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::allowlist::Network;
+
+    #[test]
+    fn the_lists_hold_here_but_for_this_machine() {
+        let networks = |all: &[&str]| all.iter().map(|one| Network::parse(one).unwrap()).collect();
+        let allowlist = Allowlist { allow: networks(&["10.0.0.0/8"]), deny: networks(&["10.6.0.0/16", "127.0.0.0/8"]) };
+        for (peer, is_let_in) in [
+            ("10.1.2.3", true),
+            ("10.6.2.3", false),
+            ("192.0.2.7", false),
+            ("::ffff:10.1.2.3", true),
+            ("2001:db8::1", false),
+            ("127.0.0.1", true),
+            ("::1", true),
+        ] {
+            let peer: IpAddr = peer.parse().unwrap();
+            assert_eq!(lets_in(peer.to_canonical(), &allowlist), is_let_in, "{peer}");
+        }
+        assert!(lets_in("2001:db8::1".parse().unwrap(), &Allowlist::default()));
     }
 }
