@@ -1,5 +1,6 @@
 //! Guards the hot path by counting instructions, which no busy neighbour can disturb: to decode, to apply
-//! and to encode each of the five commonest commands. None of them may allocate.
+//! and to encode each of the five commonest commands, and all that an engine does from the bytes a client has sent
+//! to those that it is sent (`turn`). None of them may allocate.
 //!
 //!     cargo bench --profile instructions --bench instructions               compares with instructions.txt
 //!     cargo bench --profile instructions --bench instructions -- --renew    writes it anew
@@ -18,11 +19,25 @@ use std::collections::BTreeMap;
 use std::hint::black_box;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
+use std::sync::Arc;
 
 use crabcache::clock::Now;
 use crabcache::command::{Spec, lookup};
+use crabcache::connection::Received;
+use crabcache::engine::clients::Address;
+use crabcache::engine::cluster::Topology;
+use crabcache::engine::commons::Commons;
+use crabcache::engine::debug::DebugAccess;
+use crabcache::engine::journal::Durable;
+use crabcache::engine::memory::MemoryPool;
+use crabcache::engine::settings::Fixed;
+use crabcache::engine::{Engine, EngineConfig, Peer};
+use crabcache::filling::FillBounds;
 use crabcache::hash::KeyHasher;
+use crabcache::limits::{self, VALUE_BYTES_MAX_DEFAULT};
+use crabcache::metrics::ServerFacts;
 use crabcache::proto::{Arguments, DecodeLimits, Decoder, Step, client, encode};
+use crabcache::pubsub::Interest;
 use crabcache::reply::{Out, Reply};
 use crabcache::request::{ArgRange, Args, Call, Wire};
 use crabcache::store::{Eviction, Shard};
@@ -35,6 +50,8 @@ const KEYS: usize = 4096;
 const COUNTER_PREFIX: &str = "counter:";
 /// What callgrind calls [`counted_section`].
 const SECTION: &str = "instructions::counted_section";
+/// Its connection.
+const CLIENT: u32 = 0;
 const NOW_MS: u64 = 1_700_000_000_000;
 
 /// The commonest commands, their arguments behind the key, and what they reply.
@@ -49,7 +66,7 @@ fn commands() -> [(&'static str, Vec<&'static [u8]>, Reply<'static>); 5] {
     ]
 }
 
-const STAGES: [&str; 3] = ["decode", "apply", "encode"];
+const STAGES: [&str; 4] = ["decode", "apply", "encode", "turn"];
 
 fn main() -> ExitCode {
     let has = |word: &str| std::env::args().any(|arg| arg == word);
@@ -79,7 +96,7 @@ fn counted_section(work: &mut dyn FnMut()) {
     black_box(());
 }
 
-/// Decode, apply and encode; each of all commands.
+/// Decode, apply, encode and whole turns; each of all commands.
 fn run_sections() {
     for (name, rest, _) in commands() {
         count_decode(name, &rest);
@@ -92,6 +109,10 @@ fn run_sections() {
     for (_, _, reply) in commands() {
         count_encode(&reply);
     }
+    let mut engine = loaded_engine(hasher);
+    for (name, rest, reply) in commands() {
+        count_turn(&mut engine, name, &rest, &reply);
+    }
 }
 
 fn key(name: &str, index: usize) -> String {
@@ -99,11 +120,21 @@ fn key(name: &str, index: usize) -> String {
     format!("{prefix}{index:08}")
 }
 
-fn count_decode(name: &str, rest: &[&[u8]]) {
+/// What clients have sent, a receive buffer at a time.
+struct Buffers(Vec<Vec<u8>>);
+
+impl Received for Buffers {
+    fn bytes(&self, buffer: u16) -> &[u8] {
+        &self.0[buffer as usize]
+    }
+}
+
+/// One command per key. `keys_of`: the command whose keys these are.
+fn buffers(name: &str, keys_of: &str, rest: &[&[u8]]) -> Buffers {
     const BUFFER_BYTES: usize = 16 * 1024;
     let mut buffers = vec![Vec::new()];
     for index in 0..KEYS {
-        let key = key(name, index);
+        let key = key(keys_of, index);
         let words: Vec<&[u8]> = [name.as_bytes(), key.as_bytes()].into_iter().chain(rest.iter().copied()).collect();
         let mut command = Vec::new();
         client::resp(&words, &mut command);
@@ -112,6 +143,11 @@ fn count_decode(name: &str, rest: &[&[u8]]) {
         }
         buffers.last_mut().expect("one at least").extend(command);
     }
+    Buffers(buffers)
+}
+
+fn count_decode(name: &str, rest: &[&[u8]]) {
+    let Buffers(buffers) = buffers(name, name, rest);
     let limits = DecodeLimits::default();
     let mut arguments = Arguments::default();
     let mut decoder = Decoder::default();
@@ -208,6 +244,80 @@ fn count_encode(reply: &Reply<'static>) {
     encode_all();
     counted_section(&mut encode_all);
     assert!(out.len() >= KEYS * 4);
+}
+
+/// The only core there is, with nothing switched on, one client, and the keys that the commands are about.
+fn loaded_engine(hasher: KeyHasher) -> Engine {
+    let mut engine = Engine::new(EngineConfig {
+        core: 0,
+        cores: 1,
+        commons: Arc::new(Commons::new(1, &hasher)),
+        hasher,
+        random_seed: 1,
+        value_bytes_max: VALUE_BYTES_MAX_DEFAULT,
+        memory: Arc::new(MemoryPool::new(support::UNBOUNDED, Eviction::TinyLfu, 1)),
+        output_soft_bytes: limits::OUTPUT_SOFT_BYTES,
+        output_hard_bytes: limits::OUTPUT_HARD_BYTES,
+        subscriber_hard_bytes: limits::SUBSCRIBER_OUTPUT_HARD_BYTES,
+        subscriber_soft_bytes: limits::SUBSCRIBER_OUTPUT_SOFT_BYTES,
+        mesh_in_flight_max: limits::MESH_RING_BATCHES,
+        mesh_waiting_max: limits::MESH_OUTBOX_BATCHES,
+        mesh_part_bytes: limits::MESH_PART_BYTES,
+        fills: FillBounds::default(),
+        interest: Arc::new(Interest::new(1)),
+        topology: Arc::new(Topology {
+            cores: 1,
+            this_core: 0,
+            seed: [7; 20],
+            advertised_host: String::new(),
+            core_ports: vec![7101],
+            speaks_plain: true,
+            speaks_tls: false,
+            enabled: false,
+        }),
+        settings: Arc::new(Fixed::default()),
+        durable: Arc::new(Durable::new(1)),
+        facts: Arc::new(|_| ServerFacts::default()),
+        stopwatch: Arc::new(|| 0),
+        debug_access: DebugAccess::Nobody,
+    });
+    engine.set_now(Now::at_ms(NOW_MS));
+    let address = Address::Tcp(([127, 0, 0, 1], 10_000).into());
+    let (local_address, descriptor) = (address.clone(), 0);
+    engine.open(CLIENT, Peer { address, local_address, descriptor, own_port: false, is_trusted: false });
+    for (name, value) in [("incr", &b"1000000"[..]), ("get", &[b'w'; 64])] {
+        turns(&mut engine, &buffers("set", name, &[value]));
+    }
+    engine
+}
+
+/// A turn for each receive buffer. Returns how many bytes came out for the client.
+fn turns(engine: &mut Engine, buffers: &Buffers) -> usize {
+    let mut sent = 0;
+    for buffer in 0..buffers.0.len() {
+        engine.receive(CLIENT, buffer as u16, buffers);
+        engine.run(buffers);
+        while let Some(index) = engine.next_dirty() {
+            if let Some(out) = engine.take_out(index) {
+                sent += out.len();
+                engine.sent(index, out);
+            }
+        }
+    }
+    sent
+}
+
+fn count_turn(engine: &mut Engine, name: &str, rest: &[&[u8]], reply: &Reply<'static>) {
+    let buffers = buffers(name, name, rest);
+    // DEL finds each key once; the others find the world as they left it.
+    if name != "del" {
+        turns(engine, &buffers);
+    }
+    let mut sent = 0;
+    counted_section(&mut || sent = turns(engine, &buffers));
+    let mut expected = Out::default();
+    encode(Wire::Resp2, reply, &mut expected);
+    assert_eq!(sent, expected.len() * KEYS, "{name}");
 }
 
 enum Outcome {

@@ -10,9 +10,15 @@ pub const DATABASES: u8 = 16;
 
 pub const SEPARATOR: u8 = b'^';
 
+/// Namespaces are left out only where it is measured what they cost those who use none (PERF.md).
+pub const ARE_BUILT: bool = !cfg!(crabcache_without_namespaces);
+
 /// The namespace of a key, if it has one.
 #[inline]
 pub fn name_of(key: &[u8]) -> Option<&[u8]> {
+    if !ARE_BUILT {
+        return None;
+    }
     let window = &key[..key.len().min(NAMESPACE_BYTES_MAX + 1)];
     memchr::memchr(SEPARATOR, window).filter(|&len| len > 0).map(|len| &key[..len])
 }

@@ -7,6 +7,7 @@ use super::turn::{Decoded, Refusal, Source, TurnBatch, What};
 use super::{Closing, Connection, Pause, is_barrier};
 use crate::command::Route;
 use crate::limits;
+use crate::namespace;
 use crate::proto::{self, DecodeLimits, Protocol, Step, Verb};
 use crate::reply::Reply;
 use crate::request::{Args, Wire};
@@ -242,7 +243,9 @@ impl Connection {
                 if is_barrier {
                     self.pause.add(Pause::BARRIER);
                 }
-                let named = match self.key_prefix.is_empty() && !(is_barrier && spec.route == Route::Pair) {
+                let named = match !namespace::ARE_BUILT
+                    || self.key_prefix.is_empty() && !(is_barrier && spec.route == Route::Pair)
+                {
                     true => Ok(source),
                     false => self.name_keys(spec, source, input, Place { args_from, large_from }, batch),
                 };

@@ -21,6 +21,7 @@
 //! need no more, however long a machine slept.
 
 use crate::limits::{KEY_BYTES_MAX, LARGE_VALUE_BYTES_MIN};
+use crate::namespace;
 
 const LIVE: u8 = 1 << 7;
 const NAMESPACED: u8 = 1 << 6;
@@ -180,7 +181,7 @@ impl Head {
     /// Whether the key has a namespace.
     #[inline(always)]
     pub fn is_namespaced(self) -> bool {
-        self.flags & NAMESPACED != 0
+        namespace::ARE_BUILT && self.flags & NAMESPACED != 0
     }
 
     #[inline(always)]

@@ -9,7 +9,7 @@ use ahash::RandomState;
 use super::curve::{CURVE_BYTES, Curve};
 use super::evict::what_if::Estimate;
 use crate::limits::{NAMESPACE_CURVES_MAX, NAMESPACES_COUNTED_MAX};
-use crate::namespace::{LimitedNamespaces, NamespaceLimits};
+use crate::namespace::{self, LimitedNamespaces, NamespaceLimits};
 
 /// One namespace on one core.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -170,7 +170,7 @@ impl Namespaces {
     /// Whether any key of a namespace was ever here.
     #[inline(always)]
     pub fn is_used(&self) -> bool {
-        self.is_used
+        namespace::ARE_BUILT && self.is_used
     }
 
     pub fn items(&self) -> u64 {
