@@ -65,6 +65,8 @@ pub enum Job {
     Command,
     /// `cursor _ _ view`: removes the view's keys from some buckets; answers the next cursor.
     Sweep,
+    /// The same for a transaction that holds all of this core.
+    SweepHeld,
     /// `cursor count slot view`: some steps of a scan; answers the next cursor and the keys.
     Scan,
     /// `slot`: how many keys it holds.

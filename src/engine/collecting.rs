@@ -97,6 +97,8 @@ impl Engine {
         } else if core == self.config.core && job == Job::Command && self.is_held_up(spec, args) {
             let token = Token::Gather { index: gather, part };
             self.stand_in_line(core, token, Wire::Resp3, spec, args);
+        } else if core == self.config.core && job == Job::Sweep && !self.holds.is_empty() {
+            self.wait_for_core(core, Token::Gather { index: gather, part }, spec, args);
         } else if core == self.config.core {
             if self.is_watchful
                 && let Some(index) = self.connection_of_gather(gather)

@@ -140,7 +140,7 @@ impl Engine {
             Job::Read | Job::Put | Job::Take | Job::Fill => {
                 log.gate_of_keys(std::iter::once(self.config.hasher.hash(args.get(0))))
             }
-            Job::Scan | Job::Sweep | Job::CountSlot | Job::RandomKey => log.gate_of_all(),
+            Job::Scan | Job::Sweep | Job::SweepHeld | Job::CountSlot | Job::RandomKey => log.gate_of_all(),
             Job::Snapshot
             | Job::Hold
             | Job::Begin

@@ -65,7 +65,7 @@ pub enum Kind {
     Portions(Box<Portions>),
     /// RANDOMKEY: core after core until one has a key.
     AnyKey { left: Vec<u32>, spec: &'static Spec, view: View },
-    /// FLUSHDB in a namespace: steps over cores until all of its keys are gone.
+    /// FLUSHDB where keys have to be told apart: steps over cores until all of them are gone.
     Sweep { scan: ScanState },
     /// NAMESPACE LIST and INFO: what all cores know of each.
     Namespaces { found: FoundNamespaces, wanted: Option<(Vec<u8>, NamespaceLimits)> },
@@ -401,7 +401,6 @@ impl Gather {
             Kind::Sweep { scan } => {
                 let Reply::Int(next) = reply else { return Progress::Done(reply) };
                 match next {
-                    -1 => {}
                     0 => (scan.core, scan.cursor) = (scan.core + 1, 0),
                     next => scan.cursor = next as u64,
                 }

@@ -95,12 +95,25 @@ impl Engine {
         self.go_on_with(granted.map(|held_up| (ticket, held_up)));
     }
 
+    /// A step of a flush waits for whoever holds keys of this core, and is carried out while nobody does: however many
+    /// transactions there are, its turn comes.
+    pub(super) fn wait_for_core(&mut self, origin: u32, token: Token, spec: &'static Spec, args: Args<'_>) {
+        let mut call = Box::<Batch>::default();
+        call.push(token, Job::Sweep, Wire::Resp3, spec, 0, args);
+        let (ticket, granted) = self.holds.claim_whole(HeldUp { origin, call });
+        self.go_on_with(granted.map(|held_up| (ticket, held_up)));
+    }
+
     /// Whether a command that another core sent has to wait; if so, its box goes home without its reply.
     pub(super) fn is_put_off(&mut self, origin: u32, command: &Remote, args: Args<'_>) -> bool {
         match command.job {
             Job::Hold => !self.claim(origin, command, args),
             Job::Command if self.is_held_up(command.spec, args) => {
                 self.stand_in_line(origin, command.token, command.wire, command.spec, args);
+                true
+            }
+            Job::Sweep if !self.holds.is_empty() => {
+                self.wait_for_core(origin, command.token, command.spec, args);
                 true
             }
             Job::Fill if self.is_held_up(command.spec, args.slice(0, 1)) => {
@@ -212,7 +225,7 @@ impl Engine {
                 }
             }
             _ => {
-                let reply = self.share(Job::Command, command.spec, args);
+                let reply = self.share(command.job, command.spec, args);
                 let failed = match &reply {
                     Reply::Error(error) => Some(ErrorCode::of(error)),
                     _ => None,

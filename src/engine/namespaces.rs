@@ -88,18 +88,16 @@ impl Engine {
         View::of_prefix(connection.map_or(b"", |connection| connection.key_prefix()))
     }
 
-    /// Whether FLUSHDB has to tell keys apart: for that there may be too many of them to do it all at once.
+    /// Whether FLUSHDB has to tell keys apart, or may have to when other cores are asked: for that there may be too many
+    /// of them to do it all at once.
     pub(super) fn flushes_in_steps(&self, index: u32) -> bool {
         let has_others = self.shard.namespaced() > 0 || self.config.commons.has_namespaced();
-        self.view_of(index) != View::Global || self.draft.is_none() && has_others
+        self.view_of(index) != View::Global || self.draft.is_some() || has_others
     }
 
-    /// FLUSHDB in a namespace and NAMESPACE FLUSH: in bounded steps, core by core.
+    /// FLUSHDB and NAMESPACE FLUSH where keys have to be told apart: in bounded steps, core by core. A transaction holds
+    /// all keys meanwhile.
     pub(super) fn flush_view(&mut self, index: u32, spec: &'static Spec, view: View) -> Outcome {
-        if self.draft.is_some() {
-            let error = Reply::error("ERR a namespace cannot be flushed within a transaction");
-            return self.answer(index, spec, &error);
-        }
         let scan = ScanState { view, ..ScanState::over(spec, 0..self.config.cores, None) };
         let ask = Ask { job: Job::Sweep, ..scan.ask() };
         self.gather(index, spec, Kind::Sweep { scan }, |this, gather| {
@@ -162,8 +160,11 @@ impl Engine {
         if !namespace::is_name(args.get(0)) {
             return self.answer(index, spec, &Reply::error(BAD_NAME));
         }
-        if self.draft.is_none()
-            && let Ok(name) = std::str::from_utf8(args.get(0))
+        if self.draft.is_some() {
+            let error = Reply::error("ERR a namespace cannot be deleted within a transaction");
+            return self.answer(index, spec, &error);
+        }
+        if let Ok(name) = std::str::from_utf8(args.get(0))
             && self.gatekeeper.live().namespaces.contains_key(name)
         {
             match self.change_limits(name, None) {
@@ -174,12 +175,8 @@ impl Engine {
         self.flush_namespace(index, spec, args)
     }
 
-    /// The keys of a view in some buckets of this core go. Answers the cursor to go on with; -1 for the same again,
-    /// while transactions hold keys.
+    /// The keys of a view in some buckets of this core go. Answers the cursor to go on with.
     pub(super) fn sweep_share(&mut self, args: Args<'_>) -> Reply<'static> {
-        if !self.holds.is_empty() {
-            return Reply::Int(-1);
-        }
         let cursor = parse_i64(args.get(0)).unwrap_or(0) as u64;
         let view = View::from_bytes(args.get(3));
         if view == View::Global && self.shard.namespaced() == 0 {

@@ -92,7 +92,7 @@ impl Engine {
                 let slot = parse_i64(args.get(0)).unwrap_or(0) as u16;
                 Reply::Int(self.shard.keys_in_slot(slot) as i64)
             }
-            Job::Sweep => {
+            Job::Sweep | Job::SweepHeld => {
                 // Whoever writes behind it must not find what was set before.
                 if spec.op == Op::NamespaceDel {
                     self.follow_settings();

@@ -128,6 +128,7 @@ impl Transaction {
                     | Kind::Rename { .. }
                     | Kind::Copy { .. }
                     | Kind::Scan { .. }
+                    | Kind::Sweep { .. }
                     | Kind::Collect { .. }
                     | Kind::AnyKey { .. }
             ),
@@ -409,7 +410,7 @@ impl Engine {
         let mut shares: BTreeMap<u32, Share> = BTreeMap::new();
         for command in &queue.commands {
             let args = queue.args_of(command);
-            if matches!(command.spec.op, Op::FlushAll | Op::FlushDb) {
+            if matches!(command.spec.op, Op::FlushAll | Op::FlushDb | Op::NamespaceFlush) {
                 for core in 0..self.config.cores {
                     let share = shares.entry(core).or_default();
                     (share.is_whole, share.is_logged) = (true, true);
@@ -651,16 +652,17 @@ impl Engine {
     fn send_held(&mut self, place: u32, transaction: &mut Transaction, run: usize, asks: Vec<Ask>) {
         for mut ask in asks {
             ask.part = transaction.part_for(run, ask.part);
-            match ask.job {
-                Job::Command => ask.job = Job::Held,
-                // This core goes through its own shard step by step.
-                Job::Scan if ask.core == self.config.core => {
-                    self.postponed.push((place, ask));
-                    continue;
-                }
-                _ => {}
+            ask.job = match ask.job {
+                Job::Command => Job::Held,
+                Job::Sweep => Job::SweepHeld,
+                other => other,
+            };
+            // This core goes through its own shard step by step.
+            if matches!(ask.job, Job::Scan | Job::SweepHeld) && ask.core == self.config.core {
+                self.postponed.push((place, ask));
+            } else {
+                self.ask(place, ask);
             }
-            self.ask(place, ask);
         }
     }
 

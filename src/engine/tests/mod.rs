@@ -6,6 +6,7 @@ mod cores;
 mod durable;
 mod filling;
 mod flood;
+mod flush;
 mod lab;
 mod limits;
 mod model;

@@ -90,6 +90,6 @@ fn no_limit_is_forgotten_when_a_namespace_cannot_go() {
     let client = lab.connect(0);
     let lines = ["NAMESPACE SET ns MAX-TTL 10s", "MULTI", "NAMESPACE DEL ns", "EXEC", "SET ns^k v EX 5000", "TTL ns^k"];
     let expected =
-        "+OK\r\n+OK\r\n+QUEUED\r\n*1\r\n-ERR a namespace cannot be flushed within a transaction\r\n+OK\r\n:10\r\n";
+        "+OK\r\n+OK\r\n+QUEUED\r\n*1\r\n-ERR a namespace cannot be deleted within a transaction\r\n+OK\r\n:10\r\n";
     assert_eq!(heard(&mut lab, client, &lines.map(str::to_owned), true), expected);
 }
