@@ -66,6 +66,8 @@ fn commands() -> [(&'static str, Vec<&'static [u8]>, Reply<'static>); 5] {
     ]
 }
 
+/// Its place among them.
+const SET: usize = 1;
 const STAGES: [&str; 4] = ["decode", "apply", "encode", "turn"];
 
 fn main() -> ExitCode {
@@ -113,6 +115,15 @@ fn run_sections() {
     for (name, rest, reply) in commands() {
         count_turn(&mut engine, name, &rest, &reply);
     }
+    // DEL has left room for it.
+    let (name, rest, reply) = &commands()[SET];
+    count_turn_once(&mut engine, name, rest, reply);
+}
+
+/// What is counted, in its order.
+fn sections() -> Vec<String> {
+    let of_all = STAGES.iter().flat_map(|stage| commands().map(|(name, ..)| format!("{stage} {name}")));
+    of_all.chain(["turn set new".into()]).collect()
 }
 
 fn key(name: &str, index: usize) -> String {
@@ -308,11 +319,15 @@ fn turns(engine: &mut Engine, buffers: &Buffers) -> usize {
 }
 
 fn count_turn(engine: &mut Engine, name: &str, rest: &[&[u8]], reply: &Reply<'static>) {
-    let buffers = buffers(name, name, rest);
     // DEL finds each key once; the others find the world as they left it.
     if name != "del" {
-        turns(engine, &buffers);
+        turns(engine, &buffers(name, name, rest));
     }
+    count_turn_once(engine, name, rest, reply);
+}
+
+fn count_turn_once(engine: &mut Engine, name: &str, rest: &[&[u8]], reply: &Reply<'static>) {
+    let buffers = buffers(name, name, rest);
     let mut sent = 0;
     counted_section(&mut || sent = turns(engine, &buffers));
     let mut expected = Out::default();
@@ -409,8 +424,7 @@ fn count_in(directory: &Path) -> Result<Counts, String> {
         return Err(format!("valgrind ended with {}:\n{}", output.status, String::from_utf8_lossy(&output.stderr)));
     }
     let mut instructions = BTreeMap::new();
-    let sections = STAGES.iter().flat_map(|stage| commands().map(|(name, ..)| format!("{stage} {name}")));
-    for (index, section) in sections.enumerate() {
+    for (index, section) in sections().into_iter().enumerate() {
         let path = PathBuf::from(format!("{}.{}", out.display(), index + 1));
         let text = std::fs::read_to_string(&path)
             .map_err(|error| format!("callgrind left no counts of {section}: {error}"))?;

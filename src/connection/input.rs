@@ -5,7 +5,7 @@ use bytes::Bytes;
 use super::names::Place;
 use super::turn::{Decoded, Refusal, Source, TurnBatch, What};
 use super::{Closing, Connection, Pause, is_barrier};
-use crate::command::Route;
+use crate::command::{Route, Spec};
 use crate::limits;
 use crate::namespace;
 use crate::proto::{self, DecodeLimits, Protocol, Step, Verb};
@@ -243,22 +243,12 @@ impl Connection {
                 if is_barrier {
                     self.pause.add(Pause::BARRIER);
                 }
-                let named = match !namespace::ARE_BUILT
-                    || self.key_prefix.is_empty() && !(is_barrier && spec.route == Route::Pair)
-                {
-                    true => Ok(source),
-                    false => self.name_keys(spec, source, input, Place { args_from, large_from }, batch),
-                };
-                match named {
-                    Ok(now) => {
-                        source = now;
-                        What::Command(spec)
-                    }
-                    Err(reply) => {
-                        self.pause.remove(Pause::BARRIER);
-                        batch.refusals.push(Refusal { reply, close: false, spec: Some(spec) });
-                        What::Refused(batch.refusals.len() as u32 - 1)
-                    }
+                if namespace::ARE_BUILT && (!self.key_prefix.is_empty() || is_barrier && spec.route == Route::Pair) {
+                    let (what, now) = self.named(spec, source, input, Place { args_from, large_from }, batch);
+                    source = now;
+                    what
+                } else {
+                    What::Command(spec)
                 }
             }
             refused => {
@@ -283,6 +273,28 @@ impl Connection {
             hash: 0,
             owner: 0,
         });
+    }
+
+    /// A command whose keys are called otherwise than the client says, and where its arguments are now. Apart, so that
+    /// whoever is in no namespace has nothing of it on his way.
+    #[cold]
+    #[inline(never)]
+    fn named(
+        &mut self,
+        spec: &'static Spec,
+        source: Source,
+        input: &[u8],
+        place: Place,
+        batch: &mut TurnBatch,
+    ) -> (What, Source) {
+        match self.name_keys(spec, source, input, place, batch) {
+            Ok(now) => (What::Command(spec), now),
+            Err(reply) => {
+                self.pause.remove(Pause::BARRIER);
+                batch.refusals.push(Refusal { reply, close: false, spec: Some(spec) });
+                (What::Refused(batch.refusals.len() as u32 - 1), source)
+            }
+        }
     }
 
     /// Puts an error in the place of a command. After one that closes, nothing more is read.
