@@ -4,6 +4,8 @@
 //! `slot = crc16(key, or its {hash tag}) mod 16384`, as Redis Cluster defines it. Core `i` of `n` owns
 //! the contiguous range `[ceil(i * 16384 / n), ceil((i + 1) * 16384 / n))`.
 
+use crate::namespace::SEPARATOR;
+
 pub const SLOT_COUNT: u32 = 16_384;
 
 /// CRC-16/XMODEM (polynomial 0x1021, initial value 0), eight bytes at a time: `TABLES[k][b]` is the
@@ -71,6 +73,32 @@ pub fn hash_tag(key: &[u8]) -> &[u8] {
 pub fn slot_of(key: &[u8]) -> u16 {
     let tag = if has_brace(key) { hash_tag(key) } else { key };
     crc16(tag) & (SLOT_COUNT as u16 - 1)
+}
+
+/// Whether `key` is certainly without a `{` and without a `^`, and so its slot that of all of it, and its namespace the
+/// global one. Said of nearly every key that is nothing but ASCII, at the price of looking for one of the two.
+#[inline]
+pub fn is_plain(key: &[u8]) -> bool {
+    const BRACES: u64 = u64::from_ne_bytes([b'{'; 8]);
+    const SEPARATORS: u64 = u64::from_ne_bytes([SEPARATOR; 8]);
+    const LOW: u64 = u64::from_ne_bytes([0x01; 8]);
+    const HIGH: u64 = u64::from_ne_bytes([0x80; 8]);
+    // A byte that is zero borrows from its high bit. One whose high bit is set may seem to have done so.
+    let seems = |chunk: &[u8; 8]| {
+        let word = u64::from_ne_bytes(*chunk);
+        (word ^ BRACES).wrapping_sub(LOW) | (word ^ SEPARATORS).wrapping_sub(LOW)
+    };
+    let found = match key.last_chunk::<8>() {
+        Some(last) => key.as_chunks::<8>().0.iter().fold(seems(last), |found, chunk| found | seems(chunk)),
+        None => key.iter().fold(0, |found, byte| found | seems(&[*byte; 8])),
+    };
+    found & HIGH == 0
+}
+
+/// The slot of a key that [is plain](is_plain).
+#[inline]
+pub fn slot_of_plain(key: &[u8]) -> u16 {
+    crc16(key) & (SLOT_COUNT as u16 - 1)
 }
 
 /// Whether there is a `{` in `key`, eight bytes at a time: nearly never, and asked of every key.
@@ -143,6 +171,23 @@ mod tests {
             assert_eq!(slot_of(&key), crc16(&key) & 0x3FFF);
         }
         assert_eq!(slot_of(b"foo{hash_tag}"), 2515);
+    }
+
+    #[test]
+    fn plain_keys_have_neither_a_hash_tag_nor_a_namespace() {
+        for len in 0..40 {
+            let key = vec![b'z'; len];
+            assert!(is_plain(&key) && slot_of_plain(&key) == slot_of(&key), "{len}");
+            for at in 0..len {
+                for (byte, expected) in (0..=u8::MAX).map(|byte| (byte, byte < 0x80 && byte != b'{' && byte != b'^')) {
+                    let mut key = key.clone();
+                    key[at] = byte;
+                    // What is not ASCII may seem to be either.
+                    assert!(is_plain(&key) == expected || byte >= 0x80, "{byte} at {at} of {len}");
+                    assert!(!is_plain(&key) || slot_of_plain(&key) == slot_of(&key));
+                }
+            }
+        }
     }
 
     #[test]

@@ -5,7 +5,6 @@ use bytes::Bytes;
 use super::names::Place;
 use super::turn::{Decoded, Refusal, Source, TurnBatch, What};
 use super::{Closing, Connection, Pause, is_barrier};
-use crate::command::{Route, Spec};
 use crate::limits;
 use crate::namespace;
 use crate::proto::{self, DecodeLimits, Protocol, Step, Verb};
@@ -186,6 +185,10 @@ impl Connection {
                     let source = if read == proto::Source::Scratch { Source::Scratch } else { source };
                     self.push(index, verb, source, input, args_from, batch);
                     from = end;
+                    // MOVE and COPY, which are barriers, may name another database.
+                    if namespace::ARE_BUILT && (self.pause.any() || !self.key_prefix.is_empty()) {
+                        self.name_keys_of_last(input, batch);
+                    }
                     if self.pause.any() {
                         return Stretch::Stopped { from };
                     }
@@ -219,15 +222,7 @@ impl Connection {
         }
     }
 
-    fn push(
-        &mut self,
-        index: u32,
-        verb: Verb,
-        mut source: Source,
-        input: &[u8],
-        args_from: usize,
-        batch: &mut TurnBatch,
-    ) {
+    fn push(&mut self, index: u32, verb: Verb, source: Source, input: &[u8], args_from: usize, batch: &mut TurnBatch) {
         self.detect_wire();
         if self.wire == Wire::Json {
             let id = self.decoder.take_id();
@@ -239,17 +234,10 @@ impl Connection {
         }
         let what = match verb {
             Verb::Known(spec) => {
-                let is_barrier = is_barrier(spec);
-                if is_barrier {
+                if is_barrier(spec) {
                     self.pause.add(Pause::BARRIER);
                 }
-                if namespace::ARE_BUILT && (!self.key_prefix.is_empty() || is_barrier && spec.route == Route::Pair) {
-                    let (what, now) = self.named(spec, source, input, Place { args_from, large_from }, batch);
-                    source = now;
-                    what
-                } else {
-                    What::Command(spec)
-                }
+                What::Command(spec)
             }
             refused => {
                 let bytes = if source == Source::Scratch { &batch.arguments.scratch } else { input };
@@ -275,25 +263,28 @@ impl Connection {
         });
     }
 
-    /// A command whose keys are called otherwise than the client says, and where its arguments are now. Apart, so that
-    /// whoever is in no namespace has nothing of it on his way.
+    /// Gives the keys of the command that has just been taken their full names. Apart, so that whoever is in no namespace
+    /// has nothing of it on his way.
     #[cold]
     #[inline(never)]
-    fn named(
-        &mut self,
-        spec: &'static Spec,
-        source: Source,
-        input: &[u8],
-        place: Place,
-        batch: &mut TurnBatch,
-    ) -> (What, Source) {
-        match self.name_keys(spec, source, input, place, batch) {
-            Ok(now) => (What::Command(spec), now),
+    fn name_keys_of_last(&mut self, input: &[u8], batch: &mut TurnBatch) {
+        let Some(&Decoded { what: What::Command(spec), source, args_from, large_from, .. }) = batch.commands.last()
+        else {
+            return;
+        };
+        let place = Place { args_from: args_from as usize, large_from: large_from as usize };
+        let (what, source) = match self.name_keys(spec, source, input, place, batch) {
+            Ok(source) => (What::Command(spec), source),
             Err(reply) => {
                 self.pause.remove(Pause::BARRIER);
                 batch.refusals.push(Refusal { reply, close: false, spec: Some(spec) });
                 (What::Refused(batch.refusals.len() as u32 - 1), source)
             }
+        };
+        if let Some(last) = batch.commands.last_mut() {
+            (last.what, last.source) = (what, source);
+            // That of COPY … DB is not among them any more.
+            last.args_count = batch.arguments.ranges.len() as u32 - args_from;
         }
     }
 

@@ -6,7 +6,7 @@ use super::passes::FLOOR_BEHIND_MS;
 use super::{Found, Keyspace, OutOfMemory, ValueRef, Write};
 use crate::limits::LARGE_VALUE_BYTES_MIN;
 use crate::namespace;
-use crate::slot::slot_of;
+use crate::slot::{is_plain, slot_of, slot_of_plain};
 use crate::store::arena::{ItemRef, Kind, same_slot, size_of_item};
 use crate::store::evict::Eviction;
 use crate::store::item::{Content, Head};
@@ -31,8 +31,9 @@ impl Keyspace {
             self.arrives(hash);
         }
         let content = self.content_for(value, None)?;
-        let name = namespace::name_of(key);
-        let head = Head::new(key.len(), content, expires_at_ms, self.times).with_namespace(name.is_some());
+        let is_plain = namespace::ARE_BUILT && is_plain(key);
+        let is_namespaced = !is_plain && namespace::name_of(key).is_some();
+        let head = Head::new(key.len(), content, expires_at_ms, self.times).with_namespace(is_namespaced);
         let size = size_of_item(write.bytes());
         let home = self.arena.allocate(Kind::Window, size, head.item_bytes()).and_then(|item| {
             head.write(self.arena.slot_mut(item), key, content, expires_at_ms);
@@ -46,15 +47,13 @@ impl Keyspace {
             self.drop_apart(content);
             return Err(OutOfMemory);
         };
-        if let Some(name) = name {
-            self.namespaces.added(name, write.bytes(), expires_at_ms.is_some());
-            if self.namespaces.is_limited() {
-                self.namespaces.queue_up(name, hash);
-            }
+        if is_namespaced {
+            self.enters_namespace(write);
         }
         self.key_bytes += key.len() as u64;
         self.inline_bytes += head.inline_value_bytes() as u64;
-        self.keys_in_slot[slot_of(key) as usize] += 1;
+        let slot = if is_plain { slot_of_plain(key) } else { slot_of(key) };
+        self.keys_in_slot[slot as usize] += 1;
         if let Some(expires_at_ms) = expires_at_ms {
             self.keys_with_expiry += 1;
             self.deadlines.note(home, expires_at_ms, now_ms);
@@ -69,6 +68,17 @@ impl Keyspace {
             self.deadlines.on_split(of, with);
         }
         Ok(())
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn enters_namespace(&mut self, write: Write<'_>) {
+        if let Some(name) = namespace::name_of(write.key) {
+            self.namespaces.added(name, write.bytes(), write.expires_at_ms.is_some());
+            if self.namespaces.is_limited() {
+                self.namespaces.queue_up(name, write.hash);
+            }
+        }
     }
 
     /// The first expiry ever comes before the first tick.
