@@ -15,6 +15,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
 
+use crate::hash::split_mix;
 use crate::limits;
 
 /// Says that whoever shows it was told to fill in a key. Never given twice.
@@ -101,8 +102,8 @@ pub struct Flights<W> {
     waits: BTreeMap<u64, Bytes>,
     woken: Vec<Woken<W>>,
     key_bytes: usize,
-    tokens_given: u64,
-    seed: u64,
+    /// What the next token is drawn from.
+    tokens: u64,
     bounds: FillBounds,
 }
 
@@ -115,8 +116,7 @@ impl<W> Flights<W> {
             waits: BTreeMap::new(),
             woken: Vec::new(),
             key_bytes: 0,
-            tokens_given: 0,
-            seed,
+            tokens: seed,
             bounds,
         }
     }
@@ -297,11 +297,7 @@ impl<W> Flights<W> {
 
     /// Numbers that differ for as long as the process lives, mixed so that nobody guesses the next by the last.
     fn next_token(&mut self) -> FillToken {
-        self.tokens_given += 1;
-        let mut mixed = self.seed.wrapping_add(self.tokens_given.wrapping_mul(0x9E37_79B9_7F4A_7C15));
-        mixed = (mixed ^ mixed >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
-        FillToken(mixed ^ mixed >> 31)
+        FillToken(split_mix(&mut self.tokens))
     }
 
     /// Compares what is known by key with what is known by client and by time.

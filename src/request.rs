@@ -127,6 +127,16 @@ impl<'a> Args<'a> {
     }
 }
 
+/// Words behind one another, and where each lies: arguments that nobody has sent.
+pub fn joined<W: AsRef<[u8]>>(words: &[W]) -> (Vec<u8>, Vec<ArgRange>) {
+    let (mut bytes, mut ranges) = (Vec::new(), Vec::new());
+    for word in words.iter().map(AsRef::as_ref) {
+        ranges.push(ArgRange::inline(bytes.len(), word.len()));
+        bytes.extend_from_slice(word);
+    }
+    (bytes, ranges)
+}
+
 /// A command as a shard sees it. `hash` belongs to the key of commands that have exactly one.
 #[derive(Clone, Copy)]
 pub struct Call<'a> {

@@ -5,14 +5,13 @@ mod support;
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use harness::{PATIENCE, Server};
 use nix::sys::signal::Signal;
 use serde_json::Value as Json;
 use support::client::Client;
+use support::tokens::TokensFile;
 use support::value::Value;
 
 struct Admin {
@@ -180,40 +179,13 @@ commands-per-second = 1
 commands-burst = 3
 "#;
 
-/// A file of tokens, removed in the end.
-struct TokensFile(PathBuf);
-
-impl TokensFile {
-    fn new(name: &str) -> TokensFile {
-        let path = std::env::temp_dir().join(format!("crabcache-admin-{}-{name}.toml", std::process::id()));
-        let file = TokensFile(path);
-        file.write(TOKENS);
-        file
-    }
-
-    fn write(&self, text: &str) {
-        std::fs::write(&self.0, text).expect("a file");
-        std::fs::set_permissions(&self.0, std::fs::Permissions::from_mode(0o600)).expect("permissions");
-    }
-
-    fn path(&self) -> &str {
-        self.0.to_str().expect("UTF-8")
-    }
-}
-
-impl Drop for TokensFile {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0);
-    }
-}
-
 fn bearer(secret: &str) -> String {
     format!("authorization: Bearer {secret}\r\n")
 }
 
 #[test]
 fn whoever_has_a_token_changes_what_it_allows() {
-    let tokens = TokensFile::new("kv");
+    let tokens = TokensFile::new(TOKENS);
     let admin = Admin::start(&["--tokens-file", tokens.path(), "--disabled-commands", "hotkeys"]);
     let (ops, shop, reader) = (bearer("ops-secret"), bearer("shop-secret"), bearer("reader-secret"));
     // Bytes are bytes, in keys and in values, and a life is given with them.
@@ -264,7 +236,7 @@ fn whoever_has_a_token_changes_what_it_allows() {
 /// Tenants who reached the admin port read each other's names in the metrics.
 #[test]
 fn metrics_name_namespaces_to_whoever_may_know() {
-    let tokens = TokensFile::new("metrics");
+    let tokens = TokensFile::new(TOKENS);
     let admin = Admin::start(&["--tokens-file", tokens.path()]);
     let mut ops = Client::connect(admin.data);
     assert_eq!(ops.call("AUTH ops-secret"), Value::ok());
@@ -299,7 +271,7 @@ fn metrics_name_namespaces_to_whoever_may_know() {
 /// Guessing over HTTP is as slow as over the data port, and rates hold on both.
 #[test]
 fn who_guesses_over_http_has_to_wait() {
-    let tokens = TokensFile::new("guess");
+    let tokens = TokensFile::new(TOKENS);
     let admin = Admin::start(&["--tokens-file", tokens.path()]);
     let mut ops = Client::connect(admin.data);
     assert_eq!(ops.call("AUTH ops-secret"), Value::ok());
@@ -329,7 +301,7 @@ fn who_guesses_over_http_has_to_wait() {
 /// checks do, is kept out.
 #[test]
 fn the_lists_of_addresses_hold_over_http() {
-    let tokens = TokensFile::new("lists");
+    let tokens = TokensFile::new(TOKENS);
     let bound = ["--tokens-file", tokens.path(), "--admin-bind", "0.0.0.0", "--deny", "0.0.0.0/0"];
     let server = Server::start(&[&["--cores", "1", "--admin-port", "0"], &bound[..]].concat());
     let log = server.log();
@@ -361,7 +333,7 @@ fn the_lists_of_addresses_hold_over_http() {
 /// A token that is taken away ends what it had begun.
 #[test]
 fn listeners_show_their_tokens_again_when_tokens_change() {
-    let tokens = TokensFile::new("events");
+    let tokens = TokensFile::new(TOKENS);
     let admin = Admin::start(&["--tokens-file", tokens.path()]);
     let mut stream = admin.connect();
     let head = format!("GET /events HTTP/1.1\r\nhost: {}\r\n{}\r\n", admin.address, bearer("ops-secret"));

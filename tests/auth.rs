@@ -4,8 +4,6 @@ mod harness;
 mod support;
 
 use std::io::{Read, Write};
-use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use crabcache::proto;
@@ -13,6 +11,7 @@ use crabcache::request::Wire;
 use harness::{PATIENCE, Server};
 use nix::sys::signal::Signal;
 use support::client::Client;
+use support::tokens::TokensFile;
 use support::value::Value;
 
 const TOKENS: &str = r#"
@@ -40,33 +39,8 @@ commands-per-second = 2
 commands-burst = 20
 "#;
 
-struct TokensFile(PathBuf);
-
-impl TokensFile {
-    fn new(name: &str, text: &str) -> TokensFile {
-        let file = TokensFile(std::env::temp_dir().join(format!("crabcache-auth-{}-{name}.toml", std::process::id())));
-        file.write(text);
-        file
-    }
-
-    fn write(&self, text: &str) {
-        std::fs::write(&self.0, text).expect("a file");
-        std::fs::set_permissions(&self.0, std::fs::Permissions::from_mode(0o600)).expect("permissions");
-    }
-
-    fn path(&self) -> &str {
-        self.0.to_str().expect("UTF-8")
-    }
-}
-
-impl Drop for TokensFile {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0);
-    }
-}
-
-fn start(name: &str, more: &[&str]) -> (Server, TokensFile) {
-    let file = TokensFile::new(name, TOKENS);
+fn start(more: &[&str]) -> (Server, TokensFile) {
+    let file = TokensFile::new(TOKENS);
     let server = Server::start(&[&["--cores", "2", "--tokens-file", file.path()], more].concat());
     (server, file)
 }
@@ -84,7 +58,7 @@ fn client_of(server: &Server, secret: &str) -> Client {
 
 #[test]
 fn nothing_is_answered_before_somebody_says_who_he_is() {
-    let (server, _file) = start("first", &[]);
+    let (server, _file) = start(&[]);
     let mut client = Client::connect(server.address());
     let no_auth = error("NOAUTH Authentication required.");
     for command in
@@ -112,7 +86,7 @@ fn nothing_is_answered_before_somebody_says_who_he_is() {
 
 #[test]
 fn a_token_is_confined_to_its_scopes_and_keys() {
-    let (server, _file) = start("scopes", &[]);
+    let (server, _file) = start(&[]);
     let mut shop = client_of(&server, "shop-secret");
     let no_key = error("NOPERM No permissions to access a key");
     assert_eq!(shop.call("SET shop:1 a"), Value::ok());
@@ -139,7 +113,7 @@ fn a_token_is_confined_to_its_scopes_and_keys() {
 
 #[test]
 fn who_guesses_has_to_wait() {
-    let (server, _file) = start("guess", &[]);
+    let (server, _file) = start(&[]);
     let mut client = Client::connect(server.address());
     let wrong = error("WRONGPASS invalid username-password pair or user is disabled.");
     assert_eq!(client.call("AUTH nothing-of-the-kind"), wrong);
@@ -155,7 +129,7 @@ fn who_guesses_has_to_wait() {
 
 #[test]
 fn little_is_taken_from_whoever_has_not_said_who_he_is() {
-    let (server, _file) = start("little", &[]);
+    let (server, _file) = start(&[]);
     for request in [
         &b"*11\r\n$4\r\nMGET\r\n"[..],
         b"*2\r\n$4\r\nAUTH\r\n$100000000\r\n",
@@ -171,7 +145,7 @@ fn little_is_taken_from_whoever_has_not_said_who_he_is() {
 
 #[test]
 fn a_rate_is_kept_to() {
-    let (server, _file) = start("rate", &[]);
+    let (server, _file) = start(&[]);
     let mut client = client_of(&server, "slow-secret");
     let mut limited = 0;
     for i in 0..60 {
@@ -208,7 +182,7 @@ fn rates_begin_when_they_are_set_and_go_on_when_others_are() {
 
 #[test]
 fn tokens_are_read_again_and_whoever_has_lost_his_is_closed() {
-    let (server, file) = start("reload", &[]);
+    let (server, file) = start(&[]);
     let mut shop = client_of(&server, "shop-secret");
     let mut reader = client_of(&server, "reader-secret");
     assert_eq!(shop.call("SET shop:1 a"), Value::ok());
@@ -255,8 +229,8 @@ fn what_would_be_open_to_other_machines_is_not_started() {
     let exit = harness::run_to_end(harness::command(&["--cores", "1", "--bind", "0.0.0.0"]));
     assert_eq!(exit.code(), Some(78), "{}", exit.stderr);
     assert!(exit.stderr.contains("set up a token") && exit.stderr.contains("--protected-mode no"), "{}", exit.stderr);
-    let file = TokensFile::new("open", TOKENS);
-    std::fs::set_permissions(&file.0, std::fs::Permissions::from_mode(0o644)).expect("permissions");
+    let file = TokensFile::new(TOKENS);
+    file.permit(0o644);
     let exit = harness::run_to_end(harness::command(&["--tokens-file", file.path()]));
     assert_eq!(exit.code(), Some(78));
     assert!(exit.stderr.contains("everybody may read or write it"), "{}", exit.stderr);
@@ -302,7 +276,7 @@ fn silent_clients_are_closed_and_others_are_not() {
 /// Redis's fields, as a client in either protocol finds them.
 #[test]
 fn refusals_are_listed_with_who_and_what() {
-    let (server, _file) = start("acl-log", &[]);
+    let (server, _file) = start(&[]);
     let mut shop = client_of(&server, "shop-secret");
     for _ in 0..3 {
         shop.call("SET other:1 a");
@@ -329,7 +303,7 @@ fn refusals_are_listed_with_who_and_what() {
 /// Lines of JSON are held to the same rules, and nobody is thrown out for asking.
 #[test]
 fn json_lines_say_who_they_are_as_well() {
-    let (server, _file) = start("json", &[]);
+    let (server, _file) = start(&[]);
     let mut client = Client::connect(server.address());
     let long = format!("{{\"action\":\"SET\",\"key\":\"k\",\"value\":\"{}\"}}", "v".repeat(20_000));
     let lines = [
@@ -364,7 +338,7 @@ fn json_lines_say_who_they_are_as_well() {
 /// And so are binary frames.
 #[test]
 fn binary_frames_say_who_they_are_as_well() {
-    let (server, _file) = start("binary", &[]);
+    let (server, _file) = start(&[]);
     let mut stream = server.connect();
     let mut ask = |words: &[&str]| {
         let words: Vec<&[u8]> = words.iter().map(|word| word.as_bytes()).collect();
@@ -395,7 +369,6 @@ fn binary_frames_say_who_they_are_as_well() {
 #[test]
 fn a_token_of_one_namespace_stays_in_it() {
     let file = TokensFile::new(
-        "namespace",
         "[[token]]\nname = \"shop\"\nsecret = \"shop-secret\"\nscopes = [\"read\", \"write\", \"pubsub\"]\nkeys = [\"shop^*\"]\n",
     );
     let server = Server::start(&["--cores", "2", "--tokens-file", file.path()]);

@@ -2,6 +2,11 @@
 //! to do sleeps until it is rung, without a time limit, so that a wake-up that gets lost is a run that never
 //! ends. A watchdog ends it and says who was waiting for what.
 
+// The seeded source of the end-to-end suites, without the rest of them.
+#[allow(dead_code)]
+#[path = "support/random.rs"]
+mod random;
+
 use std::fs::File;
 use std::io::Read;
 use std::net::SocketAddr;
@@ -30,6 +35,7 @@ use crabcache::pubsub::Interest;
 use crabcache::runtime::doorbell::Doorbell;
 use crabcache::runtime::mesh::{MeshPort, mesh};
 use crabcache::slot;
+use random::Random;
 
 /// No reply anywhere for so long is the end of a run.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -67,19 +73,6 @@ struct Shown {
 struct Shared {
     cores: Vec<Shown>,
     done: AtomicUsize,
-}
-
-/// SplitMix64.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ mixed >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
-        ((mixed ^ mixed >> 31) % bound as u64) as usize
-    }
 }
 
 /// One client's requests and the bytes it is owed for them.
@@ -363,7 +356,7 @@ fn carry_out(plan: Plan, seed: u64) -> (u64, u64) {
                 serving: Serving::new(plan.cores),
                 doorbells,
                 clients: (0..clients).map(|client| Client::new(index * 1000 + client, &plan)).collect(),
-                random: Random(seed << 8 | index as u64),
+                random: Random::new(seed << 8 | index as u64),
                 shared,
                 index,
             };
@@ -430,7 +423,7 @@ fn a_box_never_gets_stuck_between_two_sleepers() {
         let mut bell = File::from(doorbells[index].as_fd().try_clone_to_owned().expect("a descriptor"));
         let rounds = rounds.clone();
         std::thread::spawn(move || {
-            let mut random = Random(index as u64);
+            let mut random = Random::new(index as u64);
             if index == 0 {
                 port.forward(1, Box::default());
                 port.ring_sleepers();

@@ -254,19 +254,11 @@ mod tests {
     use super::*;
     use crate::proto;
     use crate::reply::Out;
-    use crate::request::{ArgRange, Wire};
+    use crate::request::{Wire, joined};
 
     fn ask(op: Op, words: &[&str]) -> Reply<'static> {
-        let bytes = words.concat();
-        let mut at = 0;
-        let ranges: Vec<ArgRange> = words
-            .iter()
-            .map(|word| {
-                at += word.len();
-                ArgRange::inline(at - word.len(), word.len())
-            })
-            .collect();
-        command_reply(op, Args::new(bytes.as_bytes(), &ranges, &[]))
+        let (bytes, ranges) = joined(words);
+        command_reply(op, Args::new(&bytes, &ranges, &[]))
     }
 
     fn array(reply: Reply<'static>) -> Vec<Reply<'static>> {

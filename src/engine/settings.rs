@@ -266,7 +266,7 @@ mod tests {
     use std::sync::Mutex;
 
     use super::*;
-    use crate::request::ArgRange;
+    use crate::request::joined;
 
     /// Settings that note what they are set to.
     #[derive(Default)]
@@ -320,16 +320,8 @@ mod tests {
     }
 
     fn with_args<R>(words: &[&str], run: impl FnOnce(Args<'_>) -> R) -> R {
-        let bytes = words.concat();
-        let mut at = 0;
-        let ranges: Vec<ArgRange> = words
-            .iter()
-            .map(|word| {
-                at += word.len();
-                ArgRange::inline(at - word.len(), word.len())
-            })
-            .collect();
-        run(Args::new(bytes.as_bytes(), &ranges, &[]))
+        let (bytes, ranges) = joined(words);
+        run(Args::new(&bytes, &ranges, &[]))
     }
 
     fn get(patterns: &[&str]) -> Vec<(String, String)> {

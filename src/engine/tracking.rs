@@ -24,7 +24,7 @@ use crate::engine::holding::number;
 use crate::number::parse_i64;
 use crate::proto;
 use crate::reply::{Out, Reply, ReplyError};
-use crate::request::{ArgRange, Args, Wire};
+use crate::request::{ArgRange, Args, Wire, joined};
 
 /// What CLIENT CACHING has said.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -626,15 +626,6 @@ fn check_prefixes(known: &[Bytes], new: &[Bytes]) -> Result<(), Reply<'static>> 
 /// What keys begin with that a client means whose keys have this prefix.
 fn full_prefixes(key_prefix: &[u8], prefixes: &[Bytes]) -> Vec<Vec<u8>> {
     prefixes.iter().map(|prefix| [key_prefix, prefix].concat()).collect()
-}
-
-fn joined(words: &[&[u8]]) -> (Vec<u8>, Vec<ArgRange>) {
-    let (mut bytes, mut ranges) = (Vec::new(), Vec::new());
-    for word in words {
-        ranges.push(ArgRange::inline(bytes.len(), word.len()));
-        bytes.extend_from_slice(word);
-    }
-    (bytes, ranges)
 }
 
 /// CLIENT TRACKINGINFO

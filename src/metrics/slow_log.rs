@@ -151,18 +151,10 @@ fn push_quoted_word(line: &mut Vec<u8>, word: &[u8]) {
 mod tests {
     use super::*;
     use crate::command::spec_of;
-    use crate::request::ArgRange;
+    use crate::request::joined;
 
     fn with_args<R>(words: &[&[u8]], run: impl FnOnce(Args<'_>) -> R) -> R {
-        let bytes = words.concat();
-        let mut at = 0;
-        let ranges: Vec<ArgRange> = words
-            .iter()
-            .map(|word| {
-                at += word.len();
-                ArgRange::inline(at - word.len(), word.len())
-            })
-            .collect();
+        let (bytes, ranges) = joined(words);
         run(Args::new(&bytes, &ranges, &[]))
     }
 

@@ -3,6 +3,7 @@
 use super::driver::{Outcome, decode_in_pieces, tight_limits};
 use super::{DecodeLimits, ProtocolError, binary, client};
 use crate::limits;
+use crate::random::Random;
 
 /// The outcome of the whole input, which every split must share.
 fn decode_split_everywhere(input: &[u8]) -> Outcome {
@@ -168,42 +169,19 @@ fn one_command_is_bounded_as_a_whole() {
     }
 }
 
-/// SplitMix64: a seed names a whole test.
-pub(super) struct Random(pub u64);
-
-impl Random {
-    pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        mixed ^ (mixed >> 31)
+/// A byte that means something to some protocol, or any.
+pub(super) fn interesting_byte(random: &mut Random) -> u8 {
+    const INTERESTING: &[u8] = b"\r\n*$0123456789-+ '\"\\xgG\0\x01\x02\x10\x30\x40\x50\x60\x80\xC0\xCB\xFF";
+    match random.below(4) {
+        0 => random.next() as u8,
+        _ => random.pick(INTERESTING),
     }
+}
 
-    pub fn below(&mut self, bound: usize) -> usize {
-        (self.next() % bound as u64) as usize
-    }
-
-    pub fn bytes(&mut self, len: usize) -> Vec<u8> {
-        let words = (0..len.div_ceil(8)).map(|_| self.next().to_le_bytes());
-        let mut bytes = words.collect::<Vec<_>>().concat();
-        bytes.truncate(len);
-        bytes
-    }
-
-    /// A byte that means something to some protocol, or any.
-    pub fn interesting_byte(&mut self) -> u8 {
-        const INTERESTING: &[u8] = b"\r\n*$0123456789-+ '\"\\xgG\0\x01\x02\x10\x30\x40\x50\x60\x80\xC0\xCB\xFF";
-        match self.below(4) {
-            0 => self.next() as u8,
-            _ => INTERESTING[self.below(INTERESTING.len())],
-        }
-    }
-
-    fn cuts(&mut self, len: usize) -> Vec<usize> {
-        let mut cuts: Vec<usize> = (0..self.below(6)).map(|_| self.below(len + 1)).collect();
-        cuts.sort_unstable();
-        cuts
-    }
+fn cuts(random: &mut Random, len: usize) -> Vec<usize> {
+    let mut cuts: Vec<usize> = (0..random.below(6)).map(|_| random.below(len + 1)).collect();
+    cuts.sort_unstable();
+    cuts
 }
 
 const NAMES: [&str; 12] =
@@ -277,7 +255,7 @@ fn random_lines(random: &mut Random) -> Vec<u8> {
 #[test]
 fn random_input_may_be_cut_anywhere() {
     let seed = 0x5EED_0003;
-    let mut random = Random(seed);
+    let mut random = Random::new(seed);
     let limits = tight_limits();
     let (mut good, mut bad) = (0, 0);
     for round in 0..1_500 {
@@ -289,13 +267,13 @@ fn random_input_may_be_cut_anywhere() {
         if random.below(2) == 0 && !input.is_empty() {
             for _ in 0..=random.below(3) {
                 let at = random.below(input.len().min(400));
-                input[at] = random.interesting_byte();
+                input[at] = interesting_byte(&mut random);
             }
         }
         let whole = decode_in_pieces(&input, &[], &limits);
         *if whole.error.is_none() { &mut good } else { &mut bad } += 1;
         for _ in 0..6 {
-            let cuts = random.cuts(input.len());
+            let cuts = cuts(&mut random, input.len());
             let pieces = decode_in_pieces(&input, &cuts, &limits);
             assert!(pieces == whole, "seed {seed:#x}, round {round}, cuts {cuts:?}: {}", input.escape_ascii());
         }
@@ -312,7 +290,7 @@ fn random_input_may_be_cut_anywhere() {
 #[test]
 fn random_commands_make_the_round_trip() {
     let seed = 0x5EED_0004;
-    let mut random = Random(seed);
+    let mut random = Random::new(seed);
     let limits = tight_limits();
     for round in 0..2_000 {
         let all: Vec<Vec<Vec<u8>>> = (0..1 + random.below(6)).map(|_| random_words(&mut random)).collect();
@@ -325,7 +303,7 @@ fn random_commands_make_the_round_trip() {
         }
         frame.end();
         for input in [resp, binary] {
-            let outcome = decode_in_pieces(&input, &random.cuts(input.len()), &limits);
+            let outcome = decode_in_pieces(&input, &cuts(&mut random, input.len()), &limits);
             assert_eq!((outcome.error, outcome.rest.len(), outcome.commands.len()), (None, 0, all.len()));
             for (words, command) in all.iter().zip(outcome.commands) {
                 let name_words = match command.name.as_str() {

@@ -70,7 +70,7 @@ pub use replay::Displaced;
 
 use crate::clock::Now;
 use crate::command::{Op, Route};
-use crate::hash::KeyHasher;
+use crate::hash::{KeyHasher, split_mix};
 use crate::limits::KEY_BYTES_MAX;
 use crate::namespace::{self, LimitedNamespaces, View};
 use crate::reply::{Reply, ReplyError};
@@ -644,13 +644,8 @@ impl Shard {
         expires_at_ms - self.random() % (most + 1)
     }
 
-    /// SplitMix64: for choices that need not be secret.
     pub(crate) fn random(&mut self) -> u64 {
-        self.random = self.random.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut mixed = self.random;
-        mixed = (mixed ^ mixed >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
-        mixed ^ mixed >> 31
+        split_mix(&mut self.random)
     }
 }
 

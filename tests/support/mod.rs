@@ -9,5 +9,6 @@ pub mod client;
 pub mod notation;
 pub mod peers;
 pub mod random;
+pub mod tokens;
 pub mod value;
 pub mod vitals;

@@ -159,13 +159,12 @@ fn slot_of_size(bytes: usize) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::random::Random;
+    use crate::random::{Random, hash_of};
 
     fn window_after(keys: impl Iterator<Item = u64>) -> usize {
         let mut history = History::new(4_000, 1_000_000, 4_000).unwrap();
         for key in keys {
-            let hash = key.wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-            let hash = (hash ^ hash >> 31).wrapping_mul(0x94D0_49BB_1331_11EB);
+            let hash = hash_of(key);
             history.sketch.count(hash);
             if hash & history.sample_mask == 0 {
                 history.play(hash);

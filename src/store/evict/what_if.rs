@@ -203,13 +203,7 @@ impl WhatIf {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::random::Random;
-
-    fn hash_of(key: u64) -> u64 {
-        let hash = key.wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-        let hash = (hash ^ hash >> 31).wrapping_mul(0x94D0_49BB_1331_11EB);
-        hash ^ hash >> 29
-    }
+    use crate::random::{Random, hash_of};
 
     #[test]
     fn it_takes_no_more_memory_than_it_may() {
