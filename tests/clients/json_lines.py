@@ -116,6 +116,8 @@ bad = [
     ({"action": "INCR", "key": "k", "by": 2**63}, "OUTOFRANGE"),
     ({"action": "SET", "key": "k", "value_b64": "?"}, "BADBASE64"),
     ({"action": "GET", "key": "k", "namespace": "a^b"}, "BADNAMESPACE"),
+    ({"action": "GET", "key": "k", "namespace": "a b"}, "BADNAMESPACE"),
+    ({"action": "GET", "key": "k", "namespace": "\0server"}, "BADNAMESPACE"),
     ([], "BADJSON"),
 ]
 for line, code in bad:

@@ -7,6 +7,7 @@ use serde_json::error::Category;
 use super::line::{IdValue, OUT_OF_RANGE, Request, Value, Whole};
 use crate::command::{Op, spec_of};
 use crate::limits::{JSON_DEPTH_MAX, JSON_ID_BYTES_MAX, NAMESPACE_BYTES_MAX};
+use crate::namespace;
 use crate::proto::decode::{Decoder, Source, Stage};
 use crate::proto::verb::Verb;
 use crate::proto::{Arguments, DecodeLimits, Step};
@@ -88,14 +89,14 @@ fn understand(line: &[u8], arguments: &mut Arguments, limits: &DecodeLimits, id:
             return Err(refusal(text, &error));
         }
     };
-    let (echoed, namespace) = request.take_envelope();
+    let (echoed, name) = request.take_envelope();
     *id = echoed.map(|echoed| written(&echoed)).transpose()?;
-    let prefix = match namespace {
+    let prefix = match name {
         None => String::new(),
-        Some(name) if name.is_empty() || name.len() > NAMESPACE_BYTES_MAX || name.contains('^') => {
-            return Err(format!("BADNAMESPACE a name has 1 to {NAMESPACE_BYTES_MAX} bytes and no ^"));
+        Some(name) if namespace::is_name(name.as_bytes()) => name + "^",
+        Some(_) => {
+            return Err(format!("BADNAMESPACE a name has 1 to {NAMESPACE_BYTES_MAX} bytes, none of them ^ or a space"));
         }
-        Some(name) => name + "^",
     };
     let op = command_of(request, &Prefixed { prefix }, arguments, limits)?;
     Ok(op)

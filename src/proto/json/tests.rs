@@ -112,6 +112,9 @@ fn every_kind_of_mistake_has_a_code() {
         (r#"{"action":"SET","key":"k","value_b64":"/"}"#, "BADBASE64"),
         (r#"{"action":"GET","key":"k","namespace":""}"#, "BADNAMESPACE"),
         (r#"{"action":"GET","key":"k","namespace":"a^b"}"#, "BADNAMESPACE"),
+        // As NAMESPACE USE refuses them; one of these is the server's own.
+        (r#"{"action":"GET","key":"k","namespace":"a b"}"#, "BADNAMESPACE"),
+        (r#"{"action":"GET","key":"k","namespace":"\u0000server"}"#, "BADNAMESPACE"),
         (&deep, "TOODEEP"),
         (&long, "TOOLONG"),
     ] {
