@@ -9,7 +9,7 @@ use std::time::Instant;
 use harness::Server;
 use support::client::{Client, PATIENCE, command};
 use support::value::Value;
-use support::vitals::{info_number, raise_descriptor_limit};
+use support::vitals::{Vitals, descriptors, info_number, raise_descriptor_limit};
 
 fn bulk(text: &str) -> Value {
     Value::bulk(text.as_bytes())
@@ -40,8 +40,6 @@ fn a_thousand_subscribers_hear_everything_and_one_that_reads_nothing_is_dropped(
         assert_eq!(confirmation, Value::Array(vec![bulk("subscribe"), bulk("news"), Value::Int(1)]));
     }
     let mut speaker = Client::connect(server.address());
-    let mut deaf = Client::connect(server.address());
-    deaf.call("SUBSCRIBE big");
     for number in 0..20 {
         assert_eq!(speaker.call(&format!("PUBLISH news {number}")), Value::Int(SUBSCRIBERS as i64));
     }
@@ -50,24 +48,58 @@ fn a_thousand_subscribers_hear_everything_and_one_that_reads_nothing_is_dropped(
             assert_eq!(subscriber.reply(), message("news", &number.to_string()));
         }
     }
-    // 64 MiB for somebody who reads nothing: more than its bound and what the kernel keeps for it.
-    let payload = "x".repeat(1 << 20);
-    for _ in 0..64 {
-        speaker.send(&command(&["PUBLISH", "big", &payload]));
-        speaker.reply();
-    }
-    reaches(&server, "pubsub_subscribers_dropped", 1);
+    drop_a_deaf_one(&server, &mut speaker, 0);
     assert_eq!(speaker.call("PUBLISH news last"), Value::Int(SUBSCRIBERS as i64));
     assert_eq!(
         subscribers.iter_mut().map(Client::reply).filter(|said| *said == message("news", "last")).count(),
         SUBSCRIBERS
     );
     drop(subscribers);
-    drop(deaf);
     reaches(&server, "pubsub_clients", 0);
     assert_eq!(speaker.call("PUBSUB CHANNELS"), Value::Array(vec![]));
     assert_eq!(speaker.call("PUBLISH news nobody"), Value::Int(0));
     assert!(server.stop().success());
+}
+
+/// Publishes to somebody who reads nothing until it is dropped: more than its bound and what the kernel keeps for it.
+fn drop_a_deaf_one(server: &Server, speaker: &mut Client, dropped_so_far: usize) {
+    let mut deaf = Client::connect(server.address());
+    deaf.call("SUBSCRIBE big");
+    let payload = "x".repeat(1 << 20);
+    for _ in 0..64 {
+        speaker.send(&command(&["PUBLISH", "big", &payload]));
+        speaker.reply();
+    }
+    reaches(server, "pubsub_subscribers_dropped", dropped_so_far + 1);
+}
+
+/// What was kept for subscribers that are dropped, or go away without a word, is given back.
+#[test]
+fn subscribers_that_are_gone_leave_no_memory_behind() {
+    const UNREAD_BYTES: usize = 32 << 20;
+    let server = Server::start(&["--cores", "2"]);
+    let mut speaker = Client::connect(server.address());
+    drop_a_deaf_one(&server, &mut speaker, 0);
+    let before = Vitals::settled(&server, 1, descriptors(&server));
+    for dropped in 1..5 {
+        drop_a_deaf_one(&server, &mut speaker, dropped);
+        // This one goes by itself, with names of its own on every core and messages unread.
+        let mut gone = Client::connect(server.address());
+        for number in 0..500 {
+            gone.send(format!("SUBSCRIBE of:{dropped}:{number}\r\nPSUBSCRIBE {dropped}:{number}*\r\n").as_bytes());
+        }
+        gone.replies(1000);
+        for _ in 0..8 {
+            speaker.send(&command(&["PUBLISH", &format!("of:{dropped}:7"), &"x".repeat(1 << 20)]));
+            assert_eq!(speaker.reply(), Value::Int(1));
+        }
+        drop(gone);
+        reaches(&server, "pubsub_clients", 0);
+    }
+    assert_eq!(speaker.call("PUBSUB CHANNELS"), Value::Array(vec![]));
+    assert_eq!(speaker.call("PUBSUB NUMPAT"), Value::Int(0));
+    let after = Vitals::settled(&server, 1, before.descriptors);
+    assert!(after.resident_bytes < before.resident_bytes + UNREAD_BYTES, "{before:?}, {after:?}");
 }
 
 /// The `redis` crate's own idea of subscriptions, over cores.

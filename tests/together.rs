@@ -53,6 +53,16 @@ fn transfer(clients: &mut [Client]) {
     }
 }
 
+/// They watch, and queue what they will never carry out.
+fn begin_and_leave(clients: Vec<Client>) {
+    for (number, mut client) in clients.into_iter().enumerate() {
+        let watch = format!("WATCH account:{} nothing:{number}", number % ACCOUNTS);
+        for line in [watch.as_str(), "MULTI", "SET account:0 0", "FLUSHALL"] {
+            client.call(line);
+        }
+    }
+}
+
 /// Of all who miss a page one fills it in; some of those who are told to are gone before they have.
 fn fill(clients: Vec<Client>, told: &AtomicUsize) {
     std::thread::scope(|scope| {
@@ -118,7 +128,10 @@ fn together(address: SocketAddr) {
     let told = AtomicUsize::new(0);
     std::thread::scope(|scope| {
         scope.spawn(|| listen(&mut listeners));
-        scope.spawn(|| transfer(&mut payers));
+        scope.spawn(|| {
+            transfer(&mut payers);
+            begin_and_leave(payers);
+        });
         scope.spawn(|| fill(fillers, &told));
         scope.spawn(|| speak_json(&mut speakers));
         scope.spawn(|| {
@@ -150,6 +163,7 @@ fn together(address: SocketAddr) {
 fn a_thousand_connections_do_all_of_it_and_leave_nothing() {
     raise_descriptor_limit();
     let server = Server::start(&["--cores", "3"]);
+    let fresh = Vitals::settled(&server, 0, descriptors(&server));
     together(server.address());
     let idle = descriptors(&server);
     let mut before = Vitals::settled(&server, 0, idle);
@@ -158,6 +172,7 @@ fn a_thousand_connections_do_all_of_it_and_leave_nothing() {
         together(server.address());
         together(server.address());
         let after = Vitals::settled(&server, 0, before.descriptors);
+        println!("{fresh:?}, after a round {before:?}, after two more {after:?}");
         if after.resident_bytes <= before.resident_bytes + MEMORY_SLACK_BYTES {
             break;
         }
