@@ -291,7 +291,7 @@ impl Spec {
     }
 
     /// The positions of the keys among `args` arguments (see [`crate::request::Args`]).
-    pub fn key_args(&self, args: usize) -> impl Iterator<Item = usize> + use<> {
+    pub fn key_args(&self, args: usize) -> impl ExactSizeIterator<Item = usize> + use<> {
         let words = self.words();
         let last = match self.keys.last {
             last if last < 0 => (words + args).saturating_sub(last.unsigned_abs() as usize),

@@ -97,6 +97,9 @@ pub const SEND_BYTES_MAX: usize = 512 * 1024;
 /// What a client may queue between MULTI and EXEC. More: an error, and EXEC is refused.
 pub const TRANSACTION_COMMANDS_MAX: usize = 65_536;
 pub const TRANSACTION_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Keys of one core that are held one by one, for a transaction or a command that waits for others. More: the whole core
+/// is held, which takes no time and no memory.
+pub const HELD_KEYS_MAX: usize = 4096;
 /// Keys one client may watch. More: an error.
 pub const WATCHED_KEYS_MAX: usize = 65_536;
 

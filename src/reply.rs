@@ -90,10 +90,11 @@ impl ReplyError<'_> {
 }
 
 impl<'a> Reply<'a> {
-    /// The bytes of the values in an array, which may be far more than it took to ask for them.
+    /// The bytes of the values in a reply, which may be far more than it took to ask for them.
     pub fn bulk_bytes(&self) -> usize {
         match self {
             Reply::Array(replies) => replies.iter().map(Reply::bulk_bytes).sum(),
+            Reply::Text(text) | Reply::Verbatim(text) => text.len(),
             Reply::Bulk(bytes) => bytes.len(),
             Reply::Large(bytes) => bytes.len(),
             Reply::Owned(bytes) => bytes.len(),

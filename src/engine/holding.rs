@@ -10,6 +10,7 @@ use super::batch::{Batch, Job, Remote, Token};
 use super::durability::gate_of_command;
 use super::journal::Gate;
 use crate::command::{Op, Route, Spec, spec_of};
+use crate::limits;
 use crate::metrics::ErrorCode;
 use crate::proto;
 use crate::reply::{Out, Reply};
@@ -86,12 +87,16 @@ impl Engine {
     pub(super) fn wait_for_keys(&mut self, origin: u32, call: Box<Batch>) {
         self.counters.commands_held_up += 1;
         let command = call.commands[0];
-        let keys = {
-            let args = call.args_of(&command);
-            let count = if command.job == Job::Fill { 1 } else { args.len() };
-            command.spec.key_args(count).map(|arg| args.to_bytes(arg)).collect()
+        let args = call.args_of(&command);
+        let count = if command.job == Job::Fill { 1 } else { args.len() };
+        let keys = command.spec.key_args(count);
+        let (ticket, granted) = match keys.len() > limits::HELD_KEYS_MAX {
+            true => self.holds.claim_whole(HeldUp { origin, call }),
+            false => {
+                let keys = keys.map(|arg| args.to_bytes(arg)).collect();
+                self.holds.claim(keys, HeldUp { origin, call })
+            }
         };
-        let (ticket, granted) = self.holds.claim(keys, HeldUp { origin, call });
         self.go_on_with(granted.map(|held_up| (ticket, held_up)));
     }
 
@@ -360,6 +365,11 @@ impl Engine {
 impl Engine {
     pub fn held_keys(&self) -> usize {
         self.held.len() + !self.holds.is_empty() as usize
+    }
+
+    /// Those that are held, or waited for, one by one.
+    pub fn keys_in_line(&self) -> usize {
+        self.holds.keys()
     }
 
     pub fn watched_keys(&self) -> usize {

@@ -16,6 +16,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 
 use super::batch::{Batch, Job, Token};
+use super::collecting::reply_too_large;
 use super::gather::{Ask, Gather, Kind, Progress};
 use super::holding::{HOLD_WHOLE, HOLD_WRITES};
 use super::journal::Gate;
@@ -25,7 +26,7 @@ use crate::connection::{Deferred, Modes, Pause};
 use crate::limits;
 use crate::namespace::SWAPPED_KEY;
 use crate::reply::{Reply, ReplyError};
-use crate::request::{ArgRange, Args, Wire};
+use crate::request::{ArgRange, Args, Wire, joined};
 use crate::wal::record;
 
 /// What a client has said since MULTI, and what it watches.
@@ -77,6 +78,8 @@ pub struct Transaction {
     routes: Vec<(u32, u32)>,
     /// Answers that have not come.
     outstanding: usize,
+    /// What has been answered so far takes so much, with what is not kept because the client could not be sent all of it.
+    reply_bytes: usize,
     is_released: bool,
     /// Its one command's reply is the reply.
     is_bare: bool,
@@ -96,6 +99,16 @@ struct Share {
 enum Run {
     Asked(Box<Gather>),
     Answered(Reply<'static>),
+}
+
+impl Share {
+    fn hold(&mut self, key: Bytes) {
+        self.is_whole |= self.keys.len() == limits::HELD_KEYS_MAX;
+        match self.is_whole {
+            true => self.keys = Vec::new(),
+            false => self.keys.push(key),
+        }
+    }
 }
 
 /// What it takes to watch a key, here and where it lives.
@@ -138,6 +151,12 @@ impl Transaction {
 
     fn has_sent_all(&self) -> bool {
         self.runs.len() == self.queue.commands.len() && !self.is_in_steps()
+    }
+
+    /// A command's reply, unless all of them together are more than may be sent: then none will be.
+    fn keep(&mut self, reply: Reply<'static>, bytes_max: usize) -> Run {
+        self.reply_bytes = self.reply_bytes.saturating_add(reply.bulk_bytes());
+        Run::Answered(if self.reply_bytes > bytes_max { Reply::Nil } else { reply })
     }
 
     /// The place of a question's answer.
@@ -347,11 +366,7 @@ impl Engine {
 
     /// Something that is not answered.
     fn tell(&mut self, core: u32, job: Job, args: &[Bytes]) {
-        let (mut bytes, mut ranges) = (Vec::new(), Vec::new());
-        for arg in args {
-            ranges.push(ArgRange::inline(bytes.len(), arg.len()));
-            bytes.extend_from_slice(arg);
-        }
+        let (bytes, ranges) = joined(args);
         let args = Args::new(&bytes, &ranges, &[]);
         let spec = spec_of(Op::Exec);
         if core == self.config.core {
@@ -393,6 +408,7 @@ impl Engine {
             runs: Vec::new(),
             routes: Vec::new(),
             outstanding: 0,
+            reply_bytes: 0,
             is_released: false,
             is_bare,
         };
@@ -425,7 +441,7 @@ impl Engine {
             if matches!(command.spec.route, Route::Key | Route::Split | Route::Pair) {
                 for arg in command.spec.key_args(args.len()) {
                     let share = shares.entry(self.owner_of(args.get(arg))).or_default();
-                    share.keys.push(args.to_bytes(arg));
+                    share.hold(args.to_bytes(arg));
                     share.is_logged |= command.spec.flags.has(Flags::WRITE);
                 }
             }
@@ -507,7 +523,10 @@ impl Engine {
         if transaction.outstanding > 0 {
             return self.park(place, transaction);
         }
-        let Transaction { runs, is_bare, .. } = *transaction;
+        let Transaction { runs, is_bare, reply_bytes, .. } = *transaction;
+        if reply_bytes > self.config.output_hard_bytes {
+            return self.finish_gather(place, reply_too_large());
+        }
         let mut replies = runs.into_iter().map(|run| match run {
             Run::Answered(reply) => reply,
             Run::Asked(_) => Reply::error("ERR internal: a command of a transaction has no answer"),
@@ -633,7 +652,10 @@ impl Engine {
         }
         transaction.queue = queue;
         match draft.kind {
-            None => transaction.runs.push(Run::Answered(draft.reply.unwrap_or(Reply::Nil))),
+            None => {
+                let kept = transaction.keep(draft.reply.unwrap_or(Reply::Nil), self.config.output_hard_bytes);
+                transaction.runs.push(kept);
+            }
             Some(kind) => {
                 let mut gather = Gather::new(kind);
                 gather.waiting = draft.asks.len() as u32;
@@ -692,7 +714,7 @@ impl Engine {
                 {
                     self.counters.count_failed(transaction.queue.commands[run].spec.op, error);
                 }
-                transaction.runs[run] = Run::Answered(reply);
+                transaction.runs[run] = transaction.keep(reply, self.config.output_hard_bytes);
             }
         }
     }
@@ -719,5 +741,21 @@ fn abort_because(refusal: &Reply<'_>) -> Reply<'static> {
     match refusal {
         Reply::Error(error) => Reply::error(format!("EXECABORT Transaction discarded because of: {}", error.text())),
         _ => Reply::error("EXECABORT Transaction discarded."),
+    }
+}
+
+#[cfg(test)]
+impl Engine {
+    /// What has been answered to commands of transactions that are not over.
+    pub fn kept_reply_bytes(&self) -> usize {
+        let transactions = self.gathers.iter().flatten().filter_map(|entry| match &entry.gather.kind {
+            Kind::Transaction(transaction) => Some(transaction),
+            _ => None,
+        });
+        let replies = transactions.flat_map(|transaction| &transaction.runs).filter_map(|run| match run {
+            Run::Answered(reply) => Some(reply.bulk_bytes()),
+            Run::Asked(_) => None,
+        });
+        replies.sum()
     }
 }

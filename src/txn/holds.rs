@@ -69,6 +69,11 @@ impl<W> Holds<W> {
         self.entries.is_empty()
     }
 
+    #[cfg(test)]
+    pub fn keys(&self) -> usize {
+        self.queues.len()
+    }
+
     /// Whether a command with these keys has to wait.
     pub fn block<'a>(&self, mut keys: impl Iterator<Item = &'a [u8]>) -> bool {
         self.whole.is_some() || keys.any(|key| self.queues.contains_key(key))

@@ -8,6 +8,7 @@ mod filling;
 mod flood;
 mod flush;
 mod lab;
+mod large_transactions;
 mod limits;
 mod model;
 mod order;
