@@ -51,7 +51,8 @@
 //! While the log is longer than its live part allows, every byte written for clients brings up to two bytes of
 //! copies: the shard is gone through in the order of its hashes, round and round, and every key met is written
 //! again. Once a round has passed, all that was in a segment has been copied, overwritten or removed since, and the
-//! segment is free. A horizon record says so before its file is used again. This needs neither to read the log
+//! segment is free. A horizon record says so before its file is used again, and a header before the file is removed: without
+//! one that says so the log begins with record 1, and is empty if that was never durable. This needs neither to read the log
 //! nor to know where in it a key's value lies.
 //!
 //! # Transactions over several cores

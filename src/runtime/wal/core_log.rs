@@ -213,20 +213,14 @@ impl CoreLog {
             }
             return;
         }
-        let left = total.saturating_sub(bytes) as f64 / (bytes.max(1) as f64 / elapsed.as_secs_f64().max(0.001));
+        let loading = Loading { bytes, total, records, elapsed };
         if self.drawn.elapsed() >= DRAW_EVERY && io::stderr().is_terminal() {
             self.drawn = Instant::now();
-            let done = (BAR_WIDTH * bytes / total.max(1)).min(BAR_WIDTH) as usize;
-            let bar = "#".repeat(done) + &".".repeat(BAR_WIDTH as usize - done);
-            let _ = write!(io::stderr(), "\rloading [{bar}] {records} records, {left:.0} s left ");
+            let _ = write!(io::stderr(), "\r{} ", loading.bar());
         }
         if self.reported.elapsed() >= REPORT_EVERY {
             self.reported = Instant::now();
-            tracing::info!(
-                "loading: {} of {} MiB, {records} records, {per_second:.0} records/s, about {left:.0} s left",
-                bytes >> 20,
-                total >> 20
-            );
+            tracing::info!("{}", loading.line());
         }
     }
 
@@ -234,5 +228,58 @@ impl CoreLog {
         if self.core == 0 && self.drawn != self.started && io::stderr().is_terminal() {
             let _ = write!(io::stderr(), "\r\x1b[K");
         }
+    }
+}
+
+/// How far loading is.
+struct Loading {
+    bytes: u64,
+    total: u64,
+    records: u64,
+    elapsed: Duration,
+}
+
+impl Loading {
+    fn per_second(&self, count: u64) -> f64 {
+        count as f64 / self.elapsed.as_secs_f64().max(0.001)
+    }
+
+    /// If it goes on as it went.
+    fn seconds_left(&self) -> f64 {
+        self.total.saturating_sub(self.bytes) as f64 / self.per_second(self.bytes.max(1))
+    }
+
+    fn line(&self) -> String {
+        format!(
+            "loading: {} of {} MiB, {} records, {:.0} records/s, about {:.0} s left",
+            self.bytes >> 20,
+            self.total >> 20,
+            self.records,
+            self.per_second(self.records),
+            self.seconds_left()
+        )
+    }
+
+    fn bar(&self) -> String {
+        let done = (BAR_WIDTH * self.bytes / self.total.max(1)).min(BAR_WIDTH) as usize;
+        let bar = "#".repeat(done) + &".".repeat(BAR_WIDTH as usize - done);
+        format!("loading [{bar}] {} records, {:.0} s left", self.records, self.seconds_left())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn progress_says_the_rate_and_what_is_left() {
+        let quarter = Loading { bytes: 25 << 20, total: 100 << 20, records: 500_000, elapsed: Duration::from_secs(2) };
+        assert_eq!(quarter.line(), "loading: 25 of 100 MiB, 500000 records, 250000 records/s, about 6 s left");
+        let bar = format!("loading [{}{}] 500000 records, 6 s left", "#".repeat(7), ".".repeat(23));
+        assert_eq!(quarter.bar(), bar);
+        let begun = Loading { bytes: 0, total: 0, records: 0, elapsed: Duration::ZERO };
+        assert!(begun.line().ends_with("about 0 s left") && begun.bar().contains(&".".repeat(30)));
+        let done = Loading { bytes: 100 << 20, ..quarter };
+        assert!(done.bar().starts_with(&format!("loading [{}]", "#".repeat(30))) && done.bar().ends_with("0 s left"));
     }
 }
