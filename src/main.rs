@@ -48,11 +48,15 @@ fn main() -> ExitCode {
 }
 
 fn serve(config: Config, sources: Sources, strange: &[String]) -> ExitCode {
-    log::start(&config);
+    let store = match Store::new(config, sources) {
+        Ok(store) => store,
+        Err(error) => return refuse(&error),
+    };
+    log::start(&store.current());
     for name in strange {
         tracing::warn!("{name} in the environment is no setting");
     }
-    let code = match Host::prepare(Arc::new(Store::new(config, sources))) {
+    let code = match Host::prepare(Arc::new(store)) {
         Ok(host) => server::run(host),
         Err(refusal) => {
             tracing::error!("{refusal}");

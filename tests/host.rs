@@ -28,7 +28,7 @@ fn play() {
     let Ok(role) = std::env::var(ROLE) else { return };
     let config = Config { port: 0, cores: Cores::Count(2), log_format: LogFormat::Human, ..Config::default() };
     log::start(&config);
-    let host = Host::prepare(Arc::new(Store::new(config, Sources::default()))).unwrap();
+    let host = Host::prepare(Arc::new(Store::new(config, Sources::default()).unwrap())).unwrap();
     let code = host.run(|setup| {
         let role = if setup.index == 1 { role.clone() } else { "well".into() };
         move || core(setup, role)

@@ -75,18 +75,18 @@ impl fmt::Display for Change {
 }
 
 impl Store {
-    pub fn new(config: Config, sources: Sources) -> Store {
-        // Where it is loaded what it names has been read already; whoever makes one up has nothing to read.
-        let live = live_of(&config).unwrap_or_default();
-        Store {
+    /// Fails if tokens or certificates cannot be read, although they could when `config` was checked: nothing is served
+    /// without them.
+    pub fn new(config: Config, sources: Sources) -> Result<Store, ConfigError> {
+        Ok(Store {
             sources,
-            live: Mutex::new(Arc::new(live)),
+            live: Mutex::new(Arc::new(live_of(&config)?)),
             allowlist: Mutex::new(Arc::new(config.allowlist())),
-            tls: Mutex::new(config.tls().ok().flatten()),
+            tls: Mutex::new(config.tls()?),
             current: Mutex::new(Arc::new(config)),
             version: AtomicU64::new(0),
             follower: OnceLock::new(),
-        }
+        })
     }
 
     /// From now on `follower` is told of changes. The first one stays.
@@ -325,7 +325,7 @@ mod tests {
     use std::path::PathBuf;
 
     use super::*;
-    use crate::config::{EvictionPolicy, LogLevel, MemorySize};
+    use crate::config::{EvictionPolicy, LogLevel, MemorySize, TlsPort};
 
     /// A configuration file that goes with the test.
     struct TestFile(PathBuf);
@@ -347,7 +347,7 @@ mod tests {
 
         fn store(&self) -> Store {
             let sources = Sources { file: Some(self.0.clone()), ..Sources::default() };
-            Store::new(sources.load().unwrap(), sources)
+            Store::new(sources.load().unwrap(), sources).unwrap()
         }
     }
 
@@ -393,9 +393,20 @@ mod tests {
         }
     }
 
+    /// A file that could be read a moment ago may be gone.
+    #[test]
+    fn nothing_is_served_without_the_tokens_or_certificates_that_are_named() {
+        let gone = TestFile::new("gone", "").0.with_extension("not-there");
+        let config = Config { tokens_file: Some(gone.clone()), ..Config::default() };
+        assert!(Store::new(config, Sources::default()).is_err());
+        let (tls_cert_file, tls_key_file) = (Some(gone.clone()), Some(gone));
+        let config = Config { tls_port: TlsPort::Own(1), tls_cert_file, tls_key_file, ..Config::default() };
+        assert!(Store::new(config, Sources::default()).is_err());
+    }
+
     #[test]
     fn live_settings_change_all_or_nothing() {
-        let store = Store::new(Config::default(), Sources::default());
+        let store = Store::new(Config::default(), Sources::default()).unwrap();
         let noted = Arc::new(Mutex::new(Vec::new()));
         store.set_follower(Box::new(Noting(noted.clone())));
         let version = store.version();
@@ -422,7 +433,7 @@ mod tests {
 
     #[test]
     fn settings_are_listed_as_they_are_in_effect() {
-        let store = Store::new(Config::default(), Sources::default());
+        let store = Store::new(Config::default(), Sources::default()).unwrap();
         store.set_follower(Box::new(Noting(Arc::default())));
         let list = store.list();
         let shown = |key: &str| list.iter().find(|shown| shown.key == key).unwrap();
@@ -519,7 +530,7 @@ mod tests {
         assert_eq!(store.reload(), Ok(Reloaded::default()));
         store.rewrite().unwrap();
         assert_eq!(file.text(), expected);
-        let without = Store::new(Config::default(), Sources::default());
+        let without = Store::new(Config::default(), Sources::default()).unwrap();
         assert_eq!(without.rewrite().unwrap_err(), "The server is running without a config file");
     }
 }

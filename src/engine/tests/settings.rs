@@ -13,7 +13,7 @@ const CORES: usize = 4;
 
 /// Cores with settings that can be changed. A core follows them at its ticks, and when it is asked to.
 fn lab(seed: u64) -> Lab {
-    let settings = Arc::new(Store::new(Config::default(), Sources::default()));
+    let settings = Arc::new(Store::new(Config::default(), Sources::default()).unwrap());
     let bounds = Bounds { cores: CORES, ..Bounds::default() };
     Lab::changed(Random::new(seed), &bounds, |config| EngineConfig { settings: settings.clone(), ..config })
 }
