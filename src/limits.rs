@@ -65,7 +65,7 @@ pub const RECV_BUFFERS: u16 = 512;
 /// of about this size, and the same few buffers, warm in the caches, serve every connection.
 pub const OUTPUT_SOFT_BYTES: usize = 128 * 1024;
 /// A connection that has been paused for this long has a slow reader, and is counted.
-pub const SLOW_READER_MS_MIN: u64 = 1;
+pub const SLOW_READER_MS_MIN: u64 = 100;
 /// Unsent bytes of one connection, beyond one value of the largest size, above which it is closed and
 /// counted.
 pub const OUTPUT_HARD_BYTES: usize = 256 * 1024 * 1024;
@@ -97,8 +97,8 @@ pub const SEND_BYTES_MAX: usize = 512 * 1024;
 /// What a client may queue between MULTI and EXEC. More: an error, and EXEC is refused.
 pub const TRANSACTION_COMMANDS_MAX: usize = 65_536;
 pub const TRANSACTION_BYTES_MAX: usize = 64 * 1024 * 1024;
-/// Keys of one core that are held one by one, for a transaction or a command that waits for others. More: the whole core
-/// is held, which takes no time and no memory.
+/// Keys of one core that are held one by one, watched ones included, for a transaction or a command that waits for others.
+/// More: the whole core is held, which takes no time and no memory.
 pub const HELD_KEYS_MAX: usize = 4096;
 /// Keys one client may watch. More: an error.
 pub const WATCHED_KEYS_MAX: usize = 65_536;

@@ -90,16 +90,20 @@ impl ReplyError<'_> {
 }
 
 impl<'a> Reply<'a> {
-    /// The bytes of the values in a reply, which may be far more than it took to ask for them.
-    pub fn bulk_bytes(&self) -> usize {
-        match self {
-            Reply::Array(replies) => replies.iter().map(Reply::bulk_bytes).sum(),
+    /// What it takes to keep a reply until it is sent, which may be far more than it took to ask for it.
+    pub fn kept_bytes(&self) -> usize {
+        let all = |replies: &[Reply<'_>]| replies.iter().map(Reply::kept_bytes).sum();
+        let more: usize = match self {
+            Reply::Array(replies) | Reply::Set(replies) | Reply::Push(replies) => all(replies),
+            Reply::Map(pairs) => pairs.iter().map(|(key, value)| key.kept_bytes() + value.kept_bytes()).sum(),
             Reply::Text(text) | Reply::Verbatim(text) => text.len(),
+            Reply::Error(error) => error.text().len(),
             Reply::Bulk(bytes) => bytes.len(),
             Reply::Large(bytes) => bytes.len(),
             Reply::Owned(bytes) => bytes.len(),
             _ => 0,
-        }
+        };
+        size_of::<Reply<'_>>() + more
     }
 
     pub fn error(text: impl Into<Cow<'a, str>>) -> Reply<'a> {

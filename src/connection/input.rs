@@ -263,8 +263,8 @@ impl Connection {
         });
     }
 
-    /// Gives the keys of the command that has just been taken their full names. Apart, so that whoever is in no namespace
-    /// has nothing of it on his way.
+    /// Gives the keys of the command that has just been taken their full names. Apart, so that GET and SET outside of
+    /// namespaces have nothing of it on their way.
     #[cold]
     #[inline(never)]
     fn name_keys_of_last(&mut self, input: &[u8], batch: &mut TurnBatch) {

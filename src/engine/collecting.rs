@@ -195,7 +195,7 @@ impl Engine {
     }
 
     fn deliver(&mut self, entry: GatherEntry, mut reply: Reply<'static>) {
-        if reply.bulk_bytes() > self.config.output_hard_bytes {
+        if reply.kept_bytes() > self.config.output_hard_bytes {
             reply = reply_too_large();
         }
         if let Reply::Error(error) = &reply {

@@ -45,7 +45,9 @@ impl Engine {
     /// connection came by a core's own port and the keys do not belong there.
     pub(super) fn common_owner(&self, index: u32, spec: &Spec, args: Args<'_>) -> Result<Option<u32>, Reply<'static>> {
         let cores = self.config.cores;
-        let own_port = self.connections[index as usize].as_deref().is_some_and(|connection| connection.own_port);
+        // Of a transaction that was asked when its commands were queued; by now there may be another client in its place.
+        let own_port = self.draft.is_none()
+            && self.connections[index as usize].as_deref().is_some_and(|connection| connection.own_port);
         let mut keys = spec.key_args(args.len()).map(|arg| slot::slot_of(args.get(arg)));
         let Some(first) = keys.next() else { return Ok(Some(self.config.core)) };
         let owner = slot::owner_of_slot(first, cores);
@@ -114,7 +116,7 @@ impl Engine {
         let group = gate_of_command(&mut self.journal, &self.config.hasher, spec, args);
         let Some(connection) = self.connections[index as usize].as_deref_mut() else { return Outcome::Answered };
         // A short MGET can ask for a reply of any size: it is not even written down when it passes the bound.
-        if reply.bulk_bytes() > self.config.output_hard_bytes {
+        if reply.kept_bytes() > self.config.output_hard_bytes {
             return self.answer(index, spec, &reply_too_large());
         }
         if group > 0 {
@@ -291,17 +293,13 @@ impl Engine {
                 Ok(()) if spec.op == Op::FlushDb && self.flushes_in_steps(index) => {
                     return self.flush_view(index, spec, self.view_of(index));
                 }
-                Ok(()) if self.draft.is_none() && self.config.cores > 1 => {
-                    return self.as_transaction(index, spec, args);
-                }
+                Ok(()) if self.is_for_all_at_once() => return self.as_transaction(index, spec, args),
                 Ok(()) => Kind::AllOk,
                 Err(error) => return self.answer(index, spec, &error.into()),
             },
             Op::SwapDb => match swap::parse(args) {
                 Err(error) => return self.answer(index, spec, &error),
-                Ok(_) if self.draft.is_none() && self.config.cores > 1 => {
-                    return self.as_transaction(index, spec, args);
-                }
+                Ok(_) if self.is_for_all_at_once() => return self.as_transaction(index, spec, args),
                 Ok(_) => Kind::AllOk,
             },
             Op::Info => Kind::Snapshots { parts: Vec::new(), page: Page::Info(Sections::parse(args)) },

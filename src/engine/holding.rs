@@ -367,6 +367,11 @@ impl Engine {
         self.held.len() + !self.holds.is_empty() as usize
     }
 
+    /// Whether a ticket for the whole core is there.
+    pub fn holds_all(&self) -> bool {
+        self.holds.block(std::iter::empty())
+    }
+
     /// Those that are held, or waited for, one by one.
     pub fn keys_in_line(&self) -> usize {
         self.holds.keys()

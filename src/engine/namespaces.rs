@@ -84,6 +84,9 @@ impl Engine {
 
     /// What commands that name no keys are about.
     pub(super) fn view_of(&self, index: u32) -> View {
+        if let Some(draft) = &self.draft {
+            return draft.view.clone();
+        }
         let connection = self.connections[index as usize].as_deref();
         View::of_prefix(connection.map_or(b"", |connection| connection.key_prefix()))
     }

@@ -95,7 +95,7 @@ impl Portions {
 
     /// All parts of the portion have come. False when the reply would be larger than a client's output may be.
     pub fn finish_portion(&mut self) -> bool {
-        let bytes: usize = self.values.iter().map(Reply::bulk_bytes).sum();
+        let bytes: usize = self.values.iter().map(Reply::kept_bytes).sum();
         match &mut self.found {
             Found::Sum(_) => return true,
             Found::Written(written) => self.values.drain(..).for_each(|value| written.push(&value)),

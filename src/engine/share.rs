@@ -84,7 +84,7 @@ impl Engine {
                     let call = Call { spec, args, hash };
                     let reply = with_effects!(self, effects => self.shard.apply(&call, now, effects));
                     self.journal.end_run();
-                    if reply.bulk_bytes() > self.config.output_hard_bytes { reply_too_large() } else { reply }
+                    if reply.kept_bytes() > self.config.output_hard_bytes { reply_too_large() } else { reply }
                 }
             },
             Job::Scan => self.scan_share(args),

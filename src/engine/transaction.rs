@@ -16,7 +16,6 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 
 use super::batch::{Batch, Job, Token};
-use super::collecting::reply_too_large;
 use super::gather::{Ask, Gather, Kind, Progress};
 use super::holding::{HOLD_WHOLE, HOLD_WRITES};
 use super::journal::Gate;
@@ -24,7 +23,7 @@ use super::{Engine, GatherEntry, Outcome};
 use crate::command::{Flags, Op, Route, Spec, spec_of};
 use crate::connection::{Deferred, Modes, Pause};
 use crate::limits;
-use crate::namespace::SWAPPED_KEY;
+use crate::namespace::{SWAPPED_KEY, View};
 use crate::reply::{Reply, ReplyError};
 use crate::request::{ArgRange, Args, Wire, joined};
 use crate::wal::record;
@@ -54,11 +53,12 @@ struct WatchedKey {
 }
 
 /// What a command of a transaction asks and answers, instead of its connection.
-#[derive(Default)]
 pub(super) struct Draft {
     pub kind: Option<Kind>,
     pub asks: Vec<Ask>,
     pub reply: Option<Reply<'static>>,
+    /// What its client saw when the transaction began: by now the client may be gone, and another in its place.
+    pub view: View,
 }
 
 pub struct Transaction {
@@ -83,6 +83,7 @@ pub struct Transaction {
     is_released: bool,
     /// Its one command's reply is the reply.
     is_bare: bool,
+    view: View,
 }
 
 /// What is held on one core.
@@ -103,10 +104,23 @@ enum Run {
 
 impl Share {
     fn hold(&mut self, key: Bytes) {
-        self.is_whole |= self.keys.len() == limits::HELD_KEYS_MAX;
-        match self.is_whole {
-            true => self.keys = Vec::new(),
-            false => self.keys.push(key),
+        if self.keys.len() == limits::HELD_KEYS_MAX {
+            // The same keys again are none more. At least half of the room is won, or else the whole core is held: so
+            // this is seldom done.
+            self.keys.sort_unstable();
+            self.keys.dedup();
+            self.is_whole |= self.keys.len() > limits::HELD_KEYS_MAX / 2;
+        }
+        if !self.is_whole {
+            self.keys.push(key);
+        }
+    }
+
+    /// Nothing more is named.
+    fn settle(&mut self) {
+        self.is_whole |= self.keys.len() + self.watched.len() > limits::HELD_KEYS_MAX;
+        if self.is_whole {
+            self.keys = Vec::new();
         }
     }
 }
@@ -115,6 +129,10 @@ impl Share {
 fn watched_bytes(key: &[u8]) -> usize {
     2 * (key.len() + size_of::<WatchedKey>())
 }
+
+/// Nobody shall take it for something to be done again.
+pub const REPLIES_TOO_LARGE: &str =
+    "ERR the transaction was carried out, and its replies are larger than the output of a client may be";
 
 /// The answer to a request for a hold.
 const HOLD_PART: u32 = u32::MAX;
@@ -155,7 +173,7 @@ impl Transaction {
 
     /// A command's reply, unless all of them together are more than may be sent: then none will be.
     fn keep(&mut self, reply: Reply<'static>, bytes_max: usize) -> Run {
-        self.reply_bytes = self.reply_bytes.saturating_add(reply.bulk_bytes());
+        self.reply_bytes = self.reply_bytes.saturating_add(reply.kept_bytes());
         Run::Answered(if self.reply_bytes > bytes_max { Reply::Nil } else { reply })
     }
 
@@ -379,6 +397,11 @@ impl Engine {
 
     // ---- one command over several cores ---------------------------------------------------------
 
+    /// Whether a command about all keys has to hold them first: other cores have some, or a transaction is under way here.
+    pub(super) fn is_for_all_at_once(&self) -> bool {
+        self.draft.is_none() && (self.config.cores > 1 || !self.holds.is_empty())
+    }
+
     /// A command that is carried out on several cores at once, as seen by everybody.
     pub(super) fn as_transaction(&mut self, index: u32, spec: &'static Spec, args: Args<'_>) -> Outcome {
         let mut queue = Box::<Batch>::default();
@@ -411,6 +434,7 @@ impl Engine {
             reply_bytes: 0,
             is_released: false,
             is_bare,
+            view: self.view_of(index),
         };
         let Some(place) = self.enter_gather(index, spec, Kind::First) else { return Outcome::Answered };
         if let Some(connection) = self.connections[index as usize].as_deref_mut() {
@@ -449,7 +473,11 @@ impl Engine {
         for WatchedKey { core, key, version } in watched {
             shares.entry(*core).or_default().watched.push((key.clone(), *version));
         }
-        shares.into_iter().map(|(core, share)| Share { core, ..share }).collect()
+        let settled = shares.into_iter().map(|(core, mut share)| {
+            share.settle();
+            Share { core, ..share }
+        });
+        settled.collect()
     }
 
     /// The cores whose logs get parts of it, four bytes each. None if there is no log, or if a run does: when all of it
@@ -525,7 +553,7 @@ impl Engine {
         }
         let Transaction { runs, is_bare, reply_bytes, .. } = *transaction;
         if reply_bytes > self.config.output_hard_bytes {
-            return self.finish_gather(place, reply_too_large());
+            return self.finish_gather(place, Reply::error(REPLIES_TOO_LARGE));
         }
         let mut replies = runs.into_iter().map(|run| match run {
             Run::Answered(reply) => reply,
@@ -634,7 +662,7 @@ impl Engine {
         if is_there && !self.trackers.is_empty() {
             self.track_reads(index, spec, args);
         }
-        let mut draft = Draft::default();
+        let mut draft = Draft { kind: None, asks: Vec::new(), reply: None, view: transaction.view.clone() };
         match spec.route {
             Route::Key => {
                 let core = self.owner_of(args.get(spec.key_arg()));
@@ -647,7 +675,7 @@ impl Engine {
             _ => {
                 self.draft = Some(draft);
                 self.apply_other(index, spec, args);
-                draft = self.draft.take().unwrap_or_default();
+                draft = self.draft.take().expect("a command leaves its draft where it is");
             }
         }
         transaction.queue = queue;
@@ -753,7 +781,7 @@ impl Engine {
             _ => None,
         });
         let replies = transactions.flat_map(|transaction| &transaction.runs).filter_map(|run| match run {
-            Run::Answered(reply) => Some(reply.bulk_bytes()),
+            Run::Answered(reply) => Some(reply.kept_bytes()),
             Run::Asked(_) => None,
         });
         replies.sum()
