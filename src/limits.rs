@@ -61,9 +61,12 @@ pub const BEFORE_AUTH_VALUE_BYTES_MAX: usize = 16 * 1024;
 pub const RECV_BUFFER_BYTES: usize = 16 * 1024;
 pub const RECV_BUFFERS: u16 = 512;
 
-/// Unsent bytes of one connection above which its commands wait and its reading pauses. So replies leave in portions
-/// of about this size, and the same few buffers, warm in the caches, serve every connection.
-pub const OUTPUT_SOFT_BYTES: usize = 128 * 1024;
+/// Unsent bytes of one connection above which its commands wait and its reading pauses.
+pub const OUTPUT_SOFT_BYTES: usize = 1024 * 1024;
+/// The same for replies that this core makes itself and that wait for nobody: they leave in portions of about this size, so
+/// that the same few buffers, warm in the caches, serve every connection. Replies of other cores have been asked for in
+/// advance; to wait with the next questions until a portion has left would keep those cores idle.
+pub const OUTPUT_PORTION_BYTES: usize = 128 * 1024;
 /// A connection that has been paused for this long has a slow reader, and is counted.
 pub const SLOW_READER_MS_MIN: u64 = 100;
 /// Unsent bytes of one connection, beyond one value of the largest size, above which it is closed and
@@ -256,7 +259,7 @@ pub const REPLY_DEPTH_MAX: usize = 32;
 const _: () = assert!(ADMIN_BODY_BYTES_MAX < ADMIN_BUFFERED_BYTES_MAX);
 const _: () = assert!(RECV_BUFFERS.is_power_of_two());
 const _: () = assert!(LARGE_VALUE_BYTES_MIN > RECV_BUFFER_BYTES);
-const _: () = assert!(OUTPUT_SOFT_BYTES < OUTPUT_HARD_BYTES);
+const _: () = assert!(OUTPUT_PORTION_BYTES < OUTPUT_SOFT_BYTES && OUTPUT_SOFT_BYTES < OUTPUT_HARD_BYTES);
 const _: () = assert!(SUBSCRIBER_OUTPUT_SOFT_BYTES < SUBSCRIBER_OUTPUT_HARD_BYTES);
 const _: () = assert!(SUBSCRIBER_OUTPUT_HARD_BYTES < OUTPUT_HARD_BYTES);
 const _: () = assert!(DRAIN_STALL_MS_MAX < DRAIN_MS_MAX && DRAIN_MS_MAX < SHUTDOWN_MS_MAX);

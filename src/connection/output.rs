@@ -155,7 +155,7 @@ pub struct OutPool {
 
 pub(super) const SPARE_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// A portion of a pipeline's replies, and the value that passed the bound.
-pub(super) const SPARE_OUT_BYTES_MAX: usize = 2 * limits::OUTPUT_SOFT_BYTES;
+pub(super) const SPARE_OUT_BYTES_MAX: usize = 2 * limits::OUTPUT_PORTION_BYTES;
 const OUT_BYTES_INITIAL: usize = 4096;
 /// More than this leaves at once, whatever is still to come.
 pub(super) const WITHHELD_BYTES_MAX: usize = 16 * 1024;

@@ -97,8 +97,22 @@ impl Engine {
                 self.overdue.push((index, connection.generation));
             }
         }
-        let Some(connection) = self.connections[index as usize].as_deref_mut() else { return };
-        if unsent > self.config.output_soft_bytes
+        if unsent > self.config.output_soft_bytes {
+            self.pause_output(index);
+        }
+    }
+
+    /// What is ready is enough for a send: nothing waits for other cores, so the rest of the pipeline can.
+    #[inline(never)]
+    pub(super) fn bound_portion(&mut self, index: u32) {
+        match self.connections[index as usize].as_deref_mut() {
+            Some(connection) if connection.pending_len() == 0 => self.pause_output(index),
+            _ => self.bound_output(index),
+        }
+    }
+
+    fn pause_output(&mut self, index: u32) {
+        if let Some(connection) = self.connections[index as usize].as_deref_mut()
             && !connection.pause.has(Pause::OUTPUT)
             && connection.closing != Closing::Now
         {

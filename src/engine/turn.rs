@@ -283,8 +283,8 @@ impl Engine {
                     connection.dirty = true;
                     self.dirty.push(index);
                 }
-                if connection.unsent() > self.config.output_soft_bytes {
-                    self.bound_output(index);
+                if connection.unsent() > limits::OUTPUT_PORTION_BYTES.min(self.config.output_soft_bytes) {
+                    self.bound_portion(index);
                 }
                 self.latency.answered(spec.op);
                 return;

@@ -84,11 +84,11 @@ fn replies_that_nobody_reads_count_and_who_is_not_to_be_evicted_stays() {
     let (reader, deaf, precious) = (lab.connect(0), lab.connect(0), lab.connect(1));
     assert_eq!(lab.call(reader, &format!("SET key {value}")), "+OK\r\n");
     assert_eq!(lab.call(precious, "CLIENT NO-EVICT ON"), "+OK\r\n");
-    // Less than the replies that are made before the commands of both wait.
-    lab.commons.held.set_bytes_max(limits::OUTPUT_SOFT_BYTES as u64 + 50_000);
+    // Less than what both have asked for, and more than one of them has.
+    lab.commons.held.set_bytes_max(250_000);
     for client in [deaf, precious] {
         lab.clients[client].reads = false;
-        lab.send(client, &b"GET key\r\n".repeat(if client == deaf { 5 } else { 20 }));
+        lab.send(client, &b"GET key\r\n".repeat(if client == deaf { 7 } else { 8 }));
     }
     let_pass(&mut lab, 1);
     assert!(!is_open(&lab, deaf) && is_open(&lab, precious) && is_open(&lab, reader));
