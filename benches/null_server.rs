@@ -37,7 +37,14 @@ fn main() -> ExitCode {
         }
     };
     log::start(&config);
-    match Host::prepare(Arc::new(Store::new(config, sources))) {
+    let store = match Store::new(config, sources) {
+        Ok(store) => store,
+        Err(error) => {
+            eprintln!("{error}");
+            return ExitCode::from(2);
+        }
+    };
+    match Host::prepare(Arc::new(store)) {
         Ok(host) => ExitCode::from(host.run(|setup| move || serve(setup))),
         Err(refusal) => {
             eprintln!("{refusal}");

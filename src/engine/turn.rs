@@ -6,6 +6,7 @@ use super::journal::Gate;
 use super::{Engine, Outcome, cluster};
 use crate::command::{Op, Route, Spec};
 use crate::connection::{Closing, Decoded, Deferred, LargeIn, Modes, Received, Refusal, Source, TurnBatch, What};
+use crate::limits;
 use crate::metrics::ErrorCode;
 use crate::reply::Reply;
 use crate::request::{Args, Call};

@@ -21,6 +21,7 @@ use crate::engine::batch::Batch;
 use crate::engine::clients::Address;
 use crate::engine::serving::Serving;
 use crate::engine::{Engine, EngineConfig, Peer};
+use crate::limits;
 use crate::pubsub::Interest;
 use crate::random::Random;
 use crate::slot;
@@ -168,7 +169,8 @@ impl World {
             assert!(!connection.resuming || engine.resumable.contains(&place));
             assert!(!connection.dirty || engine.dirty.contains(&place));
             assert!(!connection.pause.has(Pause::MESH) || engine.mesh_paused.contains(&place));
-            let is_slow = connection.unsent() > self.bounds.output_soft_bytes / 2;
+            let portion = limits::OUTPUT_PORTION_BYTES.min(self.bounds.output_soft_bytes);
+            let is_slow = connection.unsent() > portion / 2;
             assert!(!connection.pause.has(Pause::OUTPUT) || is_slow, "paused for its output without any");
         }
         for outbox in &engine.outboxes {
