@@ -42,8 +42,8 @@ fn run(program: &str, arguments: &[&str], input: &str) -> String {
     text(&child.wait_with_output().expect("it ends"))
 }
 
-fn redis_cli(server: &Server, certificates: &Certificates, tls: &[&str], command: &str) -> String {
-    let (port, ca) = (server.port().to_string(), certificates.path("ca.crt"));
+fn redis_cli(port: u16, certificates: &Certificates, tls: &[&str], command: &str) -> String {
+    let (port, ca) = (port.to_string(), certificates.path("ca.crt"));
     let arguments = [&["-p", &port, "--tls", "--cacert", &ca], tls].concat();
     run("redis-cli", &[&arguments[..], &command.split(' ').collect::<Vec<_>>()].concat(), "").trim().to_string()
 }
@@ -59,7 +59,7 @@ fn s_client(server: &Server, certificates: &Certificates, more: &[&str]) -> Stri
 fn one_port_speaks_tls_and_plain_text() {
     let certificates = Certificates::new("shared");
     let server = start(&certificates, "shared", &[]);
-    assert_eq!(redis_cli(&server, &certificates, &[], "SET greeting hello"), "OK");
+    assert_eq!(redis_cli(server.port(), &certificates, &[], "SET greeting hello"), "OK");
     let mut plain = Client::connect(server.address());
     assert_eq!(plain.call("GET greeting"), Value::bulk("hello"));
     for (version, name) in [("-tls1_2", "TLSv1.2"), ("-tls1_3", "TLSv1.3")] {
@@ -129,14 +129,14 @@ fn a_certificate_says_who_a_client_is() {
     let server = start(&certificates, "shared", &[&with[..], &["optional"]].concat());
     let (cert, key) = (certificates.path("shop.crt"), certificates.path("shop.key"));
     let shown = ["--cert", cert.as_str(), "--key", key.as_str()];
-    assert_eq!(redis_cli(&server, &certificates, &shown, "ACL WHOAMI"), "shop");
-    assert!(redis_cli(&server, &certificates, &[], "ACL WHOAMI").contains("NOAUTH"));
-    let said = redis_cli(&server, &certificates, &["--no-auth-warning", "-a", "shop-secret"], "ACL WHOAMI");
+    assert_eq!(redis_cli(server.port(), &certificates, &shown, "ACL WHOAMI"), "shop");
+    assert!(redis_cli(server.port(), &certificates, &[], "ACL WHOAMI").contains("NOAUTH"));
+    let said = redis_cli(server.port(), &certificates, &["--no-auth-warning", "-a", "shop-secret"], "ACL WHOAMI");
     assert_eq!(said, "shop");
     drop(server);
     let server = start(&certificates, "shared", &[&with[..], &["yes"]].concat());
-    assert_eq!(redis_cli(&server, &certificates, &shown, "ACL WHOAMI"), "shop");
-    let refused = redis_cli(&server, &certificates, &["--no-auth-warning", "-a", "shop-secret"], "ACL WHOAMI");
+    assert_eq!(redis_cli(server.port(), &certificates, &shown, "ACL WHOAMI"), "shop");
+    let refused = redis_cli(server.port(), &certificates, &["--no-auth-warning", "-a", "shop-secret"], "ACL WHOAMI");
     assert!(refused != "shop" && !refused.is_empty(), "{refused}");
 }
 
@@ -173,6 +173,16 @@ fn counted(client: &mut Client, name: &str) -> u64 {
     text[at..].chars().take_while(char::is_ascii_digit).collect::<String>().parse().expect("a number")
 }
 
+/// The connection is ended without an answer to `ping`.
+fn assert_refuses_plain_text(port: u16, ping: &[u8]) {
+    let mut stranger = TcpStream::connect(("127.0.0.1", port)).expect("connect");
+    stranger.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    stranger.write_all(ping).expect("send");
+    let mut said = Vec::new();
+    let _ = stranger.read_to_end(&mut said);
+    assert!(!said.windows(4).any(|four| four == b"PONG"), "{said:?}");
+}
+
 /// A port of its own speaks nothing but TLS; the data port nothing but plain text; the ports of cores, which cluster
 /// clients of both kinds are sent to, speak both.
 #[test]
@@ -182,21 +192,11 @@ fn tls_has_a_port_of_its_own() {
     let tls_port = ports.core(12);
     let server = start(&certificates, &tls_port.to_string(), &["--port", &ports.data().to_string()]);
     let mut plain = Client::connect(server.address());
-    let ca = certificates.path("ca.crt");
-    let cli = |port: u16, more: &[&str], command: &str| {
-        let port = port.to_string();
-        let arguments = [&["-p", &port, "--tls", "--cacert", &ca], more].concat();
-        run("redis-cli", &[&arguments[..], &command.split(' ').collect::<Vec<_>>()].concat(), "").trim().to_string()
-    };
+    let cli = |port, more: &[&str], command: &str| redis_cli(port, &certificates, more, command);
     assert_eq!(cli(tls_port, &[], "SET greeting hello"), "OK");
     assert_eq!(plain.call("GET greeting"), Value::bulk("hello"));
     // Each refuses what is not its own.
-    let mut stranger = TcpStream::connect(("127.0.0.1", tls_port)).expect("connect");
-    stranger.set_read_timeout(Some(PATIENCE)).expect("a timeout");
-    stranger.write_all(b"PING\r\n").expect("send");
-    let mut said = Vec::new();
-    let _ = stranger.read_to_end(&mut said);
-    assert!(!said.windows(4).any(|four| four == b"PONG"), "{said:?}");
+    assert_refuses_plain_text(tls_port, b"PING\r\n");
     assert!(counted(&mut plain, "tls_failures") >= 1);
     assert!(!cli(server.port(), &[], "PING").contains("PONG"));
     // Cluster clients are sent where they can go on as they came.
@@ -220,12 +220,7 @@ fn a_server_can_speak_tls_alone() {
     let tls_port = ports.data();
     let server = start(&certificates, &tls_port.to_string(), &["--port", "0"]);
     assert!(server.log().contains(&format!("listening on TLS alone on 127.0.0.1:{tls_port}; its")), "{}", server.log());
-    let ca = certificates.path("ca.crt");
-    let cli = |port: u16, more: &[&str], command: &str| {
-        let port = port.to_string();
-        let arguments = [&["-p", &port, "--tls", "--cacert", &ca], more].concat();
-        run("redis-cli", &[&arguments[..], &command.split(' ').collect::<Vec<_>>()].concat(), "").trim().to_string()
-    };
+    let cli = |port, more: &[&str], command: &str| redis_cli(port, &certificates, more, command);
     assert_eq!(cli(tls_port, &[], "SET greeting hello"), "OK");
     assert_eq!(cli(tls_port, &[], "CONFIG GET *port"), format!("admin-port\noff\nport\n0\ntls-port\n{tls_port}"));
     assert!(cli(tls_port, &[], "INFO server").contains(&format!("tcp_port:{tls_port}\r\n")));
@@ -236,12 +231,7 @@ fn a_server_can_speak_tls_alone() {
     let shards = cli(tls_port, &[], "CLUSTER SHARDS");
     assert!(shards.contains("tls-port") && !shards.lines().any(|line| line.trim() == "port"), "{shards}");
     for port in [tls_port, ports.core(0), ports.core(1)] {
-        let mut stranger = TcpStream::connect(("127.0.0.1", port)).expect("connect");
-        stranger.set_read_timeout(Some(PATIENCE)).expect("a timeout");
-        stranger.write_all(b"*1\r\n$4\r\nPING\r\n").expect("send");
-        let mut said = Vec::new();
-        let _ = stranger.read_to_end(&mut said);
-        assert!(!said.windows(4).any(|four| four == b"PONG"), "{said:?}");
+        assert_refuses_plain_text(port, b"*1\r\n$4\r\nPING\r\n");
     }
     assert_eq!(listening_ports(server.pid()), [tls_port, ports.core(0), ports.core(1)]);
     // It needs its files, which is found out before it runs.
