@@ -337,6 +337,10 @@ impl Generator<'_> {
                     _ => words[at] = self.word(),
                 },
             }
+            // What was a value may be a key now, and is to be a global one.
+            for word in words.iter_mut().skip(1).filter(|word| word.len() > 1) {
+                word.iter_mut().filter(|byte| **byte == b'^').for_each(|byte| *byte = b'v');
+            }
         }
         if self.random.chance(3) {
             words[0] = words[0].to_ascii_lowercase();
